@@ -1,0 +1,302 @@
+"""The Python end of the C shim's boundary (native/calls.h): structs to calls, exceptions to SQLite codes.
+
+Called by SQLite through the shim, on whatever thread runs the SQL.  An exception never gets lost: its
+text stays with the session (`PRAGMA mv_last_error`), and it is noted for the thread, so that a binding
+which looks for a pending exception (APSW) raises it as itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from types import TracebackType
+from typing import Any
+
+from mvvfs import errors, names, when
+from mvvfs._shim import ffi, lib
+from mvvfs.options import Options, from_uri
+from mvvfs.session import Database, Databases, Session
+from pagestore.api import (
+    NoSuchNamespaceError,
+    PageNumber,
+    PageSet,
+    PageWrite,
+    Store,
+    StoreError,
+    StoreReadOnlyError,
+    Version,
+    format_version,
+    NameTakenError,
+)
+from pagestore.encoding import Base, encode
+from pagestore.opener import open_store
+
+_OK, _NOMEM, _INTERRUPT, _IOERR, _NOTFOUND, _MISUSE = 0, 7, 9, 10, 12, 21
+_OPEN_READONLY, _OPEN_CREATE = 0x1, 0x4
+
+_slow_log = logging.getLogger("mvvfs.slow")
+_databases = Databases()
+_handles: dict[Any, Session] = {}  # keeps sessions alive while C holds their handles
+
+
+def _after_fork() -> None:
+    global _databases
+    _databases = Databases()  # the parent's are left alone: their connections are refused
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _failed(session: Session | None, exc: BaseException) -> int:
+    """Note what went wrong; the SQLite code to answer with."""
+    if isinstance(exc, StoreError | errors.Error):
+        code, exc = errors.translate(exc)
+    elif isinstance(exc, KeyboardInterrupt):
+        code = _INTERRUPT
+    elif isinstance(exc, MemoryError):
+        code = _NOMEM
+    else:
+        code = _IOERR
+    if session is not None:
+        session.last_error = f"{type(exc).__name__}: {exc}"
+    lib.mv_set_pending(id(exc))
+    return code
+
+
+def _outside(_type: type[BaseException], exc: BaseException, _traceback: TracebackType) -> int:
+    """An exception that came before or after a callback's own `try` (a signal, say)."""
+    return _failed(None, exc)
+
+
+def _session(handle: Any) -> Session:
+    session: Session = ffi.from_handle(handle)
+    return session
+
+
+# ---- opening ----
+
+
+def _open_options(args: Any) -> tuple[str, Options]:
+    def parameter(key: str) -> str | None:
+        value = lib.mv_uri(args.file, key.encode())
+        return None if value == ffi.NULL else ffi.string(value).decode()
+
+    for refused in ("nolock", "immutable"):
+        if parameter(refused) not in (None, "0", "no", "off", "false"):
+            raise errors.OptionError(f"{refused}=1 can't be used with an mv database")
+    return ffi.string(args.name).decode(), from_uri(parameter, os.environ)
+
+
+def _open_store(location: names.Location, options: Options, *, create: bool, read_only: bool) -> tuple[Store, bool]:
+    if not read_only:
+        try:
+            return open_store(location.store_url, create=create, timeout=options.timeout), False
+        except StoreReadOnlyError:
+            if create and options.mode == "rw":
+                raise
+    return open_store(location.store_url, create=False, read_only=True, timeout=options.timeout), True
+
+
+def _open_database(args: Any) -> tuple[Database, Options, bool, Version | None]:
+    name, options = _open_options(args)
+    location = names.resolve(name, options.store, os.environ)
+    create = bool(args.flags & _OPEN_CREATE) and options.mode == "rwc" and options.at is None
+    store, read_only = _open_store(
+        location, options, create=create, read_only=bool(args.flags & _OPEN_READONLY) or options.mode == "ro"
+    )
+    try:
+        try:
+            namespace = store.open(location.namespace)
+        except NoSuchNamespaceError:
+            if not create or read_only:
+                raise
+            try:
+                namespace = store.create(location.namespace, page_size=options.page_size)
+            except NameTakenError:  # another process was quicker
+                namespace = store.open(location.namespace)
+        database = _databases.acquire(store, namespace, options.cache_bytes)
+    except BaseException:
+        store.close()
+        raise
+    try:
+        pinned = None
+        if options.at is not None:
+            database.begin()  # a snapshot is cached only up to what has been applied
+            pinned = when.resolve(options.at, store, namespace.id).version
+    except BaseException:
+        _databases.release(database)
+        raise
+    return database, options, read_only, pinned
+
+
+@ffi.def_extern(error=_IOERR, onerror=_outside)
+def mv_py_open(args: Any) -> int:
+    try:
+        database, options, read_only, pinned = _open_database(args)
+    except BaseException as exc:  # noqa: BLE001 (becomes a code and a pending exception)
+        return _failed(None, exc)
+    session = Session(database, options, pinned)
+    handle = ffi.new_handle(session)
+    _handles[handle] = session
+    args.session = handle
+    lib.mv_db_retain(database.cache)
+    args.db = database.cache
+    args.read_only = read_only
+    args.always_begin = options.reads == "durable"
+    args.slow_seconds = options.slow_ms / 1000
+    if pinned is not None:
+        args.pinned = 1
+        ffi.memmove(args.version, pinned, len(pinned))
+    return _OK
+
+
+@ffi.def_extern(onerror=_outside)
+def mv_py_close(handle: Any) -> None:
+    session = _session(handle)
+    del _handles[handle]
+    _databases.release(session.database)
+
+
+# ---- transactions ----
+
+
+@ffi.def_extern(error=_IOERR, onerror=_outside)
+def mv_py_begin(handle: Any, args: Any) -> int:
+    session = _session(handle)
+    try:
+        since = None if args.since == ffi.NULL else Version(ffi.buffer(args.since, 10)[:])
+        ffi.memmove(args.version, session.begin(since), 10)
+    except BaseException as exc:  # noqa: BLE001
+        return _failed(session, exc)
+    return _OK
+
+
+@ffi.def_extern(error=_IOERR, onerror=_outside)
+def mv_py_fetch(handle: Any, args: Any) -> int:
+    session = _session(handle)
+    try:
+        numbers = [PageNumber(n) for n in ffi.unpack(args.numbers, args.count)]
+        version = Version(ffi.buffer(args.version, 10)[:])
+        content = session.fetch(version, numbers, args.size)
+        args.found = content is not None
+        if content is not None:
+            ffi.memmove(args.out, content, args.size)
+    except BaseException as exc:  # noqa: BLE001
+        return _failed(session, exc)
+    return _OK
+
+
+def _encode_writes(args: Any) -> list[PageWrite]:
+    writes = []
+    for i in range(args.write_count):
+        page = args.writes[i]
+        size = page.size
+        before = None
+        if page.before != ffi.NULL:
+            before = Base(ffi.buffer(page.before, size)[:], page.before_chain)
+        number = PageNumber(page.number)
+        encoded = encode(number, ffi.buffer(page.data, size)[:], before)
+        page.chain = encoded.chain
+        writes.append(PageWrite(number, encoded.blob))
+    return writes
+
+
+@ffi.def_extern(error=_IOERR, onerror=_outside)
+def mv_py_commit(handle: Any, args: Any) -> int:
+    session = _session(handle)
+    try:
+        writes = _encode_writes(args)
+        reads = PageSet(ffi.buffer(args.reads, 4 * args.read_count)[:])
+        base = Version(ffi.buffer(args.base)[:])
+        outcome = session.commit(base, reads, writes, args.page_size)
+    except BaseException as exc:  # noqa: BLE001
+        return _failed(session, exc)
+    ffi.memmove(args.version, outcome.version, 10)
+    if outcome.others:
+        args.others = 1
+        for change in outcome.others:
+            lib.mv_commit_other(args.file, list(change.pages), len(change.pages))
+    if outcome.interrupted is not None:
+        _interrupt_later(outcome.interrupted)
+    return _OK
+
+
+def _interrupt_later(interruption: BaseException) -> None:
+    """The commit happened, so the statement must succeed; the interrupt comes right after it."""
+    if isinstance(interruption, KeyboardInterrupt):
+        lib.mv_interrupt_again()
+    else:
+        logging.getLogger("mvvfs").error("after a commit that happened", exc_info=interruption)
+
+
+# ---- the rest ----
+
+
+@ffi.def_extern(onerror=_outside)
+def mv_py_failed(handle: Any, code: int, what: Any) -> None:
+    session = _session(handle)
+    error = errors.for_code(code, ffi.string(what).decode())
+    session.last_error = f"{type(error).__name__}: {error}"
+    if code != errors.BUSY:  # xLock: SQLite may still wait and go on
+        lib.mv_set_pending(id(error))
+
+
+def _stats(session: Session, file: Any) -> str:
+    stats = ffi.new("mv_stats *")
+    lib.mv_file_stats(file, stats)
+    return json.dumps({name: getattr(stats, name) for name, _ in ffi.typeof("mv_stats").fields})
+
+
+def _pragma(session: Session, file: Any, name: str, value: str | None) -> str | None:
+    if name == "mv_version":
+        version = ffi.new("uint8_t[10]")
+        lib.mv_file_version(file, version)
+        return format_version(Version(ffi.buffer(version)[:]))
+    if name == "mv_stats":
+        return _stats(session, file)
+    if name == "mv_last_error":
+        return session.last_error
+    if name == "mv_message":
+        if value is not None:
+            session.set_message(value)
+        return session.message
+    raise KeyError(name)
+
+
+@ffi.def_extern(error=_IOERR, onerror=_outside)
+def mv_py_pragma(handle: Any, file: Any, name: Any, value: Any, out: Any, size: int) -> int:
+    session = _session(handle)
+    text = None if value == ffi.NULL else ffi.string(value).decode()
+    try:
+        answer = _pragma(session, file, ffi.string(name).decode().lower(), text)
+    except KeyError:
+        return _NOTFOUND
+    except BaseException as exc:  # noqa: BLE001
+        return _failed(session, exc)
+    if answer:
+        encoded = answer.encode()[: size - 1].decode(errors="ignore").encode()
+        ffi.memmove(out, encoded + b"\0", len(encoded) + 1)
+    return _OK
+
+
+_OUTCOMES = ("not committed", "committed", "refused")
+
+
+@ffi.def_extern(onerror=_outside)
+def mv_py_slow(handle: Any, args: Any) -> None:
+    session = _session(handle)
+    sql = "" if args.sql == ffi.NULL else ffi.string(args.sql).decode(errors="replace")
+    _slow_log.warning(
+        "%s: transaction of %.0f ms %s: %d pages read, %d written: %s",
+        session.database.name,
+        args.seconds * 1000,
+        _OUTCOMES[args.outcome],
+        args.pages_read,
+        args.pages_written,
+        sql,
+    )
+
+
+if lib.mv_setup():
+    raise OSError("pthread_atfork failed")

@@ -1,0 +1,385 @@
+/* The page cache; see cache.h. */
+#include "cache.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define FIRST_BUCKETS 1024u
+
+mv_version mv_version_get(const uint8_t b[MV_VERSION_SIZE]) {
+  mv_version v = {0, 0};
+  for (int i = 0; i < 8; i++) v.hi = v.hi << 8 | b[i];
+  v.lo = (uint16_t)(b[8] << 8 | b[9]);
+  return v;
+}
+
+void mv_version_put(mv_version v, uint8_t b[MV_VERSION_SIZE]) {
+  for (int i = 7; i >= 0; i--, v.hi >>= 8) b[i] = (uint8_t)v.hi;
+  b[8] = (uint8_t)(v.lo >> 8);
+  b[9] = (uint8_t)v.lo;
+}
+
+static mv_version successor(mv_version v) {
+  if (++v.lo == 0) v.hi++;
+  return v;
+}
+
+mv_page *mv_page_new(uint32_t number, uint32_t size) {
+  mv_page *p = malloc(sizeof *p + size);
+  if (p) {
+    memset(p, 0, sizeof *p);
+    p->number = number;
+    p->size = size;
+  }
+  return p;
+}
+
+static size_t footprint(const mv_page *p) { return sizeof *p + p->size; }
+
+/* ---- hash table and clock; the caller holds the mutex ---- */
+
+static mv_page **bucket(const mv_db *db, uint32_t number) {
+  return &db->buckets[(number * 0x9E3779B1u) >> 7 & (db->bucket_count - 1)];
+}
+
+static void grow(mv_db *db) {
+  uint32_t old_count = db->bucket_count;
+  mv_page **old = db->buckets, **wider = calloc((size_t)old_count * 2, sizeof *wider);
+  if (!wider) return; /* longer chains, nothing worse */
+  db->buckets = wider;
+  db->bucket_count = old_count * 2;
+  for (uint32_t i = 0; i < old_count; i++) {
+    for (mv_page *p = old[i], *next; p; p = next) {
+      next = p->hash_next;
+      mv_page **b = bucket(db, p->number);
+      p->hash_next = *b;
+      *b = p;
+    }
+  }
+  free(old);
+}
+
+static void unlink_page(mv_db *db, mv_page *p) {
+  mv_page **at = bucket(db, p->number);
+  while (*at != p) at = &(*at)->hash_next;
+  *at = p->hash_next;
+  if (p->clock_next == p) {
+    db->hand = NULL;
+  } else {
+    p->clock_prev->clock_next = p->clock_next;
+    p->clock_next->clock_prev = p->clock_prev;
+    if (db->hand == p) db->hand = p->clock_next;
+  }
+  db->page_count--;
+  db->bytes -= footprint(p);
+  p->cached = 0;
+  if (!p->pins) free(p);
+}
+
+static void evict(mv_db *db) {
+  uint32_t tries = db->page_count * 2;
+  while (db->bytes > db->limit && db->hand && tries--) {
+    mv_page *p = db->hand;
+    if (p->pins || p->referenced) {
+      p->referenced = 0;
+      db->hand = p->clock_next;
+    } else {
+      unlink_page(db, p);
+    }
+  }
+}
+
+static void link_page(mv_db *db, mv_page *p) {
+  if (db->page_count >= db->bucket_count) grow(db);
+  mv_page **b = bucket(db, p->number);
+  p->hash_next = *b;
+  *b = p;
+  if (db->hand) { /* behind the hand: the last place that it will look at */
+    p->clock_next = db->hand;
+    p->clock_prev = db->hand->clock_prev;
+    p->clock_prev->clock_next = p;
+    db->hand->clock_prev = p;
+  } else {
+    db->hand = p->clock_prev = p->clock_next = p;
+  }
+  p->cached = 1;
+  p->referenced = 1;
+  db->page_count++;
+  db->bytes += footprint(p);
+}
+
+static int valid_at(const mv_db *db, const mv_page *p, mv_version at) {
+  if (mv_version_cmp(p->from, at) > 0) return 0;
+  return p->open ? mv_version_cmp(at, db->applied) <= 0 : mv_version_cmp(at, p->end) < 0;
+}
+
+static mv_page *find(const mv_db *db, uint32_t number, mv_version at) {
+  for (mv_page *p = *bucket(db, number); p; p = p->hash_next)
+    if (p->number == number && valid_at(db, p, at)) return p;
+  return NULL;
+}
+
+static int anyone_needs(const mv_db *db, const mv_page *p) {
+  for (const mv_snapshot *s = db->snapshots.next; s != &db->snapshots; s = s->next)
+    if (valid_at(db, p, s->version)) return 1;
+  return 0;
+}
+
+/* The page's next version is `v`: an open entry ends there; one that no snapshot needs is dropped. */
+static void supersede(mv_db *db, uint32_t number, mv_version v) {
+  for (mv_page *p = *bucket(db, number), *next; p; p = next) {
+    next = p->hash_next;
+    if (p->number != number || mv_version_cmp(p->from, v) >= 0) continue;
+    if (p->open) {
+      p->open = 0;
+      p->end = v;
+    }
+    if (!anyone_needs(db, p)) unlink_page(db, p);
+  }
+}
+
+static void note_change(mv_db *db, mv_version v) {
+  if (mv_version_cmp(v, db->last_change) > 0) db->last_change = v;
+}
+
+/* ---- life ---- */
+
+mv_db *mv_db_new(uint64_t cache_bytes) {
+  mv_db *db = calloc(1, sizeof *db);
+  if (!db) return NULL;
+  db->buckets = calloc(FIRST_BUCKETS, sizeof *db->buckets);
+  if (!db->buckets || pthread_mutex_init(&db->mutex, NULL)) {
+    free(db->buckets);
+    free(db);
+    return NULL;
+  }
+  db->bucket_count = FIRST_BUCKETS;
+  db->limit = (size_t)cache_bytes;
+  db->snapshots.prev = db->snapshots.next = &db->snapshots;
+  atomic_init(&db->references, 1);
+  return db;
+}
+
+void mv_db_retain(mv_db *db) { atomic_fetch_add(&db->references, 1); }
+
+void mv_db_release(mv_db *db) {
+  if (atomic_fetch_sub(&db->references, 1) != 1) return;
+  while (db->hand) unlink_page(db, db->hand);
+  pthread_mutex_destroy(&db->mutex);
+  free(db->buckets);
+  free(db);
+}
+
+void mv_db_set_word(mv_db *db, uint64_t address) {
+  pthread_mutex_lock(&db->mutex);
+  db->word = (_Atomic uint64_t *)(uintptr_t)address;
+  db->word_seen = 0;
+  pthread_mutex_unlock(&db->mutex);
+}
+
+void mv_db_set_page_size(mv_db *db, uint32_t page_size) {
+  pthread_mutex_lock(&db->mutex);
+  db->page_size = page_size;
+  pthread_mutex_unlock(&db->mutex);
+}
+
+uint32_t mv_db_page_size(mv_db *db) {
+  pthread_mutex_lock(&db->mutex);
+  uint32_t page_size = db->page_size;
+  pthread_mutex_unlock(&db->mutex);
+  return page_size;
+}
+
+void mv_db_limit(mv_db *db, uint64_t cache_bytes) {
+  pthread_mutex_lock(&db->mutex);
+  db->limit = (size_t)cache_bytes;
+  evict(db);
+  pthread_mutex_unlock(&db->mutex);
+}
+
+/* ---- the changelog ---- */
+
+void mv_db_invalidate(mv_db *db, const uint8_t *version, const uint32_t *pages, uint32_t count) {
+  mv_version v = mv_version_get(version);
+  pthread_mutex_lock(&db->mutex);
+  for (uint32_t i = 0; i < count; i++) supersede(db, pages[i], v);
+  note_change(db, v);
+  pthread_mutex_unlock(&db->mutex);
+}
+
+void mv_db_forget(mv_db *db, const uint8_t *version) {
+  pthread_mutex_lock(&db->mutex);
+  mv_version end = successor(db->applied);
+  for (uint32_t i = 0; i < db->bucket_count; i++) {
+    for (mv_page *p = db->buckets[i]; p; p = p->hash_next) {
+      if (!p->open) continue;
+      p->open = 0;
+      p->end = mv_version_cmp(p->from, end) < 0 ? end : successor(p->from);
+      p->referenced = 0;
+    }
+  }
+  note_change(db, mv_version_get(version));
+  pthread_mutex_unlock(&db->mutex);
+}
+
+void mv_db_advance(mv_db *db, const uint8_t *version, uint64_t word) {
+  mv_version v = mv_version_get(version);
+  pthread_mutex_lock(&db->mutex);
+  if (!db->has_applied || mv_version_cmp(v, db->applied) >= 0) {
+    db->applied = v;
+    db->has_applied = 1;
+    db->word_seen = word & 1 ? 0 : word;
+  }
+  pthread_mutex_unlock(&db->mutex);
+}
+
+int mv_db_applied(mv_db *db, uint8_t *version) {
+  pthread_mutex_lock(&db->mutex);
+  int has = db->has_applied;
+  mv_version_put(db->applied, version);
+  pthread_mutex_unlock(&db->mutex);
+  return has;
+}
+
+uint64_t mv_db_load_word(mv_db *db) {
+  return db->word ? atomic_load_explicit(db->word, memory_order_acquire) : 0;
+}
+
+uint64_t mv_db_word_seen(mv_db *db) {
+  pthread_mutex_lock(&db->mutex);
+  uint64_t word = db->word_seen;
+  pthread_mutex_unlock(&db->mutex);
+  return word;
+}
+
+static int word_still(mv_db *db) { return db->word_seen != 0 && mv_db_load_word(db) == db->word_seen; }
+
+/* ---- content ---- */
+
+int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t *snapshot, uint8_t chain,
+                 const uint8_t *data, uint32_t size) {
+  mv_version v = mv_version_get(from), at = mv_version_get(snapshot);
+  mv_page *p = mv_page_new(number, size);
+  if (!p) return -1;
+  memcpy(p->data, data, size);
+  p->from = v;
+  p->chain = chain;
+  pthread_mutex_lock(&db->mutex);
+  p->open = db->has_applied && mv_version_cmp(db->applied, at) <= 0;
+  p->end = successor(at);
+  for (mv_page *q = *bucket(db, number), *next; q; q = next) {
+    next = q->hash_next;
+    if (q->number != number || mv_version_cmp(q->from, v) != 0) continue;
+    if (q->open) { /* it knows at least as much */
+      pthread_mutex_unlock(&db->mutex);
+      free(p);
+      return 0;
+    }
+    if (!p->open && mv_version_cmp(q->end, p->end) > 0) p->end = q->end;
+    unlink_page(db, q);
+  }
+  link_page(db, p);
+  evict(db);
+  pthread_mutex_unlock(&db->mutex);
+  return 0;
+}
+
+int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t offset, uint32_t amount) {
+  pthread_mutex_lock(&db->mutex);
+  mv_page *p = find(db, number, at);
+  int hit = p && (uint64_t)offset + amount <= p->size;
+  if (hit) {
+    memcpy(out, p->data + offset, amount);
+    p->referenced = 1;
+  }
+  pthread_mutex_unlock(&db->mutex);
+  return hit;
+}
+
+mv_page *mv_db_pin(mv_db *db, uint32_t number, mv_version at) {
+  pthread_mutex_lock(&db->mutex);
+  mv_page *p = find(db, number, at);
+  if (p) p->pins++;
+  pthread_mutex_unlock(&db->mutex);
+  return p;
+}
+
+void mv_db_unpin(mv_db *db, mv_page *p) {
+  pthread_mutex_lock(&db->mutex);
+  if (--p->pins == 0 && !p->cached) free(p);
+  pthread_mutex_unlock(&db->mutex);
+}
+
+/* ---- snapshots ---- */
+
+static void hold(mv_db *db, mv_snapshot *s, mv_version v) {
+  s->version = v;
+  if (s->active) return;
+  s->active = 1;
+  s->next = &db->snapshots;
+  s->prev = db->snapshots.prev;
+  s->prev->next = s;
+  db->snapshots.prev = s;
+}
+
+int mv_db_quick_begin(mv_db *db, mv_snapshot *s, mv_version *last_change) {
+  pthread_mutex_lock(&db->mutex);
+  int quick = word_still(db);
+  if (quick) hold(db, s, db->applied);
+  *last_change = db->last_change;
+  pthread_mutex_unlock(&db->mutex);
+  return quick;
+}
+
+void mv_db_hold(mv_db *db, mv_snapshot *s, mv_version v, mv_version *last_change) {
+  pthread_mutex_lock(&db->mutex);
+  hold(db, s, v);
+  *last_change = db->last_change;
+  pthread_mutex_unlock(&db->mutex);
+}
+
+void mv_db_drop(mv_db *db, mv_snapshot *s) {
+  if (!s->active) return;
+  pthread_mutex_lock(&db->mutex);
+  s->active = 0;
+  s->prev->next = s->next;
+  s->next->prev = s->prev;
+  pthread_mutex_unlock(&db->mutex);
+}
+
+int mv_db_unmoved(mv_db *db, mv_version v) {
+  pthread_mutex_lock(&db->mutex);
+  int still = word_still(db) && mv_version_cmp(db->applied, v) == 0;
+  pthread_mutex_unlock(&db->mutex);
+  return still;
+}
+
+void mv_db_committed(mv_db *db, mv_version base, mv_version version, mv_page **pages, uint32_t count,
+                     int others, uint64_t word_before) {
+  pthread_mutex_lock(&db->mutex);
+  /* Our changes continue what is applied only if that reached the base: everything in (base, version)
+  ** has been invalidated by the caller. */
+  int continues = db->has_applied && mv_version_cmp(db->applied, base) >= 0;
+  int quick = !others && continues && mv_version_cmp(db->applied, base) == 0 &&
+              db->word_seen != 0 && db->word_seen == word_before &&
+              mv_db_load_word(db) == word_before + 2; /* odd and even again: one commit, ours */
+  for (uint32_t i = 0; i < count; i++) {
+    mv_page *p = pages[i];
+    supersede(db, p->number, version);
+    p->from = version;
+    p->open = 1;
+    /* A later change that this process took in already: another thread was quicker. */
+    if (mv_version_cmp(db->applied, version) > 0) {
+      p->open = 0;
+      p->end = successor(version);
+    }
+    link_page(db, p);
+  }
+  note_change(db, version);
+  if (continues && mv_version_cmp(version, db->applied) > 0) {
+    db->applied = version;
+    db->word_seen = quick ? word_before + 2 : 0;
+  }
+  evict(db);
+  pthread_mutex_unlock(&db->mutex);
+}

@@ -1,0 +1,117 @@
+/*
+** The page cache: one per database and process, shared by its connections, which may stand at
+** different versions.  Called by mainfile.c (SQL threads) and, through cffi, by mvvfs/session.py.
+**
+** Invariants:
+**
+** 1. An entry's content never changes.  It is the page's content at every version in [from, end);
+**    an open entry has no end yet: it is valid from `from` up to `applied`.
+** 2. `applied` is the newest version whose changelog has been taken in: of every page that changed at
+**    or before it, no open entry holds an older version.
+** 3. A page fetched at snapshot S becomes an open entry only if nothing after S has been applied;
+**    otherwise it is valid in [from, S] alone.  So a change that passes during a fetch is never lost.
+** 4. `word_seen` is an even value of the store's head word: as long as the word still holds it, there
+**    is no commit newer than `applied`.  0 promises nothing.
+** 5. The mutex is never held while calling out (to Python, to SQLite).
+**
+** The cache is bounded in bytes; eviction is CLOCK (second chance), and pinned entries are skipped.
+*/
+#ifndef MV_CACHE_H
+#define MV_CACHE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MV_VERSION_SIZE 10
+#define MV_HEADER_PAGE 0u /* pseudo-page: bytes 28-39 of page 1 */
+#define MV_HEADER_SIZE 12u
+
+typedef struct mv_version { /* ten bytes, big-endian, as two ordered numbers */
+  uint64_t hi;
+  uint16_t lo;
+} mv_version;
+
+static inline int mv_version_cmp(mv_version a, mv_version b) {
+  if (a.hi != b.hi) return a.hi < b.hi ? -1 : 1;
+  return a.lo == b.lo ? 0 : a.lo < b.lo ? -1 : 1;
+}
+mv_version mv_version_get(const uint8_t b[MV_VERSION_SIZE]);
+void mv_version_put(mv_version v, uint8_t b[MV_VERSION_SIZE]);
+
+typedef struct mv_page mv_page;
+struct mv_page { /* a page's content, in the cache or in a connection's write set */
+  mv_page *hash_next;
+  mv_page *clock_prev, *clock_next;
+  mv_version from, end;
+  uint32_t number;
+  uint32_t size;
+  uint32_t pins;
+  uint8_t chain; /* deltas between this version and a whole one, as stored */
+  uint8_t open;
+  uint8_t referenced;
+  uint8_t cached; /* linked into the cache; a pinned page that was dropped is freed by its last unpin */
+  uint8_t data[];
+};
+
+typedef struct mv_snapshot mv_snapshot;
+struct mv_snapshot { /* a version that a connection stands at */
+  mv_snapshot *prev, *next;
+  mv_version version;
+  int active;
+};
+
+typedef struct mv_db {
+  pthread_mutex_t mutex;
+  atomic_uint references;
+  _Atomic uint64_t *word; /* the store's head word, or NULL */
+  uint64_t word_seen;
+  uint32_t page_size; /* bytes; 0 while the namespace is empty and undecided */
+  mv_version applied;
+  mv_version last_change; /* newest version known to have changed this namespace */
+  int has_applied;
+  mv_page **buckets;
+  uint32_t bucket_count, page_count;
+  mv_page *hand;
+  size_t bytes, limit;
+  mv_snapshot snapshots; /* list head */
+} mv_db;
+
+mv_page *mv_page_new(uint32_t number, uint32_t size);
+
+mv_db *mv_db_new(uint64_t cache_bytes);
+void mv_db_retain(mv_db *db);
+void mv_db_release(mv_db *db);
+void mv_db_set_word(mv_db *db, uint64_t address);
+void mv_db_limit(mv_db *db, uint64_t cache_bytes);
+
+/* Changelog, from Python: every change after `applied`, oldest first, then the version reached. */
+void mv_db_invalidate(mv_db *db, const uint8_t *version, const uint32_t *pages, uint32_t count);
+void mv_db_forget(mv_db *db, const uint8_t *version);
+void mv_db_advance(mv_db *db, const uint8_t *version, uint64_t word);
+int mv_db_applied(mv_db *db, uint8_t *version);
+uint64_t mv_db_load_word(mv_db *db);
+uint64_t mv_db_word_seen(mv_db *db);
+void mv_db_set_page_size(mv_db *db, uint32_t page_size);
+uint32_t mv_db_page_size(mv_db *db);
+
+/* Content, from Python: a page read at `snapshot` whose own version is `from`. */
+int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t *snapshot, uint8_t chain,
+                 const uint8_t *data, uint32_t size);
+
+/* From SQL threads. */
+int mv_db_quick_begin(mv_db *db, mv_snapshot *s, mv_version *last_change);
+void mv_db_hold(mv_db *db, mv_snapshot *s, mv_version v, mv_version *last_change);
+void mv_db_drop(mv_db *db, mv_snapshot *s);
+int mv_db_unmoved(mv_db *db, mv_version v);
+int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t offset, uint32_t amount);
+mv_page *mv_db_pin(mv_db *db, uint32_t number, mv_version at);
+void mv_db_unpin(mv_db *db, mv_page *page);
+
+/* A commit of our own, based on `base`, became `version`: takes the pages over.  `others`: whether
+** anyone else committed in between. */
+void mv_db_committed(mv_db *db, mv_version base, mv_version version, mv_page **pages, uint32_t count,
+                     int others, uint64_t word_before);
+
+#endif

@@ -1,0 +1,66 @@
+/*
+** What the shim asks of Python: the whole boundary.  The functions named mv_py_* are implemented in
+** mvvfs/bridge.py (cffi `extern "Python+C"`) and called through the wrappers of calls.c, which keep a
+** pending Python exception apart and turn what went wrong into one.  build_shim.py hands this file to
+** cffi as it is, so it holds nothing but plain declarations.
+**
+** Return values are SQLite result codes.  No mutex of ours is held during a call.
+*/
+typedef struct mv_open {
+  const char *name;    /* in: as SQLite passed it to xOpen; see mv_uri() */
+  int flags;           /* in: SQLITE_OPEN_* */
+  void *file;          /* in: the connection's file, for mv_file_stats() and mv_uri() */
+  void *session;       /* out: handed back with every call */
+  void *db;            /* out: mv_db of this database, one reference for the file */
+  int read_only;       /* out */
+  int pinned;          /* out: stands at `version` for good */
+  uint8_t version[10]; /* out, if pinned */
+  int always_begin;    /* out: ask at every begin, even if the head word has not moved */
+  double slow_seconds; /* out: transactions at least this long are reported; 0: none */
+} mv_open;
+
+typedef struct mv_begin {
+  const uint8_t *since; /* in: NULL, or report the changes after this version to mv_db_invalidate */
+  uint8_t version[10];  /* out */
+} mv_begin;
+
+typedef struct mv_fetch {
+  const uint8_t *version;  /* in: the snapshot */
+  const uint32_t *numbers; /* in: page numbers; the first is the one that is waited for */
+  uint32_t count;          /* in */
+  uint8_t *out;            /* in: where the first page's content goes */
+  uint32_t size;           /* in: its size in bytes */
+  int found;               /* out: whether the first page exists */
+} mv_fetch;
+
+typedef struct mv_write {
+  uint32_t number;
+  uint32_t size;
+  const uint8_t *data;
+  const uint8_t *before; /* the version that this one replaces, where it is at hand, or NULL */
+  uint8_t before_chain;
+  uint8_t chain; /* out: deltas between the page as stored and a whole one */
+} mv_write;
+
+typedef struct mv_commit {
+  uint8_t base[10];
+  uint32_t page_size;
+  const uint32_t *reads; /* page numbers, distinct, in any order; holds everything written */
+  uint32_t read_count;
+  mv_write *writes; /* ascending */
+  uint32_t write_count;
+  uint8_t version[10]; /* out */
+  int others;          /* out: others committed between base and version; see mv_commit_other() */
+  void *file;
+} mv_commit;
+
+typedef struct mv_stats {
+  uint64_t pages_read, cache_hits, fetches, pages_fetched, commits, conflicts, rollbacks, pages_written;
+} mv_stats;
+
+typedef struct mv_slow {
+  double seconds;
+  const char *sql; /* a statement of the transaction, or NULL */
+  uint32_t pages_read, pages_written;
+  int outcome; /* 0 read or rolled back, 1 committed, 2 refused */
+} mv_slow;

@@ -1,0 +1,444 @@
+/* A database file: opening, locks and snapshots, control; see mainfile.h for its states. */
+#include "mainfile.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <strings.h>
+
+#define KEPT_READS 1024 /* pages that SQLite's cache may carry over into the next snapshot (rule 3) */
+
+typedef enum event {
+  EV_SHARED,      /* xLock(SHARED) from no lock */
+  EV_RESERVED,    /* xLock(RESERVED or more) */
+  EV_TO_SHARED,   /* xUnlock(SHARED) */
+  EV_TO_NONE,     /* xUnlock(NONE) */
+  EV_COUNT
+} event;
+
+#define NO MV_ILLEGAL
+enum { MV_ILLEGAL = -1 };
+
+/* State after each event; commit.c sets COMMITTED and REFUSED. */
+static const signed char transitions[][EV_COUNT] = {
+    /*                 SHARED      RESERVED    TO_SHARED    TO_NONE */
+    [MV_IDLE]      = { MV_READING, NO,         NO,          MV_IDLE },
+    [MV_READING]   = { NO,         MV_WRITING, MV_READING,  MV_IDLE },
+    [MV_WRITING]   = { NO,         MV_WRITING, MV_READING,  MV_IDLE },
+    [MV_COMMITTED] = { NO,         NO,         MV_READING,  MV_IDLE },
+    [MV_REFUSED]   = { NO,         MV_REFUSED, MV_REFUSED,  MV_IDLE },
+};
+
+static mv_file *open_files;
+static pthread_mutex_t open_files_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+int mv_fail(mv_file *f, int code, const char *what) {
+  mv_call_failed(f->host, f->session, code, what);
+  return code;
+}
+
+/* The same for 517 from xLock: SQLite may call its busy handler and go on, so nothing is raised. */
+static int mv_busy(mv_file *f, const char *what) {
+  mv_call_failed(f->host, f->session, SQLITE_BUSY, what);
+  return SQLITE_BUSY_SNAPSHOT;
+}
+
+static int step(mv_file *f, event e) {
+  int next = transitions[f->state][e];
+  if (next < 0) return mv_fail(f, SQLITE_IOERR_LOCK, "a lock was asked for out of order");
+  f->state = (mv_state)next;
+  return SQLITE_OK;
+}
+
+static int inherited(mv_file *f) {
+  if (f->fork_generation == mv_fork_generation) return 0;
+  mv_fail(f, SQLITE_MISUSE, "a connection can't be used across fork(): open a new one in the child");
+  return 1;
+}
+
+/* Rules 16 and 17 come with transactions across databases. */
+int mv_other_files_hold_snapshots(mv_file *f) {
+  int found = 0;
+  pthread_mutex_lock(&open_files_mutex);
+  for (mv_file *g = open_files; g && !found; g = g->next)
+    found = g != f && g->connection && g->connection == f->connection && !g->pinned &&
+            g->lock >= SQLITE_LOCK_SHARED;
+  pthread_mutex_unlock(&open_files_mutex);
+  return found;
+}
+
+/* ---- snapshots ---- */
+
+static int newest(mv_file *f, const uint8_t *since, mv_version *out) {
+  mv_begin args = {.since = since};
+  int rc = mv_call_begin(f->host, f->session, &args);
+  *out = mv_version_get(args.version);
+  return rc;
+}
+
+/* Begin at the newest version.  Where the namespace is what it was when the last lock period ended,
+** the counter stays and SQLite's cache serves; else it moves by 3: by 2 or more from the last one that
+** SQLite saw, which may be one more than the last one shown (rules 2 and 3). */
+int mv_snapshot_begin(mv_file *f) {
+  mv_version last_change, v;
+  if (f->pinned) {
+    if (f->has_previous) return SQLITE_OK;
+  } else if (f->always_begin || !mv_db_quick_begin(f->db, &f->snapshot, &last_change)) {
+    int rc = newest(f, NULL, &v);
+    if (rc != SQLITE_OK) return rc;
+    mv_db_hold(f->db, &f->snapshot, v, &last_change);
+  }
+  mv_set_clear(&f->stale);
+  f->page_size = mv_db_page_size(f->db);
+  int same = !f->pinned && f->has_previous && !f->must_move && f->reads.count <= KEPT_READS &&
+             mv_version_cmp(last_change, f->previous) <= 0;
+  if (same) return SQLITE_OK;
+  f->counter += 3;
+  mv_set_clear(&f->reads);
+  int rc = mv_load_header(f);
+  f->must_move = rc != SQLITE_OK;
+  f->has_previous = rc == SQLITE_OK;
+  return rc;
+}
+
+static void end_snapshot(mv_file *f) {
+  f->previous = mv_base(f);
+  if (!f->pinned) mv_db_drop(f->db, &f->snapshot);
+}
+
+/* ---- the log of slow transactions ---- */
+
+static void note_sql(mv_file *f) {
+  sqlite3_stmt *s = NULL;
+  while (f->connection && (s = api_next_stmt(f->host->api, f->connection, s)) != NULL) {
+    const char *sql = api_stmt_busy(f->host->api, s) ? api_sql(f->host->api, s) : NULL;
+    if (!sql) continue;
+    strncpy(f->sql, sql, sizeof f->sql - 1);
+    return;
+  }
+}
+
+static void start_clock(mv_file *f) {
+  if (f->slow_seconds <= 0) return;
+  clock_gettime(CLOCK_MONOTONIC, &f->began);
+  f->began_reads = (uint32_t)f->stats.pages_read;
+  f->wrote = 0;
+  f->outcome = 0;
+  f->sql[0] = 0;
+}
+
+static void report_if_slow(mv_file *f) {
+  struct timespec now;
+  if (f->slow_seconds <= 0) return;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  double seconds = (double)(now.tv_sec - f->began.tv_sec) + (double)(now.tv_nsec - f->began.tv_nsec) * 1e-9;
+  if (seconds < f->slow_seconds) return;
+  if (!f->sql[0]) note_sql(f);
+  mv_slow args = {.seconds = seconds,
+                  .sql = f->sql[0] ? f->sql : NULL,
+                  .pages_read = (uint32_t)f->stats.pages_read - f->began_reads,
+                  .pages_written = f->wrote,
+                  .outcome = f->outcome};
+  mv_call_slow(f->host, f->session, &args);
+}
+
+/* ---- locks ---- */
+
+static _Thread_local mv_set *changed_since; /* collects for move_forward() what Python reports */
+
+void mv_note_changed(const uint32_t *pages, uint32_t count) {
+  for (uint32_t i = 0; changed_since && i < count; i++)
+    if (mv_set_add(changed_since, pages[i])) mv_set_add(changed_since, MV_EVERYTHING);
+}
+
+static int any_read_changed(const mv_file *f, const mv_set *changed) {
+  if (mv_set_has(changed, MV_EVERYTHING)) return 1;
+  for (uint32_t i = 0; i < changed->capacity; i++)
+    if (changed->slots[i] && mv_set_has(&f->reads, changed->slots[i] - 1)) return 1;
+  return 0;
+}
+
+/* At RESERVED the snapshot moves to the newest version if SQLite can't notice: nothing that it has read
+** changed, nor the header shown (rule 6).  If a page that was read did change, the commit could only
+** fail: with nothing but page 1 read, plain BUSY makes SQLite start over on a new snapshot after its
+** busy handler; else 517.  A changed header alone leaves the snapshot where it is. */
+static int move_forward(mv_file *f) {
+  if (mv_db_unmoved(f->db, mv_base(f)) || f->stale.count || mv_other_files_hold_snapshots(f)) return SQLITE_OK;
+  mv_set changed = {0};
+  uint8_t since[MV_VERSION_SIZE];
+  mv_version v, last_change;
+  mv_version_put(mv_base(f), since);
+  changed_since = &changed;
+  int rc = newest(f, since, &v);
+  changed_since = NULL;
+  if (rc == SQLITE_OK && mv_version_cmp(v, mv_base(f)) > 0) {
+    if (any_read_changed(f, &changed)) {
+      int only_page_1 = f->reads.count == 0 || (f->reads.count == 1 && mv_set_has(&f->reads, 1));
+      f->stats.conflicts++;
+      f->must_move = 1;
+      rc = only_page_1 ? SQLITE_BUSY
+                       : mv_busy(f, "another commit changed what this transaction read");
+    } else if (!mv_set_has(&changed, MV_HEADER_PAGE)) {
+      mv_db_hold(f->db, &f->snapshot, v, &last_change);
+    }
+  }
+  mv_set_free(&changed);
+  return rc;
+}
+
+static int main_lock(sqlite3_file *file, int level) {
+  mv_file *f = (mv_file *)file;
+  int rc;
+  if (level <= f->lock) return SQLITE_OK;
+  if (inherited(f)) return SQLITE_MISUSE;
+  if (f->lock == SQLITE_LOCK_NONE) {
+    if (level != SQLITE_LOCK_SHARED) return mv_fail(f, SQLITE_IOERR_LOCK, "a write lock without SHARED");
+    start_clock(f);
+    rc = mv_snapshot_begin(f);
+    if (rc == SQLITE_OK) rc = step(f, EV_SHARED);
+    if (rc != SQLITE_OK) {
+      if (!f->pinned) mv_db_drop(f->db, &f->snapshot);
+      return rc;
+    }
+  } else {
+    if (f->read_only) return SQLITE_READONLY;
+    if (f->lock == SQLITE_LOCK_SHARED && f->state == MV_REFUSED)
+      return mv_busy(f, "a refused transaction's cursor is still open: close it before trying again");
+    if (f->lock == SQLITE_LOCK_SHARED) {
+      rc = move_forward(f);
+      if (rc != SQLITE_OK) return rc;
+      if (f->slow_seconds > 0) note_sql(f);
+    }
+    rc = step(f, EV_RESERVED);
+    if (rc != SQLITE_OK) return rc;
+  }
+  f->lock = level;
+  return SQLITE_OK;
+}
+
+static int main_unlock(sqlite3_file *file, int level) {
+  mv_file *f = (mv_file *)file;
+  if (level >= f->lock) return SQLITE_OK;
+  if (f->writes.count) { /* rolled back after spilled pages, or never committed */
+    mv_drop_writes(f);
+    f->must_move = 1;
+  }
+  int rc = step(f, level == SQLITE_LOCK_NONE ? EV_TO_NONE : EV_TO_SHARED);
+  f->lock = level;
+  if (level == SQLITE_LOCK_NONE) {
+    end_snapshot(f);
+    report_if_slow(f);
+  }
+  return rc;
+}
+
+static int main_check_reserved(sqlite3_file *file, int *out) {
+  (void)file;
+  *out = 0; /* writers never lock each other out */
+  return SQLITE_OK;
+}
+
+/* ---- reading and writing ---- */
+
+/* SQLite reads the header once at open, without a lock, to learn the page size. */
+static int read_at_open(mv_file *f, uint8_t *out, uint32_t amount) {
+  memset(out, 0, amount);
+  int rc = mv_snapshot_begin(f);
+  uint32_t size = f->page_size;
+  if (rc == SQLITE_OK && mv_shown_pages(f) > 0) {
+    rc = mv_page_read(f, 1, out, 0, amount);
+  } else if (rc == SQLITE_OK && size != 0) { /* empty, but its page size is decided */
+    memcpy(out, "SQLite format 3", 16);
+    out[16] = (uint8_t)(size >> 8);
+    out[17] = (uint8_t)(size >> 16);
+    out[18] = out[19] = 1;
+  } else if (rc == SQLITE_OK) {
+    rc = SQLITE_IOERR_SHORT_READ;
+  }
+  end_snapshot(f);
+  f->must_move = 1;
+  return rc;
+}
+
+static int main_read(sqlite3_file *file, void *out, int amount, sqlite3_int64 offset) {
+  mv_file *f = (mv_file *)file;
+  if (inherited(f)) return SQLITE_MISUSE;
+  if (f->lock == SQLITE_LOCK_NONE) {
+    if (offset == 0 && amount <= 100) return read_at_open(f, out, (uint32_t)amount);
+    return mv_fail(f, SQLITE_IOERR_READ, "a read without a lock");
+  }
+  if (f->page_size == 0) {
+    memset(out, 0, (size_t)amount);
+    return SQLITE_IOERR_SHORT_READ;
+  }
+  uint32_t within = (uint32_t)(offset % f->page_size);
+  if (within + (uint32_t)amount > f->page_size)
+    return mv_fail(f, SQLITE_IOERR_READ, "a read across pages");
+  return mv_page_read(f, (uint32_t)(offset / f->page_size) + 1, out, within, (uint32_t)amount);
+}
+
+static int main_write(sqlite3_file *file, const void *in, int amount, sqlite3_int64 offset) {
+  mv_file *f = (mv_file *)file;
+  if (inherited(f)) return SQLITE_MISUSE;
+  if (f->state == MV_REFUSED) return SQLITE_OK; /* its rollback writing back */
+  if (f->state == MV_COMMITTED)
+    return mv_fail(f, SQLITE_IOERR_WRITE, "a write after the commit: locking_mode=EXCLUSIVE is not supported");
+  if (f->state != MV_WRITING) return mv_fail(f, SQLITE_IOERR_WRITE, "a write without a lock");
+  return mv_page_write(f, in, amount, offset);
+}
+
+static int main_truncate(sqlite3_file *file, sqlite3_int64 size) {
+  (void)file, (void)size; /* comes after the commit; what counts is the page count in page 1 (rule 11) */
+  return SQLITE_OK;
+}
+
+static int main_sync(sqlite3_file *file, int flags) {
+  (void)file, (void)flags; /* FCNTL_SYNC came first and did the work */
+  return SQLITE_OK;
+}
+
+static int main_file_size(sqlite3_file *file, sqlite3_int64 *out) {
+  mv_file *f = (mv_file *)file;
+  uint32_t pages = mv_shown_pages(f);
+  if (f->lock == SQLITE_LOCK_NONE) pages = 0;
+  if (f->highest_write > pages) pages = f->highest_write;
+  *out = (sqlite3_int64)pages * f->page_size;
+  return SQLITE_OK;
+}
+
+/* ---- control ---- */
+
+/* The journal is private to the connection and writers don't lock, so there is no mode to choose: the
+** answer is the one that changes nothing (rule 7). */
+static const char *const answered[][2] = {{"journal_mode", "delete"}, {"locking_mode", "normal"}};
+
+static int pragma(mv_file *f, char **arg) {
+  for (size_t i = 0; i < sizeof answered / sizeof *answered; i++) {
+    if (strcasecmp(arg[1], answered[i][0]) == 0) {
+      arg[0] = api_mprintf(f->host->api)("%s", answered[i][1]);
+      return arg[0] ? SQLITE_OK : SQLITE_NOMEM;
+    }
+  }
+  if (strncasecmp(arg[1], "mv_", 3) != 0) return SQLITE_NOTFOUND;
+  return mv_call_pragma(f->host, f->session, f, arg[1], arg[2], &arg[0]);
+}
+
+static int main_control(sqlite3_file *file, int op, void *arg) {
+  mv_file *f = (mv_file *)file;
+  switch (op) {
+    case SQLITE_FCNTL_SYNC:
+      if (inherited(f)) return SQLITE_MISUSE;
+      return mv_sync(f, arg);
+    case SQLITE_FCNTL_PDB:
+      f->connection = *(sqlite3 **)arg;
+      return SQLITE_OK;
+    case SQLITE_FCNTL_PRAGMA:
+      if (inherited(f)) return SQLITE_MISUSE;
+      return pragma(f, arg);
+    case SQLITE_FCNTL_VFSNAME:
+      *(char **)arg = api_mprintf(f->host->api)("mv");
+      return SQLITE_OK;
+    default:
+      return SQLITE_NOTFOUND;
+  }
+}
+
+static int main_sector_size(sqlite3_file *file) {
+  (void)file;
+  return 4096;
+}
+
+static int main_characteristics(sqlite3_file *file) {
+  (void)file;
+  return SQLITE_IOCAP_POWERSAFE_OVERWRITE; /* without it SQLite writes whole sectors of pages */
+}
+
+/* ---- opening and closing ---- */
+
+static void free_file(mv_file *f) {
+  if (f->db) {
+    mv_db_drop(f->db, &f->snapshot);
+    mv_db_release(f->db);
+  }
+  mv_drop_writes(f);
+  mv_map_free(&f->writes);
+  mv_set_free(&f->reads);
+  mv_set_free(&f->stale);
+  free(f->scratch);
+}
+
+static int main_close(sqlite3_file *file) {
+  mv_file *f = (mv_file *)file;
+  pthread_mutex_lock(&open_files_mutex);
+  mv_file **at = &open_files;
+  while (*at && *at != f) at = &(*at)->next;
+  if (*at) *at = f->next;
+  pthread_mutex_unlock(&open_files_mutex);
+  mv_call_close(f->host, f->session);
+  free_file(f);
+  f->base_file.pMethods = NULL;
+  return SQLITE_OK;
+}
+
+static const sqlite3_io_methods main_methods = {
+    1,         main_close,     main_read,    main_write,          main_truncate,
+    main_sync, main_file_size, main_lock,    main_unlock,         main_check_reserved,
+    main_control, main_sector_size, main_characteristics,
+};
+
+int mv_main_open(const mv_host *host, const char *name, sqlite3_file *file, int flags, int *out_flags) {
+  mv_file *f = (mv_file *)file;
+  memset(f, 0, sizeof *f);
+  f->host = host;
+  f->name = name;
+  f->fork_generation = mv_fork_generation;
+  f->counter = 1;
+  mv_open args = {.name = name, .flags = flags, .file = f};
+  int rc = mv_call_open(host, &args);
+  if (rc != SQLITE_OK) return rc;
+  f->session = args.session;
+  f->db = args.db;
+  f->read_only = args.read_only || args.pinned;
+  f->pinned = args.pinned;
+  f->always_begin = args.always_begin;
+  f->slow_seconds = args.slow_seconds;
+  if (f->pinned) {
+    mv_version last_change;
+    mv_db_hold(f->db, &f->snapshot, mv_version_get(args.version), &last_change);
+  }
+  if (out_flags) {
+    *out_flags = flags;
+    if (f->read_only) *out_flags = (flags & ~SQLITE_OPEN_READWRITE) | SQLITE_OPEN_READONLY;
+  }
+  pthread_mutex_lock(&open_files_mutex);
+  f->next = open_files;
+  open_files = f;
+  pthread_mutex_unlock(&open_files_mutex);
+  f->base_file.pMethods = &main_methods;
+  return SQLITE_OK;
+}
+
+int mv_main_size(void) { return (int)sizeof(mv_file); }
+
+/* ---- for Python ---- */
+
+void mv_file_stats(void *file, mv_stats *out) { *out = ((mv_file *)file)->stats; }
+
+int mv_file_version(void *file, uint8_t *out) {
+  mv_file *f = file;
+  mv_version_put(f->snapshot.active ? mv_base(f) : f->previous, out);
+  return f->snapshot.active || f->has_previous;
+}
+
+const char *mv_uri(void *file, const char *key) {
+  mv_file *f = file;
+  return api_uri_parameter(f->host->api, f->name, key);
+}
+
+/* Pages that others changed between a commit's base and its version: SQLite may not see them before
+** its locks fall to NONE (rule 4). */
+int mv_commit_other(void *file, const uint32_t *pages, uint32_t count) {
+  mv_file *f = file;
+  for (uint32_t i = 0; i < count; i++)
+    if (mv_set_add(&f->stale, pages[i])) return SQLITE_NOMEM;
+  return SQLITE_OK;
+}

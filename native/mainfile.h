@@ -1,0 +1,99 @@
+/*
+** A database file: one connection's view of one namespace.  Used by mainfile.c (opening, locks and
+** snapshots, control), pages.c (reading and writing pages) and commit.c.
+**
+** SQLite moves it through these states (transition table in mainfile.c):
+**
+**   IDLE       no lock                       xLock(SHARED) begins a snapshot
+**   READING    SHARED: a snapshot is held    xLock(RESERVED) begins to collect writes
+**   WRITING    RESERVED or more              FCNTL_SYNC commits, or drops what a rollback wrote back
+**   COMMITTED  the store has it              until xUnlock; nothing more may be written
+**   REFUSED    the commit failed             what the rollback writes back is ignored, until NONE
+**
+** Invariants (the rules are those of docs/design/sqlite-vfs.md):
+**
+** 1. Every page that SQLite may hold in its own cache is in `reads`: the set is emptied only when the
+**    change counter shown moves by 2 or more, because that makes SQLite drop its cache.      (rules 2, 3)
+** 2. Everything that was read is as of `base`; a page in `stale` is not, and reading it fails.  (rule 4)
+** 3. `writes` holds the newest image of each page written since RESERVED; it reaches the store only in
+**    commit.c, and only if page 1 carries the counter shown + 1.                           (rules 8, 9)
+** 4. A commit is answered OK, 517 (SQLITE_BUSY_SNAPSHOT) or an error that is not BUSY.        (rule 10)
+*/
+#ifndef MV_MAINFILE_H
+#define MV_MAINFILE_H
+
+#include "shim.h"
+
+#include <string.h>
+#include <time.h>
+
+typedef enum mv_state { MV_IDLE, MV_READING, MV_WRITING, MV_COMMITTED, MV_REFUSED } mv_state;
+
+typedef struct mv_file mv_file;
+struct mv_file {
+  sqlite3_file base_file; /* first: SQLite's part */
+  const mv_host *host;
+  const char *name; /* SQLite's; holds the URI parameters, lives as long as the file */
+  mv_db *db;
+  void *session;
+  sqlite3 *connection; /* from FCNTL_PDB: the files of one connection are known to each other */
+  mv_file *next;       /* all open files of the process */
+  unsigned fork_generation;
+  int read_only, pinned, always_begin;
+  uint32_t page_size; /* bytes; 0 while the database is empty and undecided */
+
+  int lock;
+  mv_state state;
+
+  mv_snapshot snapshot; /* its version is the base of the transaction */
+  mv_version previous;  /* where the last lock period ended */
+  int has_previous;
+  int must_move;    /* SQLite's cache can't be trusted at the next snapshot */
+  uint32_t counter; /* the change counter shown */
+  uint8_t header[MV_HEADER_SIZE]; /* bytes 28-39 shown */
+
+  mv_set reads;
+  mv_set stale;
+  mv_map writes; /* page number -> mv_page* */
+  uint32_t highest_write;
+  uint8_t *scratch; /* one page */
+
+  mv_stats stats;
+  double slow_seconds;
+  struct timespec began;
+  uint32_t began_reads, wrote;
+  int outcome;
+  char sql[256];
+};
+
+static inline mv_version mv_base(const mv_file *f) { return f->snapshot.version; }
+static inline uint32_t mv_be32(const uint8_t *p) {
+  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+static inline void mv_put32(uint8_t *p, uint32_t v) {
+  p[0] = (uint8_t)(v >> 24), p[1] = (uint8_t)(v >> 16), p[2] = (uint8_t)(v >> 8), p[3] = (uint8_t)v;
+}
+static inline uint32_t mv_shown_pages(const mv_file *f) { return mv_be32(f->header); }
+static inline uint32_t mv_shown_counter(const mv_file *f) { /* an empty file reads as zeros */
+  return mv_shown_pages(f) ? f->counter : 0;
+}
+
+/* An error that the shim found by itself: told to Python and to PRAGMA mv_last_error; returns `code`. */
+int mv_fail(mv_file *f, int code, const char *what);
+
+#define MV_EVERYTHING 0xFFFFFFFEu /* in a set of changed pages: any page may have changed */
+
+/* mainfile.c */
+int mv_snapshot_begin(mv_file *f);
+int mv_other_files_hold_snapshots(mv_file *f);
+
+/* pages.c */
+int mv_page_read(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uint32_t amount);
+int mv_page_write(mv_file *f, const void *in, int amount, sqlite3_int64 offset);
+int mv_load_header(mv_file *f);
+void mv_drop_writes(mv_file *f);
+
+/* commit.c */
+int mv_sync(mv_file *f, const char *super_journal);
+
+#endif

@@ -1,0 +1,40 @@
+/*
+** What the files of the shim share.  The VFS is described in vfs.c, a database file in mainfile.h, the
+** rollback journal in journal.c, the boundary to Python in calls.h.
+*/
+#ifndef MV_SHIM_H
+#define MV_SHIM_H
+
+#include "cache.h"
+#include "calls.h"
+#include "sets.h"
+#include "sqlite_abi.h"
+
+typedef struct mv_host { /* one copy of SQLite in this process */
+  const sqlite3_api_routines *api;
+  sqlite3_vfs vfs;
+  sqlite3_vfs *fallback; /* its default VFS: temporary files, clock, randomness */
+  int raises; /* its Python binding raises what is pending in the thread when a call fails (APSW) */
+} mv_host;
+
+/* calls.c: the mv_py_* functions, with the thread's pending exception put aside meanwhile. */
+int mv_call_open(const mv_host *host, mv_open *args);
+void mv_call_close(const mv_host *host, void *session);
+int mv_call_begin(const mv_host *host, void *session, mv_begin *args);
+int mv_call_fetch(const mv_host *host, void *session, mv_fetch *args);
+int mv_call_commit(const mv_host *host, void *session, mv_commit *args);
+int mv_call_pragma(const mv_host *host, void *session, void *file, const char *name, const char *value,
+                   char **result);
+void mv_call_failed(const mv_host *host, void *session, int code, const char *what);
+void mv_call_slow(const mv_host *host, void *session, const mv_slow *args);
+extern volatile unsigned mv_fork_generation; /* moves in the child of a fork() */
+
+/* journal.c: a file in memory up to a size, in a temporary file beyond it. */
+int mv_journal_open(const mv_host *host, sqlite3_file *file, int flags, int *out_flags);
+int mv_journal_size(void);
+
+/* mainfile.c */
+int mv_main_open(const mv_host *host, const char *name, sqlite3_file *file, int flags, int *out_flags);
+int mv_main_size(void);
+
+#endif

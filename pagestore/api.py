@@ -1,0 +1,387 @@
+"""The `Store` interface: what a client of a page store may ask, and the values and errors it gets.
+
+Called by `mvvfs` (the SQLite side) and by tools; implemented by `pagestore.store.PageStore` (embedded,
+or direct on a distributed engine) and by remote clients.  Nothing here knows how pages are kept.
+
+What every implementation promises:
+
+1. A page version, once committed, never changes.
+2. A snapshot at V holds exactly the commits with version <= V, on every page.
+3. A commit based on V succeeds only if no page that it read or wrote changed in (V, commit].
+4. All pages of a commit, in all its namespaces, appear at one version or not at all.
+5. A commit that was acknowledged with durability "full" survives a power cut.
+6. The commit token tells whether a commit happened; asking settles it for good.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, NewType
+
+PageNumber = NewType("PageNumber", int)
+"""A SQLite page number, counted from 1; 0 is the header pseudo-page, see `HEADER`."""
+
+NamespaceId = NewType("NamespaceId", int)
+"""Stable number of a namespace; never used again after a drop."""
+
+Version = NewType("Version", bytes)
+"""Ten bytes, ordered as bytes compare, the same order across all namespaces of a store."""
+
+HEADER = PageNumber(0)
+"""Pseudo-page: bytes 28-39 of page 1 (page count, first freelist trunk, freelist count; each four
+bytes, big-endian; https://www.sqlite.org/fileformat2.html#the_database_header).  It has a number of
+its own so that transactions that leave it alone don't conflict with those that change it.  Page 1 is
+stored with these bytes zeroed, and with bytes 24-27 and 92-99 (change counter, version-valid-for,
+library version) zeroed as well: every SQLite write transaction rewrites those."""
+
+HEADER_SIZE = 12
+VERSION_SIZE = 10
+TOKEN_SIZE = 16
+MAX_MESSAGE_BYTES = 4096
+MAX_NAME_BYTES = 1024
+ZERO_VERSION = Version(bytes(VERSION_SIZE))
+MAX_VERSION = Version(b"\xff" * VERSION_SIZE)
+
+Durability = Literal["full", "normal"]
+
+
+def format_version(version: Version) -> str:
+    """`v` and the 20 hex digits of a version, as users see it."""
+    return "v" + version.hex()
+
+
+def parse_version(text: str) -> Version:
+    """The version written as `v` and up to 20 hex digits, leading zeros optional; ValueError if not."""
+    digits = text[1:]
+    if not text.startswith("v") or not digits or len(digits) > 2 * VERSION_SIZE:
+        raise ValueError(f"not a version: {text!r} (expected v and up to 20 hex digits)")
+    return Version(bytes.fromhex(digits.rjust(2 * VERSION_SIZE, "0")))
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """One SQLite database in a store."""
+
+    id: NamespaceId
+    name: str
+    page_size: int
+    """Bytes, 512 to 65536; 0 until the first commit decides it."""
+    created_us: int
+    """Unix time of creation, microseconds."""
+    horizon: Version
+    """The oldest version that can still be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One changelog record: what one commit did to one namespace."""
+
+    version: Version
+    time_us: int
+    """Unix time, microseconds, never less than that of an earlier version of this store (where the
+    engine can tell: see docs/limits.md on clocks)."""
+    pages: tuple[PageNumber, ...]
+    """Pages written, ascending; `HEADER` among them if page count or freelist changed."""
+    token: bytes
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Where a transaction starts."""
+
+    version: Version
+    """The newest committed version, or the one asked for."""
+    changes: tuple[Change, ...] | None
+    """Commits in (since, version], oldest first; None: too many to list, or `since` was None: forget
+    everything that is cached."""
+    page_size: int
+    """Bytes; 0 while the namespace is empty and undecided."""
+
+
+class StoredPage(NamedTuple):
+    """One page as stored; `pagestore.encoding.decode` turns it into content."""
+
+    number: PageNumber
+    version: Version
+    """The commit that wrote it."""
+    blobs: tuple[bytes, ...]
+    """Newest first; all but the last are deltas against the next one, the last is whole."""
+
+
+class PageWrite(NamedTuple):
+    number: PageNumber
+    blob: bytes
+    """From `pagestore.encoding.encode`, or `pagestore.encoding.FREED`."""
+
+
+class PageSet:
+    """A set of page numbers, cheap to carry and looked into only when it must be.
+
+    `packed` holds distinct page numbers as native-endian unsigned 32-bit integers, in any order.
+    """
+
+    __slots__ = ("_packed", "_set")
+
+    def __init__(self, packed: bytes = b"") -> None:
+        self._packed = packed
+        self._set: frozenset[int] | None = None
+
+    @classmethod
+    def of(cls, numbers: Iterable[int]) -> PageSet:
+        return cls(array("I", sorted(set(numbers))).tobytes())
+
+    def as_set(self) -> frozenset[int]:
+        if self._set is None:
+            numbers = array("I")
+            numbers.frombytes(self._packed)
+            self._set = frozenset(numbers)
+        return self._set
+
+    def __contains__(self, number: object) -> bool:
+        return number in self.as_set()
+
+    def __iter__(self) -> Iterator[PageNumber]:
+        return iter(PageNumber(n) for n in sorted(self.as_set()))
+
+    def __len__(self) -> int:
+        return len(self._packed) // 4
+
+
+@dataclass(frozen=True, slots=True)
+class CommitPart:
+    """What a commit does to one namespace.  Everything written counts as read, whether listed or not."""
+
+    namespace: NamespaceId
+    reads: PageSet
+    writes: Sequence[PageWrite]
+    page_size: int
+    """Bytes.  Decides the namespace's page size if this is its first commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    token: bytes
+    """16 bytes that no other commit ever used, from `new_token()`."""
+    base: Version
+    """The snapshot that every part was read at."""
+    parts: Sequence[CommitPart]
+    message: str = ""
+    durability: Durability = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    version: Version
+    time_us: int
+    others: tuple[tuple[Change, ...], ...] = ()
+    """Per part: the commits of others in (base, version), oldest first."""
+
+
+class HeadWord(NamedTuple):
+    """A 64-bit word in memory that changes whenever a namespace may have: see `Store.head_word`."""
+
+    address: int
+    keepalive: object
+    """Hold on to this while `address` is in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many bytes a namespace takes in the store, before the engine's own overhead."""
+
+    live_pages: int
+    live_bytes: int
+    history_pages: int
+    history_bytes: int
+    commits: int
+
+
+class StoreError(Exception):
+    """Base of everything a store raises on purpose."""
+
+
+class NoSuchNamespaceError(StoreError):
+    """The name, or the id, is not in this store (or was dropped).  A retry does not help."""
+
+
+class NameTakenError(StoreError):
+    """The name already belongs to another namespace."""
+
+
+class InvalidNameError(StoreError):
+    """The name is empty, too long, or holds a NUL."""
+
+
+class ConflictError(StoreError):
+    """Another commit changed what this one read.  Nothing was written; begin again and retry."""
+
+    def __init__(
+        self,
+        namespace: NamespaceId,
+        pages: tuple[PageNumber, ...],
+        version: Version,
+        fresh: tuple[StoredPage, ...] = (),
+    ) -> None:
+        super().__init__(
+            f"{len(pages)} page(s) changed by {format_version(version)}: "
+            + ", ".join(map(str, pages[:10]))
+            + (", ..." if len(pages) > 10 else "")
+        )
+        self.namespace = namespace
+        self.pages = pages
+        """Pages read (or written) that changed, ascending."""
+        self.version = version
+        """The newest commit that changed one of them."""
+        self.fresh = fresh
+        """Their content at `version`, where the store had it at hand (bounded)."""
+
+
+class BelowHorizonError(StoreError):
+    """The version is older than the namespace's horizon."""
+
+    def __init__(self, version: Version, horizon: Version) -> None:
+        super().__init__(
+            f"version {format_version(version)} is no longer kept: the oldest readable one is {format_version(horizon)}"
+        )
+        self.version = version
+        self.horizon = horizon
+
+
+class NoSuchVersionError(StoreError):
+    """A version or time in the future, or before the namespace existed."""
+
+
+class CorruptPageError(StoreError):
+    """A stored page could not be read whole and verified.  A retry does not help."""
+
+
+class OutcomeUnknownError(StoreError):
+    """It could not be learnt in time whether a commit happened.  Ask `Store.outcome(token)` later."""
+
+    def __init__(self, token: bytes, reason: str) -> None:
+        super().__init__(f"the outcome of commit {token.hex()} is unknown: {reason}")
+        self.token = token
+
+
+class StoreUnavailableError(StoreError):
+    """The store could not be reached, or stayed locked, within the timeout.  Nothing was applied."""
+
+
+class StoreFullError(StoreError):
+    """No space left where the store lives.  Nothing was applied."""
+
+
+class StoreReadOnlyError(StoreError):
+    """The store was opened read-only, or lives where this process may not write."""
+
+
+class FormatError(StoreError):
+    """Not a page store, or one of a format or with features that this release does not know."""
+
+
+class LimitError(StoreError):
+    """The request is larger than the store takes."""
+
+
+class Store(ABC):
+    """A set of namespaces with one order of versions.  Safe to use from many threads."""
+
+    url: str
+    """What to pass to `pagestore.opener.open_store` to open it again."""
+
+    # namespaces
+
+    @abstractmethod
+    def create(self, name: str, *, page_size: int = 0) -> Namespace:
+        """A new, empty namespace.  `page_size` in bytes; 0: the first commit decides.
+
+        Raises NameTakenError, InvalidNameError, ValueError (page size), StoreReadOnlyError."""
+
+    @abstractmethod
+    def open(self, name: str) -> Namespace:
+        """The namespace of that name.  Raises NoSuchNamespaceError."""
+
+    @abstractmethod
+    def rename(self, name: str, new_name: str) -> Namespace:
+        """Raises NoSuchNamespaceError, NameTakenError, InvalidNameError."""
+
+    @abstractmethod
+    def drop(self, name: str) -> None:
+        """Remove the name and all its pages and history.  Raises NoSuchNamespaceError."""
+
+    @abstractmethod
+    def list(self) -> list[Namespace]:
+        """All namespaces, by name."""
+
+    # transactions
+
+    @abstractmethod
+    def begin(self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None) -> Begin:
+        """Start a transaction at the newest version, or at `at`; tell what changed after `since`.
+
+        Raises NoSuchNamespaceError, BelowHorizonError, NoSuchVersionError, StoreUnavailableError."""
+
+    @abstractmethod
+    def read(
+        self, namespace: NamespaceId, version: Version, numbers: Sequence[PageNumber]
+    ) -> list[StoredPage | None]:
+        """The pages as of `version`, in the order asked; None where a page does not exist.
+
+        Raises BelowHorizonError, NoSuchNamespaceError, StoreUnavailableError, CorruptPageError."""
+
+    @abstractmethod
+    def commit(self, request: CommitRequest) -> Committed:
+        """Validate and apply.  Raises ConflictError, BelowHorizonError, NoSuchNamespaceError,
+        LimitError, StoreFullError, StoreReadOnlyError, StoreUnavailableError (nothing was applied),
+        OutcomeUnknownError (it may have been)."""
+
+    @abstractmethod
+    def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:
+        """Whether the commit with this token happened: its version, or None and it never will
+        (a void record is written, so that a commit still in flight fails)."""
+
+    # history
+
+    @abstractmethod
+    def changelog(
+        self,
+        namespace: NamespaceId,
+        *,
+        after: Version = ZERO_VERSION,
+        until: Version = MAX_VERSION,
+        newest_first: bool = False,
+        limit: int = 0,
+    ) -> Iterator[Change]:
+        """Commits in (after, until], in short engine transactions; `limit` 0: all."""
+
+    @abstractmethod
+    def version_at(self, namespace: NamespaceId, time_us: int) -> Version:
+        """The newest version whose time is <= `time_us` (Unix microseconds).
+
+        Raises NoSuchVersionError if that is before the first commit, BelowHorizonError."""
+
+    # the rest
+
+    @abstractmethod
+    def head_word(self, namespace: NamespaceId) -> HeadWord | None:
+        """A word to look at instead of calling `begin`, or None where there is none.
+
+        Read it (an atomic 64-bit load), then `begin`: as long as the word is even and still the
+        same, the namespace has no commit newer than that `begin` saw.  An odd word promises nothing."""
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Flush what any commit, of any process, has made visible so far."""
+
+    @abstractmethod
+    def usage(self, namespace: NamespaceId) -> Usage:
+        """Walks the whole namespace in short engine transactions: slow on a large one."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections and descriptors; idempotent."""
+

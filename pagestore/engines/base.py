@@ -1,0 +1,145 @@
+"""The engine interface: ordered keys, and transactions that may have to run again.
+
+Called by `pagestore.store` only.  Implemented by `memory`, `sqlite` and `foundationdb`.  It is the
+intersection of what a write-locked SQLite file and FoundationDB can do, so it is written for the
+stricter of the two (https://apple.github.io/foundationdb/developer-guide.html):
+
+1. `work` may run several times; only its last run counts, so it has no side effects but through `tx`.
+2. The version of a commit is not known inside the transaction.  Keys and values that carry it are
+   set with `set_versioned_key` / `set_versioned_value`; the caller learns it when `transact` returns.
+3. Reads do not see the transaction's own writes.  (No caller needs them to.)
+4. A plain read adds no conflict.  What must not change between read and commit is named with
+   `add_read_conflict`, what other transactions must notice with `add_write_conflict`.  An engine with
+   a write lock may ignore both; one with optimistic transactions checks them when it commits.
+5. Reads of one call are in flight together: ask for many at once.
+6. A transaction lasts at most `max_seconds` and writes at most `max_bytes`, where these are set.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from pagestore.api import Durability, HeadWord, NamespaceId, Version
+
+T = TypeVar("T")
+
+
+class KeyRange(NamedTuple):
+    """Keys in [begin, end), in order; `reverse` from the end; at most `limit` (0: all)."""
+
+    begin: bytes
+    end: bytes
+    limit: int = 0
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one transaction of an engine can take; 0: no limit of its own."""
+
+    max_seconds: float
+    max_bytes: int
+    max_value_bytes: int
+
+
+class Snapshot(ABC):
+    """A consistent view of all keys, for the length of one `Engine.read` call."""
+
+    @abstractmethod
+    def read_version(self) -> Version:
+        """Every commit visible here has a version <= this; later ones get a greater one."""
+
+    @abstractmethod
+    def get(self, key: bytes) -> bytes | None: ...
+
+    @abstractmethod
+    def scan(self, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
+        """Key-value pairs, lazily: stop early and no more is read (an engine may prefetch some)."""
+
+    def scan_many(self, wanted: Sequence[KeyRange]) -> list[Iterator[tuple[bytes, bytes]]]:
+        """All ranges in flight together, where the engine can."""
+        return [self.scan(one) for one in wanted]
+
+
+class Transaction(Snapshot):
+    """A snapshot that can be written on top of."""
+
+    @abstractmethod
+    def set(self, key: bytes, value: bytes) -> None: ...
+
+    @abstractmethod
+    def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
+        """Set key prefix + commit version (10 bytes) + suffix."""
+
+    @abstractmethod
+    def set_versioned_value(self, key: bytes, prefix: bytes, suffix: bytes) -> None:
+        """Set value prefix + commit version (10 bytes) + suffix."""
+
+    @abstractmethod
+    def clear(self, key: bytes) -> None: ...
+
+    @abstractmethod
+    def clear_range(self, begin: bytes, end: bytes) -> None: ...
+
+    @abstractmethod
+    def add_read_conflict(self, begin: bytes, end: bytes) -> None:
+        """Fail (and run again) if a commit after this snapshot has a write conflict in [begin, end)."""
+
+    @abstractmethod
+    def add_write_conflict(self, begin: bytes, end: bytes) -> None: ...
+
+    @abstractmethod
+    def announce(self, namespace: NamespaceId) -> None:
+        """This commit changes the namespace: move its head word, if the engine has one."""
+
+    @abstractmethod
+    def commit_time(self, now_us: int) -> int:
+        """The time to record for this commit: `now_us`, or the largest recorded before if that is later
+        and the engine can tell without a conflict.  Unix microseconds."""
+
+
+class Result(NamedTuple, Generic[T]):
+    value: T
+    version: Version | None
+    """The commit's version; None if `work` wrote nothing."""
+
+
+class Engine(ABC):
+    """An ordered key-value store.  Safe to use from many threads."""
+
+    limits: Limits
+
+    @abstractmethod
+    def read(self, work: Callable[[Snapshot], T], *, timeout: float | None = None) -> T:
+        """Run `work` on one consistent snapshot.  Raises StoreUnavailableError after `timeout` seconds."""
+
+    @abstractmethod
+    def transact(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        durability: Durability = "full",
+        timeout: float | None = None,
+        idempotent: bool = True,
+    ) -> Result[T]:
+        """Run `work` and commit, again and again until it goes through or raises.
+
+        With durability "full" returns only once the commit would survive a power cut.  An exception
+        from `work` rolls back and comes out as it is.  When the engine cannot tell whether a commit
+        happened: with `idempotent` it runs `work` again, which finds out by itself (by a key that the
+        first run would have written); without, it raises OutcomeUnknownError with an empty token.
+        Raises StoreUnavailableError, StoreFullError, StoreReadOnlyError."""
+
+    @abstractmethod
+    def head_word(self, namespace: NamespaceId) -> HeadWord | None:
+        """See `Store.head_word`."""
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Flush everything visible now."""
+
+    @abstractmethod
+    def close(self) -> None: ...

@@ -1,0 +1,5 @@
+"""The C modules; everything else is in pyproject.toml."""
+
+from setuptools import setup
+
+setup(cffi_modules=["native/build_shim.py:ffibuilder"])
