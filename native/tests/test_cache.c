@@ -1,0 +1,198 @@
+/* The page cache: validity of entries, eviction, commits, and threads. */
+#include "../cache.h"
+
+#include <string.h>
+
+#include "check.h"
+
+static const uint8_t *version(uint64_t n) {
+  static _Thread_local uint8_t ring[8][MV_VERSION_SIZE];
+  static _Thread_local int next;
+  uint8_t *out = ring[next++ & 7];
+  mv_version_put((mv_version){n, 0}, out);
+  return out;
+}
+
+static mv_version v(uint64_t n) { return (mv_version){n, 0}; }
+
+static void put(mv_db *db, uint32_t number, uint64_t from, uint64_t at, uint8_t fill) {
+  uint8_t page[512];
+  memset(page, fill, sizeof page);
+  CHECK(mv_db_insert(db, number, version(from), version(at), 0, page, sizeof page) == 0);
+}
+
+static int content(mv_db *db, uint32_t number, uint64_t at) { /* first byte, or -1 */
+  uint8_t byte;
+  return mv_db_copy(db, number, v(at), &byte, 0, 1) ? byte : -1;
+}
+
+static void versions_are_ten_big_endian_bytes(void) {
+  uint8_t bytes[MV_VERSION_SIZE] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, back[MV_VERSION_SIZE];
+  mv_version_put(mv_version_get(bytes), back);
+  CHECK(memcmp(bytes, back, sizeof bytes) == 0);
+  CHECK(mv_version_cmp(v(1), v(2)) < 0);
+  CHECK(mv_version_cmp((mv_version){1, 2}, (mv_version){1, 1}) > 0);
+}
+
+static void an_open_entry_lasts_until_its_page_changes(void) {
+  mv_db *db = mv_db_new(1 << 20);
+  uint32_t seven = 7, eight = 8;
+  mv_snapshot reader = {0};
+  mv_version last;
+  mv_db_advance(db, version(10), 0);
+  put(db, 7, 4, 10, 'a');
+  CHECK(content(db, 7, 10) == 'a' && content(db, 7, 4) == 'a' && content(db, 7, 3) == -1);
+  CHECK(content(db, 7, 11) == -1); /* nothing is known of 11 yet */
+  mv_db_hold(db, &reader, v(10), &last);
+  mv_db_invalidate(db, version(11), &eight, 1);
+  mv_db_advance(db, version(11), 0);
+  CHECK(content(db, 7, 11) == 'a');
+  mv_db_invalidate(db, version(12), &seven, 1);
+  mv_db_advance(db, version(12), 0);
+  CHECK(content(db, 7, 12) == -1 && content(db, 7, 10) == 'a'); /* the reader keeps what it sees */
+  put(db, 7, 12, 12, 'b');
+  CHECK(content(db, 7, 12) == 'b' && content(db, 7, 10) == 'a');
+  mv_db_drop(db, &reader);
+  mv_db_release(db);
+}
+
+static void a_change_during_a_fetch_is_not_lost(void) {
+  mv_db *db = mv_db_new(1 << 20);
+  uint32_t seven = 7;
+  mv_db_advance(db, version(10), 0);
+  /* a fetch at 10 is under way; meanwhile page 7 changes at 11 */
+  mv_db_invalidate(db, version(11), &seven, 1);
+  mv_db_advance(db, version(11), 0);
+  put(db, 7, 4, 10, 'a');
+  CHECK(content(db, 7, 10) == 'a' && content(db, 7, 11) == -1);
+  mv_db_release(db);
+}
+
+static void forgetting_ends_every_entry(void) {
+  mv_db *db = mv_db_new(1 << 20);
+  mv_db_advance(db, version(10), 0);
+  put(db, 7, 4, 10, 'a');
+  mv_db_forget(db, version(20));
+  mv_db_advance(db, version(20), 0);
+  CHECK(content(db, 7, 10) == 'a' && content(db, 7, 20) == -1);
+  mv_db_release(db);
+}
+
+static void a_commit_takes_its_pages_over(void) {
+  _Atomic uint64_t word = 8;
+  mv_db *db = mv_db_new(1 << 20);
+  mv_snapshot s = {0};
+  mv_version last;
+  mv_db_set_word(db, (uint64_t)(uintptr_t)&word);
+  mv_db_advance(db, version(10), 8);
+  CHECK(mv_db_quick_begin(db, &s, &last) && mv_version_cmp(s.version, v(10)) == 0);
+  put(db, 7, 4, 10, 'a');
+  mv_page *before = mv_db_pin(db, 7, v(10));
+  CHECK(before && before->data[0] == 'a');
+  mv_page *page = mv_page_new(7, 512);
+  memset(page->data, 'b', 512);
+  atomic_store(&word, 10); /* odd and even: one commit */
+  mv_db_hold(db, &s, v(12), &last);
+  mv_db_committed(db, v(10), v(12), &page, 1, 0, 8);
+  CHECK(content(db, 7, 12) == 'b' && content(db, 7, 11) == -1);
+  CHECK(before->data[0] == 'a'); /* pinned: still there */
+  mv_db_unpin(db, before);
+  CHECK(mv_db_quick_begin(db, &s, &last) && mv_version_cmp(last, v(12)) == 0);
+  atomic_store(&word, 11); /* someone commits: ask */
+  CHECK(!mv_db_quick_begin(db, &s, &last));
+  atomic_store(&word, 12);
+  CHECK(!mv_db_quick_begin(db, &s, &last));
+  mv_db_drop(db, &s);
+  mv_db_release(db);
+}
+
+static void memory_is_bounded(void) {
+  mv_db *db = mv_db_new(64 * 1024);
+  mv_db_advance(db, version(10), 0);
+  for (uint32_t n = 1; n <= 5000; n++) {
+    put(db, n, 4, 10, (uint8_t)n);
+    CHECK(db->bytes <= 64 * 1024);
+    CHECK(content(db, n, 10) == (uint8_t)n);
+  }
+  mv_page *held = mv_db_pin(db, 5000, v(10));
+  for (uint32_t n = 6000; n <= 9000; n++) put(db, n, 4, 10, 1);
+  CHECK(held->data[0] == (uint8_t)5000 && content(db, 5000, 10) == (uint8_t)5000);
+  mv_db_unpin(db, held);
+  mv_db_limit(db, 0);
+  CHECK(db->page_count == 0);
+  mv_db_release(db);
+}
+
+static void superseded_versions_do_not_pile_up(void) {
+  mv_db *db = mv_db_new(64 << 20);
+  uint32_t seven = 7;
+  for (uint64_t n = 1; n <= 2000; n++) {
+    mv_db_invalidate(db, version(n), &seven, 1);
+    mv_db_advance(db, version(n), 0);
+    put(db, 7, n, n, 'x');
+    CHECK(db->page_count == 1);
+  }
+  mv_db_release(db);
+}
+
+enum { WRITES = 4000 };
+
+/* Content says which version it is of; a reader never sees another one than its snapshot's. */
+static void *writer(void *arg) {
+  mv_db *db = arg;
+  for (uint64_t n = 2; n < WRITES; n++) {
+    uint32_t number = 1 + (uint32_t)(n % 16);
+    mv_db_invalidate(db, version(n), &number, 1);
+    mv_db_advance(db, version(n), 0);
+  }
+  return NULL;
+}
+
+static void *reader(void *arg) {
+  mv_db *db = arg;
+  uint8_t bytes[MV_VERSION_SIZE];
+  uint64_t found;
+  for (int i = 0; i < 20000; i++) {
+    mv_snapshot s = {0};
+    mv_version last;
+    mv_db_applied(db, bytes);
+    mv_version at = mv_version_get(bytes);
+    mv_db_hold(db, &s, at, &last);
+    uint32_t number = 1 + (uint32_t)(i % 16);
+    /* the newest n <= at with n % 16 == number - 1, as the writer numbers its changes */
+    uint64_t expected = at.hi - (at.hi - (number - 1)) % 16;
+    if (at.hi > 32) {
+      if (mv_db_copy(db, number, at, &found, 0, sizeof found)) {
+        CHECK(found == expected);
+      } else {
+        uint8_t page[512] = {0};
+        memcpy(page, &expected, sizeof expected);
+        CHECK(mv_db_insert(db, number, version(expected), bytes, 0, page, sizeof page) == 0);
+      }
+    }
+    mv_db_drop(db, &s);
+  }
+  return NULL;
+}
+
+static void threads_agree(void) {
+  mv_db *db = mv_db_new(1 << 20);
+  pthread_t threads[4];
+  mv_db_advance(db, version(1), 0);
+  CHECK(pthread_create(&threads[0], NULL, writer, db) == 0);
+  for (int i = 1; i < 4; i++) CHECK(pthread_create(&threads[i], NULL, reader, db) == 0);
+  for (int i = 0; i < 4; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+  mv_db_release(db);
+}
+
+int main(void) {
+  versions_are_ten_big_endian_bytes();
+  an_open_entry_lasts_until_its_page_changes();
+  a_change_during_a_fetch_is_not_lost();
+  forgetting_ends_every_entry();
+  a_commit_takes_its_pages_over();
+  memory_is_bounded();
+  superseded_versions_do_not_pile_up();
+  threads_agree();
+  return 0;
+}

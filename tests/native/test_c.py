@@ -1,0 +1,38 @@
+"""The C unit tests, built and run under the sanitizers that this machine's compiler has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).parents[2] / "native"
+COMPILER = os.environ.get("CC", "cc")
+FLAGS = ["-std=c11", "-g", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
+SOURCES = {"sets": ["sets.c"], "cache": ["cache.c"], "journal": ["journal.c"]}
+
+
+def has_sanitizer(name: str, folder: Path) -> bool:
+    source = folder / "probe.c"
+    source.write_text("int main(void) { return 0; }\n")
+    probe = folder / "probe"
+    build = subprocess.run(
+        [COMPILER, f"-fsanitize={name}", str(source), "-o", str(probe)], capture_output=True, check=False
+    )
+    return build.returncode == 0 and subprocess.run([str(probe)], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_unit(name: str, sanitizer: str, tmp_path: Path) -> None:
+    if not shutil.which(COMPILER):
+        pytest.skip(f"no C compiler ({COMPILER})")
+    if not has_sanitizer(sanitizer, tmp_path):
+        pytest.skip(f"{COMPILER} has no runtime for -fsanitize={sanitizer}")
+    program = tmp_path / name
+    sources = [str(NATIVE / "tests" / f"test_{name}.c"), *(str(NATIVE / s) for s in SOURCES[name])]
+    subprocess.run([COMPILER, *FLAGS, f"-fsanitize={sanitizer}", *sources, "-o", str(program), "-lpthread"], check=True)
+    subprocess.run([str(program)], check=True, timeout=60)
