@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
+from array import array
 from types import TracebackType
 from typing import Any
 
 from mvvfs import errors, names, when
 from mvvfs._shim import ffi, lib
 from mvvfs.options import Options, from_uri
-from mvvfs.session import Database, Databases, Session
+from mvvfs.session import Database, Databases, Session, c_alloc, c_changes
 from pagestore.api import (
     NoSuchNamespaceError,
     PageNumber,
@@ -29,7 +31,7 @@ from pagestore.api import (
     format_version,
     NameTakenError,
 )
-from pagestore.encoding import Base, encode
+from pagestore.encoding import FREED, Base, encode
 from pagestore.opener import open_store
 
 _OK, _NOMEM, _INTERRUPT, _IOERR, _NOTFOUND, _MISUSE = 0, 7, 9, 10, 12, 21
@@ -124,6 +126,8 @@ def _open_database(args: Any) -> tuple[Database, Options, bool, Version | None]:
         if options.at is not None:
             database.begin()  # a snapshot is cached only up to what has been applied
             pinned = when.resolve(options.at, store, namespace.id).version
+            args.alloc = c_alloc(store.allocation(namespace.id, pinned))
+            args.page_size = lib.mv_db_page_size(database.cache)
     except BaseException:
         _databases.release(database)
         raise
@@ -143,6 +147,7 @@ def mv_py_open(args: Any) -> int:
     lib.mv_db_retain(database.cache)
     args.db = database.cache
     args.read_only = read_only
+    args.leases = options.leases == "on"
     args.always_begin = options.reads == "durable"
     args.slow_seconds = options.slow_ms / 1000
     if pinned is not None:
@@ -155,7 +160,12 @@ def mv_py_open(args: Any) -> int:
 def mv_py_close(handle: Any) -> None:
     session = _session(handle)
     del _handles[handle]
-    _databases.release(session.database)
+    try:
+        session.close()
+    except StoreError as exc:  # the lease ends by itself
+        logging.getLogger("mvvfs").info("%s: at close: %s", session.database.name, exc)
+    finally:
+        _databases.release(session.database)
 
 
 # ---- transactions ----
@@ -191,15 +201,22 @@ def _encode_writes(args: Any) -> list[PageWrite]:
     writes = []
     for i in range(args.write_count):
         page = args.writes[i]
+        number = PageNumber(page.number)
+        if page.data == ffi.NULL:
+            writes.append(PageWrite(number, FREED))
+            continue
         size = page.size
         before = None
         if page.before != ffi.NULL:
             before = Base(ffi.buffer(page.before, size)[:], page.before_chain)
-        number = PageNumber(page.number)
         encoded = encode(number, ffi.buffer(page.data, size)[:], before)
         page.chain = encoded.chain
         writes.append(PageWrite(number, encoded.blob))
     return writes
+
+
+def _numbers(pointer: Any, count: int) -> list[PageNumber]:
+    return ffi.unpack(pointer, count) if count else []
 
 
 @ffi.def_extern(error=_IOERR, onerror=_outside)
@@ -209,16 +226,32 @@ def mv_py_commit(handle: Any, args: Any) -> int:
         writes = _encode_writes(args)
         reads = PageSet(ffi.buffer(args.reads, 4 * args.read_count)[:])
         base = Version(ffi.buffer(args.base)[:])
-        outcome = session.commit(base, reads, writes, args.page_size)
+        allocated = _numbers(args.allocated, args.allocated_count)
+        freed = _numbers(args.freed, args.freed_count)
+        outcome = session.commit(base, reads, writes, allocated, freed, args.page_size)
     except BaseException as exc:  # noqa: BLE001
         return _failed(session, exc)
     ffi.memmove(args.version, outcome.version, 10)
     if outcome.others:
-        args.others = 1
-        for change in outcome.others:
-            lib.mv_commit_other(args.file, list(change.pages), len(change.pages))
+        others = session.kept = c_changes(outcome.others)
+        args.others = others.array
+        args.other_count = len(outcome.others)
     if outcome.interrupted is not None:
         _interrupt_later(outcome.interrupted)
+    return _OK
+
+
+@ffi.def_extern(error=_IOERR, onerror=_outside)
+def mv_py_lease(handle: Any, args: Any) -> int:
+    session = _session(handle)
+    try:
+        asked = time.monotonic()
+        lease = session.lease(args.want)
+        ffi.memmove(args.numbers, array("I", lease.numbers), 4 * len(lease.numbers))
+        args.count = len(lease.numbers)
+        args.seconds = lease.seconds - (time.monotonic() - asked)
+    except BaseException as exc:  # noqa: BLE001
+        return _failed(session, exc)
     return _OK
 
 

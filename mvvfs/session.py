@@ -15,20 +15,22 @@ import threading
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from mvvfs._shim import ffi, lib
 from mvvfs.errors import ForkError
 from mvvfs.options import Options
 from pagestore.api import (
-    HEADER,
-    HEADER_SIZE,
     MAX_MESSAGE_BYTES,
+    VERSION_SIZE,
     ZERO_VERSION,
+    Allocation,
     Change,
     Committed,
     CommitPart,
     CommitRequest,
     ConflictError,
+    Lease,
     Namespace,
     PageNumber,
     PageSet,
@@ -39,7 +41,10 @@ from pagestore.api import (
     Version,
     new_token,
 )
-from pagestore.encoding import Base, chain_of, decode, encode
+from pagestore.encoding import chain_of, decode
+
+LEASE_SECONDS = 60.0
+"""How long page numbers are ours; a writer that goes on takes new ones."""
 
 
 class Database:
@@ -66,7 +71,7 @@ class Database:
         return Version(ffi.buffer(version)[:]) if lib.mv_db_applied(self.cache, version) else None
 
     def begin(self, since: Version | None = None, *, durable: bool = False) -> Version:
-        """The newest version, with the changelog applied; reports changes after `since` to the shim."""
+        """The newest version, with the changelog applied; the shim sees what changed after `since`."""
         word = lib.mv_db_load_word(self.cache)
         start = self.store.begin(self.id, since or self.applied())
         if durable and start.version > self._synced:
@@ -74,23 +79,15 @@ class Database:
             self._synced = start.version
         lib.mv_db_set_page_size(self.cache, start.page_size)
         if start.changes is None:
-            self._forget(start.version)
+            allocation = start.allocation or self.store.allocation(self.id, start.version)
+            alloc = c_alloc(allocation)
+            lib.mv_db_reset(self.cache, start.version, word, alloc)
+            lib.mv_alloc_release(alloc)
         else:
-            for change in start.changes:
-                self.invalidate(change.version, change.pages)
-        lib.mv_db_advance(self.cache, start.version, word)
+            changes = c_changes(start.changes)
+            if lib.mv_db_apply(self.cache, changes.array, len(start.changes), start.version, word):
+                raise MemoryError("no memory for the changelog")
         return start.version
-
-    def invalidate(self, version: Version, pages: Sequence[PageNumber]) -> array[int]:
-        numbers = array("I", pages)
-        packed = ffi.from_buffer("uint32_t[]", numbers)
-        lib.mv_db_invalidate(self.cache, version, packed, len(numbers))
-        lib.mv_note_changed(packed, len(numbers))
-        return numbers
-
-    def _forget(self, version: Version) -> None:
-        lib.mv_db_forget(self.cache, version)
-        lib.mv_note_changed(ffi.new("uint32_t[1]", [lib.MV_EVERYTHING]), 1)
 
     def keep(self, pages: Iterable[StoredPage | None], snapshot: Version, page_size: int) -> None:
         """Decode pages and put them into the cache, as read at `snapshot`."""
@@ -104,6 +101,43 @@ class Database:
         )
         if failed:
             raise MemoryError("no memory for a page")
+
+
+class CChanges(NamedTuple):
+    """Changelog records as C sees them."""
+
+    array: Any
+    keepalive: list[Any]
+
+
+def c_changes(changes: Sequence[Change]) -> CChanges:
+    """`mv_change[]`; valid as long as the result is held on to."""
+    structs = ffi.new("mv_change[]", len(changes))
+    keepalive: list[Any] = [structs]
+    for struct, change in zip(structs, changes, strict=True):
+        ffi.memmove(struct.version, change.version, VERSION_SIZE)
+        for field in ("pages", "allocated", "freed"):
+            numbers = getattr(change, field)
+            if numbers:
+                packed = array("I", numbers)
+                pointer = ffi.from_buffer("uint32_t[]", packed)
+                keepalive.append(pointer)
+                setattr(struct, field, pointer)
+                setattr(struct, _COUNTS[field], len(numbers))
+    return CChanges(structs, keepalive)
+
+
+_COUNTS = {"pages": "page_count", "allocated": "allocated_count", "freed": "freed_count"}
+
+
+def c_alloc(allocation: Allocation) -> Any:
+    """`mv_alloc *`, one reference."""
+    flat = array("I", [number for run in allocation.free for number in run])
+    runs = ffi.cast("mv_run *", ffi.from_buffer("uint32_t[]", flat)) if flat else ffi.NULL
+    alloc = lib.mv_alloc_new(allocation.highest, runs, len(allocation.free))
+    if alloc == ffi.NULL:
+        raise MemoryError("no memory for the freelist")
+    return alloc
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +159,9 @@ class Session:
         self.pinned = pinned
         self.message = options.message
         self.last_error: str | None = None
-        self.last_version: Version | None = None
+        self._lease: bytes | None = None
+        self.kept: object = None
+        """What the shim still looks at after the last call."""
 
     def begin(self, since: Version | None) -> Version:
         return self.database.begin(since, durable=self.options.reads == "durable")
@@ -135,25 +171,27 @@ class Session:
         database = self.database
         first, *more = database.store.read(database.id, version, numbers)
         database.keep(more, version, page_size)
-        if first is not None:
-            content = decode(first, page_size)
-            database.insert(first, content, version)
-            return content
-        if numbers[0] != HEADER:
+        if first is None:
             return None
-        content = bytes(HEADER_SIZE)  # an empty database
-        lib.mv_db_insert(database.cache, HEADER, ZERO_VERSION, version, 0, content, HEADER_SIZE)
+        content = decode(first, page_size)
+        database.insert(first, content, version)
         return content
 
     def commit(
-        self, base: Version, reads: PageSet, writes: Sequence[PageWrite], page_size: int
+        self,
+        base: Version,
+        reads: PageSet,
+        writes: Sequence[PageWrite],
+        allocated: Sequence[PageNumber],
+        freed: Sequence[PageNumber],
+        page_size: int,
     ) -> Outcome:
-        """Commit, apply what others did meanwhile, and say so; the page cache gets ours from C."""
+        """Commit, and say what others did meanwhile; the page cache learns both from the shim."""
         database = self.database
         request = CommitRequest(
             token=new_token(),
             base=base,
-            parts=(CommitPart(database.id, reads, writes, page_size),),
+            parts=(CommitPart(database.id, reads, writes, page_size, allocated, freed, self._lease),),
             message=self.message,
             durability=self.options.durability,
         )
@@ -169,9 +207,6 @@ class Session:
             done = self._settle(request, interruption)
             interrupted = interruption
         others = done.others[0] if done.others else ()
-        for change in others:
-            database.invalidate(change.version, change.pages)
-        self.last_version = done.version
         return Outcome(done.version, others, interrupted)
 
     def _settle(self, request: CommitRequest, interruption: BaseException) -> Committed:
@@ -183,6 +218,17 @@ class Session:
         between = database.store.changelog(database.id, after=request.base, until=version)
         changes = tuple(between)
         return Committed(version, changes[-1].time_us, (changes[:-1],))
+
+    def lease(self, want: int) -> Lease:
+        """Page numbers for this connection alone; what is left of the last lease goes back."""
+        database = self.database
+        lease = database.store.lease(database.id, want, LEASE_SECONDS, replaces=self._lease)
+        self._lease = lease.id
+        return lease
+
+    def close(self) -> None:
+        if self._lease is not None:
+            self.database.store.release(self.database.id, self._lease)
 
     def set_message(self, message: str) -> None:
         """For the changelog, from the next commit on."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent.name  # sources are named relative to setup.py
-SOURCES = ["cache.c", "calls.c", "commit.c", "journal.c", "mainfile.c", "pages.c", "sets.c", "vfs.c"]
+SOURCES = ["alloc.c", "cache.c", "calls.c", "commit.c", "freelist.c", "journal.c", "mainfile.c", "pages.c", "sets.c", "vfs.c"]
 
 ffibuilder = FFI()
 ffibuilder.cdef(
@@ -16,31 +16,34 @@ ffibuilder.cdef(
     extern "Python+C" int mv_py_begin(void *session, mv_begin *args);
     extern "Python+C" int mv_py_fetch(void *session, mv_fetch *args);
     extern "Python+C" int mv_py_commit(void *session, mv_commit *args);
+    extern "Python+C" int mv_py_lease(void *session, mv_lease *args);
     extern "Python+C" int mv_py_pragma(void *session, void *file, const char *name,
                                        const char *value, char *out, int size);
     extern "Python+C" void mv_py_failed(void *session, int code, const char *what);
     extern "Python+C" void mv_py_slow(void *session, const mv_slow *args);
 
     typedef struct mv_db mv_db;
+    typedef struct mv_run { uint32_t first, count; } mv_run;
+    typedef struct mv_alloc mv_alloc;
     mv_db *mv_db_new(uint64_t cache_bytes);
     void mv_db_retain(mv_db *db);
     void mv_db_release(mv_db *db);
     void mv_db_set_word(mv_db *db, uint64_t address);
     void mv_db_limit(mv_db *db, uint64_t cache_bytes);
     void mv_db_set_page_size(mv_db *db, uint32_t page_size);
-    void mv_db_invalidate(mv_db *db, const uint8_t *version, const uint32_t *pages, uint32_t count);
-    void mv_db_forget(mv_db *db, const uint8_t *version);
-    void mv_db_advance(mv_db *db, const uint8_t *version, uint64_t word);
+    uint32_t mv_db_page_size(mv_db *db);
+    int mv_db_apply(mv_db *db, const mv_change *changes, uint32_t count, const uint8_t *version,
+                    uint64_t word);
+    void mv_db_reset(mv_db *db, const uint8_t *version, uint64_t word, mv_alloc *alloc);
     int mv_db_applied(mv_db *db, uint8_t *version);
     uint64_t mv_db_load_word(mv_db *db);
     int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t *snapshot,
                      uint8_t chain, const uint8_t *data, uint32_t size);
 
-    #define MV_EVERYTHING 0xFFFFFFFE
+    mv_alloc *mv_alloc_new(uint32_t highest, const mv_run *runs, uint32_t count);
+    void mv_alloc_release(mv_alloc *a);
     void mv_interrupt_again(void);
     void mv_set_pending(uint64_t object);
-    void mv_note_changed(const uint32_t *pages, uint32_t count);
-    int mv_commit_other(void *file, const uint32_t *pages, uint32_t count);
     void mv_file_stats(void *file, mv_stats *out);
     int mv_file_version(void *file, uint8_t *out);
     const char *mv_uri(void *file, const char *key);
@@ -51,19 +54,15 @@ ffibuilder.set_source(
     "mvvfs._shim",
     """
 #include "cache.h"
-#include "calls.h"
-#define MV_EVERYTHING 0xFFFFFFFEu
 void mv_interrupt_again(void);
 void mv_set_pending(uint64_t object);
-void mv_note_changed(const uint32_t *pages, uint32_t count);
-int mv_commit_other(void *file, const uint32_t *pages, uint32_t count);
 void mv_file_stats(void *file, mv_stats *out);
 int mv_file_version(void *file, uint8_t *out);
 const char *mv_uri(void *file, const char *key);
 int mv_setup(void);
 """,
     sources=[f"{HERE}/{name}" for name in SOURCES],
-    depends=[f"{HERE}/{name}" for name in ("cache.h", "calls.h", "mainfile.h", "sets.h", "shim.h", "sqlite_abi.h")],
+    depends=[f"{HERE}/{name}" for name in ("alloc.h", "cache.h", "calls.h", "mainfile.h", "sets.h", "shim.h", "sqlite_abi.h")],
     include_dirs=[HERE],
     define_macros=[("_GNU_SOURCE", "1")],
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"],

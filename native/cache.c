@@ -6,6 +6,8 @@
 
 #define FIRST_BUCKETS 1024u
 
+static _Thread_local mv_set *collected; /* changes seen by this thread, see mv_collect_changes() */
+
 mv_version mv_version_get(const uint8_t b[MV_VERSION_SIZE]) {
   mv_version v = {0, 0};
   for (int i = 0; i < 8; i++) v.hi = v.hi << 8 | b[i];
@@ -148,7 +150,9 @@ mv_db *mv_db_new(uint64_t cache_bytes) {
   mv_db *db = calloc(1, sizeof *db);
   if (!db) return NULL;
   db->buckets = calloc(FIRST_BUCKETS, sizeof *db->buckets);
-  if (!db->buckets || pthread_mutex_init(&db->mutex, NULL)) {
+  db->alloc = mv_alloc_new(0, NULL, 0);
+  if (!db->buckets || !db->alloc || pthread_mutex_init(&db->mutex, NULL)) {
+    mv_alloc_release(db->alloc);
     free(db->buckets);
     free(db);
     return NULL;
@@ -165,6 +169,7 @@ void mv_db_retain(mv_db *db) { atomic_fetch_add(&db->references, 1); }
 void mv_db_release(mv_db *db) {
   if (atomic_fetch_sub(&db->references, 1) != 1) return;
   while (db->hand) unlink_page(db, db->hand);
+  mv_alloc_release(db->alloc);
   pthread_mutex_destroy(&db->mutex);
   free(db->buckets);
   free(db);
@@ -199,37 +204,77 @@ void mv_db_limit(mv_db *db, uint64_t cache_bytes) {
 
 /* ---- the changelog ---- */
 
-void mv_db_invalidate(mv_db *db, const uint8_t *version, const uint32_t *pages, uint32_t count) {
-  mv_version v = mv_version_get(version);
-  pthread_mutex_lock(&db->mutex);
-  for (uint32_t i = 0; i < count; i++) supersede(db, pages[i], v);
-  note_change(db, v);
-  pthread_mutex_unlock(&db->mutex);
+void mv_collect_changes(mv_set *into) { collected = into; }
+
+static void collect(const uint32_t *pages, uint32_t count) {
+  for (uint32_t i = 0; collected && i < count; i++)
+    if (mv_set_add(collected, pages[i])) mv_set_add(collected, MV_EVERYTHING);
 }
 
-void mv_db_forget(mv_db *db, const uint8_t *version) {
+/* Takes in the changes after `applied`, if there is memory for it. */
+static int take_in(mv_db *db, const mv_change *changes, uint32_t count) {
+  mv_alloc *alloc = mv_alloc_retain(db->alloc);
+  uint32_t pending = mv_pending_page(db->page_size);
+  for (uint32_t i = 0; i < count; i++) {
+    const mv_change *c = &changes[i];
+    if (!c->allocated_count && !c->freed_count) continue;
+    if (mv_version_cmp(mv_version_get(c->version), db->applied) <= 0) continue;
+    mv_alloc *next =
+        mv_alloc_change(alloc, c->allocated, c->allocated_count, c->freed, c->freed_count, pending);
+    mv_alloc_release(alloc);
+    if (!next) return -1;
+    alloc = next;
+  }
+  mv_alloc_release(db->alloc);
+  db->alloc = alloc;
+  for (uint32_t i = 0; i < count; i++) {
+    mv_version v = mv_version_get(changes[i].version);
+    for (uint32_t p = 0; p < changes[i].page_count; p++) supersede(db, changes[i].pages[p], v);
+    note_change(db, v);
+  }
+  return 0;
+}
+
+static void reach(mv_db *db, mv_version v, uint64_t word) {
+  if (db->has_applied && mv_version_cmp(v, db->applied) < 0) return;
+  db->applied = v;
+  db->has_applied = 1;
+  db->word_seen = word & 1 ? 0 : word;
+}
+
+int mv_db_apply(mv_db *db, const mv_change *changes, uint32_t count, const uint8_t *version, uint64_t word) {
+  static const uint32_t reallocated = MV_REALLOCATED;
+  for (uint32_t i = 0; i < count; i++) {
+    collect(changes[i].pages, changes[i].page_count);
+    if (changes[i].allocated_count || changes[i].freed_count) collect(&reallocated, 1);
+  }
   pthread_mutex_lock(&db->mutex);
-  mv_version end = successor(db->applied);
-  for (uint32_t i = 0; i < db->bucket_count; i++) {
-    for (mv_page *p = db->buckets[i]; p; p = p->hash_next) {
-      if (!p->open) continue;
-      p->open = 0;
-      p->end = mv_version_cmp(p->from, end) < 0 ? end : successor(p->from);
-      p->referenced = 0;
+  int rc = take_in(db, changes, count);
+  if (rc == 0) reach(db, mv_version_get(version), word);
+  pthread_mutex_unlock(&db->mutex);
+  return rc;
+}
+
+void mv_db_reset(mv_db *db, const uint8_t *version, uint64_t word, mv_alloc *alloc) {
+  static const uint32_t everything = MV_EVERYTHING;
+  mv_version v = mv_version_get(version);
+  collect(&everything, 1);
+  pthread_mutex_lock(&db->mutex);
+  if (!db->has_applied || mv_version_cmp(v, db->applied) > 0) {
+    mv_version end = successor(db->applied);
+    for (uint32_t i = 0; i < db->bucket_count; i++) {
+      for (mv_page *p = db->buckets[i]; p; p = p->hash_next) {
+        if (!p->open) continue;
+        p->open = 0;
+        p->end = mv_version_cmp(p->from, end) < 0 ? end : successor(p->from);
+        p->referenced = 0;
+      }
     }
+    mv_alloc_release(db->alloc);
+    db->alloc = mv_alloc_retain(alloc);
+    note_change(db, v);
   }
-  note_change(db, mv_version_get(version));
-  pthread_mutex_unlock(&db->mutex);
-}
-
-void mv_db_advance(mv_db *db, const uint8_t *version, uint64_t word) {
-  mv_version v = mv_version_get(version);
-  pthread_mutex_lock(&db->mutex);
-  if (!db->has_applied || mv_version_cmp(v, db->applied) >= 0) {
-    db->applied = v;
-    db->has_applied = 1;
-    db->word_seen = word & 1 ? 0 : word;
-  }
+  reach(db, v, word);
   pthread_mutex_unlock(&db->mutex);
 }
 
@@ -322,19 +367,28 @@ static void hold(mv_db *db, mv_snapshot *s, mv_version v) {
   db->snapshots.prev = s;
 }
 
-int mv_db_quick_begin(mv_db *db, mv_snapshot *s, mv_version *last_change) {
+static void start(mv_db *db, mv_snapshot *s, mv_start *out) {
+  hold(db, s, db->applied);
+  *out = (mv_start){db->last_change, mv_alloc_retain(db->alloc), db->page_size};
+}
+
+int mv_db_quick_begin(mv_db *db, mv_snapshot *s, mv_start *out) {
   pthread_mutex_lock(&db->mutex);
   int quick = word_still(db);
-  if (quick) hold(db, s, db->applied);
-  *last_change = db->last_change;
+  if (quick) start(db, s, out);
   pthread_mutex_unlock(&db->mutex);
   return quick;
 }
 
-void mv_db_hold(mv_db *db, mv_snapshot *s, mv_version v, mv_version *last_change) {
+void mv_db_begin(mv_db *db, mv_snapshot *s, mv_start *out) {
+  pthread_mutex_lock(&db->mutex);
+  start(db, s, out);
+  pthread_mutex_unlock(&db->mutex);
+}
+
+void mv_db_hold(mv_db *db, mv_snapshot *s, mv_version v) {
   pthread_mutex_lock(&db->mutex);
   hold(db, s, v);
-  *last_change = db->last_change;
   pthread_mutex_unlock(&db->mutex);
 }
 
@@ -354,32 +408,37 @@ int mv_db_unmoved(mv_db *db, mv_version v) {
   return still;
 }
 
-void mv_db_committed(mv_db *db, mv_version base, mv_version version, mv_page **pages, uint32_t count,
-                     int others, uint64_t word_before) {
+int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_commit *c, mv_page **pages, uint64_t word_before) {
+  mv_version base = s->version, version = mv_version_get(c->version);
+  mv_change own = {.allocated = c->allocated,
+                   .freed = c->freed,
+                   .allocated_count = c->allocated_count,
+                   .freed_count = c->freed_count};
+  mv_version_put(version, own.version);
   pthread_mutex_lock(&db->mutex);
-  /* Our changes continue what is applied only if that reached the base: everything in (base, version)
-  ** has been invalidated by the caller. */
-  int continues = db->has_applied && mv_version_cmp(db->applied, base) >= 0;
-  int quick = !others && continues && mv_version_cmp(db->applied, base) == 0 &&
-              db->word_seen != 0 && db->word_seen == word_before &&
+  /* What is applied reached the base, so with the others' changes and ours it reaches the commit; unless
+  ** another thread of this process was quicker and took all of it in already. */
+  int quick = !c->other_count && mv_version_cmp(db->applied, base) == 0 && db->word_seen != 0 &&
+              db->word_seen == word_before &&
               mv_db_load_word(db) == word_before + 2; /* odd and even again: one commit, ours */
-  for (uint32_t i = 0; i < count; i++) {
-    mv_page *p = pages[i];
-    supersede(db, p->number, version);
-    p->from = version;
-    p->open = 1;
-    /* A later change that this process took in already: another thread was quicker. */
-    if (mv_version_cmp(db->applied, version) > 0) {
-      p->open = 0;
+  int late = mv_version_cmp(db->applied, version) > 0;
+  int rc = take_in(db, c->others, c->other_count);
+  if (rc == 0) rc = take_in(db, &own, 1);
+  if (rc == 0) {
+    for (uint32_t i = 0; i < c->freed_count; i++) supersede(db, c->freed[i], version);
+    for (uint32_t i = 0; i < c->write_count; i++) {
+      mv_page *p = pages[i];
+      if (!p) continue; /* freed */
+      supersede(db, p->number, version);
+      p->from = version;
+      p->open = !late;
       p->end = successor(version);
+      link_page(db, p);
     }
-    link_page(db, p);
+    hold(db, s, version);
+    reach(db, version, quick ? word_before + 2 : 0);
+    evict(db);
   }
-  note_change(db, version);
-  if (continues && mv_version_cmp(version, db->applied) > 0) {
-    db->applied = version;
-    db->word_seen = quick ? word_before + 2 : 0;
-  }
-  evict(db);
   pthread_mutex_unlock(&db->mutex);
+  return rc;
 }

@@ -7,7 +7,7 @@
 ** 1. An entry's content never changes.  It is the page's content at every version in [from, end);
 **    an open entry has no end yet: it is valid from `from` up to `applied`.
 ** 2. `applied` is the newest version whose changelog has been taken in: of every page that changed at
-**    or before it, no open entry holds an older version.
+**    or before it, no open entry holds an older version; and `alloc` is the allocation at it.
 ** 3. A page fetched at snapshot S becomes an open entry only if nothing after S has been applied;
 **    otherwise it is valid in [from, S] alone.  So a change that passes during a fetch is never lost.
 ** 4. `word_seen` is an even value of the store's head word: as long as the word still holds it, there
@@ -24,9 +24,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "alloc.h"
+#include "calls.h"
+#include "sets.h"
+
 #define MV_VERSION_SIZE 10
-#define MV_HEADER_PAGE 0u /* pseudo-page: bytes 28-39 of page 1 */
-#define MV_HEADER_SIZE 12u
+/* In a set of changed pages: any page may have changed; pages were allocated or freed. */
+#define MV_EVERYTHING 0xFFFFFFFEu
+#define MV_REALLOCATED 0xFFFFFFFDu
 
 typedef struct mv_version { /* ten bytes, big-endian, as two ordered numbers */
   uint64_t hi;
@@ -69,6 +74,7 @@ typedef struct mv_db {
   uint64_t word_seen;
   uint32_t page_size; /* bytes; 0 while the namespace is empty and undecided */
   mv_version applied;
+  mv_alloc *alloc; /* the allocation at `applied` */
   mv_version last_change; /* newest version known to have changed this namespace */
   int has_applied;
   mv_page **buckets;
@@ -86,10 +92,11 @@ void mv_db_release(mv_db *db);
 void mv_db_set_word(mv_db *db, uint64_t address);
 void mv_db_limit(mv_db *db, uint64_t cache_bytes);
 
-/* Changelog, from Python: every change after `applied`, oldest first, then the version reached. */
-void mv_db_invalidate(mv_db *db, const uint8_t *version, const uint32_t *pages, uint32_t count);
-void mv_db_forget(mv_db *db, const uint8_t *version);
-void mv_db_advance(mv_db *db, const uint8_t *version, uint64_t word);
+/* The changelog, from Python: every change in (applied, version], oldest first; older ones among them do
+** no harm.  With `everything`, the changes are not known: no page is, and the allocation is `alloc`, of
+** which the caller keeps its reference.  0, or -1 when out of memory. */
+int mv_db_apply(mv_db *db, const mv_change *changes, uint32_t count, const uint8_t *version, uint64_t word);
+void mv_db_reset(mv_db *db, const uint8_t *version, uint64_t word, mv_alloc *alloc);
 int mv_db_applied(mv_db *db, uint8_t *version);
 uint64_t mv_db_load_word(mv_db *db);
 uint64_t mv_db_word_seen(mv_db *db);
@@ -101,17 +108,28 @@ int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t 
                  const uint8_t *data, uint32_t size);
 
 /* From SQL threads. */
-int mv_db_quick_begin(mv_db *db, mv_snapshot *s, mv_version *last_change);
-void mv_db_hold(mv_db *db, mv_snapshot *s, mv_version v, mv_version *last_change);
+typedef struct mv_start { /* what a transaction begins with */
+  mv_version last_change;
+  mv_alloc *alloc; /* one reference */
+  uint32_t page_size;
+} mv_start;
+
+/* Hold a snapshot at `applied`: only if the head word has not moved, or in any case. */
+int mv_db_quick_begin(mv_db *db, mv_snapshot *s, mv_start *out);
+void mv_db_begin(mv_db *db, mv_snapshot *s, mv_start *out);
+/* Move a snapshot to `v`, or hold one there. */
+void mv_db_hold(mv_db *db, mv_snapshot *s, mv_version v);
 void mv_db_drop(mv_db *db, mv_snapshot *s);
 int mv_db_unmoved(mv_db *db, mv_version v);
 int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t offset, uint32_t amount);
 mv_page *mv_db_pin(mv_db *db, uint32_t number, mv_version at);
 void mv_db_unpin(mv_db *db, mv_page *page);
 
-/* A commit of our own, based on `base`, became `version`: takes the pages over.  `others`: whether
-** anyone else committed in between. */
-void mv_db_committed(mv_db *db, mv_version base, mv_version version, mv_page **pages, uint32_t count,
-                     int others, uint64_t word_before);
+/* Collects what mv_db_apply sees on this thread, until called with NULL. */
+void mv_collect_changes(mv_set *into);
+
+/* A commit of our own, based on `base`: takes the pages over, applies what others did in between, and
+** moves the snapshot.  0, or -1 when out of memory (the cache is then as if it had not been told). */
+int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_commit *c, mv_page **pages, uint64_t word_before);
 
 #endif

@@ -19,6 +19,7 @@ void mv_py_close(void *session);
 int mv_py_begin(void *session, mv_begin *args);
 int mv_py_fetch(void *session, mv_fetch *args);
 int mv_py_commit(void *session, mv_commit *args);
+int mv_py_lease(void *session, mv_lease *args);
 int mv_py_pragma(void *session, void *file, const char *name, const char *value, char *out, int size);
 void mv_py_failed(void *session, int code, const char *what);
 void mv_py_slow(void *session, const mv_slow *args);
@@ -91,6 +92,13 @@ int mv_call_fetch(const mv_host *host, void *session, mv_fetch *args) {
 int mv_call_commit(const mv_host *host, void *session, mv_commit *args) {
   call c = enter();
   int rc = mv_py_commit(session, args);
+  leave(host, c);
+  return rc;
+}
+
+int mv_call_lease(const mv_host *host, void *session, mv_lease *args) {
+  call c = enter();
+  int rc = mv_py_lease(session, args);
   leave(host, c);
   return rc;
 }

@@ -16,11 +16,20 @@ typedef struct mv_open {
   int pinned;          /* out: stands at `version` for good */
   uint8_t version[10]; /* out, if pinned */
   int always_begin;    /* out: ask at every begin, even if the head word has not moved */
+  void *alloc;         /* out, if pinned: mv_alloc at `version`, one reference */
+  uint32_t page_size;  /* out, if pinned: bytes */
+  int leases;          /* out: whether to lease page numbers */
   double slow_seconds; /* out: transactions at least this long are reported; 0: none */
 } mv_open;
 
+typedef struct mv_change { /* one commit, as far as this process must know of it */
+  uint8_t version[10];
+  const uint32_t *pages, *allocated, *freed; /* page numbers, each ascending */
+  uint32_t page_count, allocated_count, freed_count;
+} mv_change;
+
 typedef struct mv_begin {
-  const uint8_t *since; /* in: NULL, or report the changes after this version to mv_db_invalidate */
+  const uint8_t *since; /* in: NULL, or let mv_db_apply see every change after this version */
   uint8_t version[10];  /* out */
 } mv_begin;
 
@@ -36,7 +45,7 @@ typedef struct mv_fetch {
 typedef struct mv_write {
   uint32_t number;
   uint32_t size;
-  const uint8_t *data;
+  const uint8_t *data;   /* NULL: the page is freed */
   const uint8_t *before; /* the version that this one replaces, where it is at hand, or NULL */
   uint8_t before_chain;
   uint8_t chain; /* out: deltas between the page as stored and a whole one */
@@ -49,10 +58,19 @@ typedef struct mv_commit {
   uint32_t read_count;
   mv_write *writes; /* ascending */
   uint32_t write_count;
-  uint8_t version[10]; /* out */
-  int others;          /* out: others committed between base and version; see mv_commit_other() */
-  void *file;
+  const uint32_t *allocated, *freed; /* page numbers among the writes, ascending */
+  uint32_t allocated_count, freed_count;
+  uint8_t version[10];     /* out */
+  const mv_change *others; /* out: commits between base and version, oldest first; alive until the next call */
+  uint32_t other_count;    /* out */
 } mv_commit;
+
+typedef struct mv_lease {
+  uint32_t want;     /* in: how many page numbers */
+  uint32_t *numbers; /* in: room for as many; out: ascending, distinct */
+  uint32_t count;    /* out */
+  double seconds;    /* out: how long they are ours */
+} mv_lease;
 
 typedef struct mv_stats {
   uint64_t pages_read, cache_hits, fetches, pages_fetched, commits, conflicts, rollbacks, pages_written;

@@ -9,11 +9,6 @@
 
 #include <stdlib.h>
 
-static int by_number(const void *a, const void *b) {
-  const mv_page *p = *(mv_page *const *)a, *q = *(mv_page *const *)b;
-  return p->number < q->number ? -1 : p->number > q->number;
-}
-
 /* Page 1 as stored (rule 12): what every write transaction rewrites is zeroed, and the file format
 ** versions are those of a rollback-journal database, also after an import from a WAL one. */
 static void undress_page_1(mv_page *p) {
@@ -23,19 +18,26 @@ static void undress_page_1(mv_page *p) {
 }
 
 typedef struct batch { /* a commit in the making */
-  mv_page **pages;     /* ascending; the header pseudo-page first, if it changed */
-  mv_write *writes;
+  mv_allocation allocation;
+  mv_write *writes; /* ascending */
+  mv_page **pages;  /* the page of each write; NULL: freed */
   mv_page **before; /* pinned */
   uint32_t *reads;
   uint32_t count, read_count;
 } batch;
 
-static void free_batch(mv_file *f, batch *b) {
+static void unpin_before(mv_file *f, batch *b) {
   for (uint32_t i = 0; b->before && i < b->count; i++)
     if (b->before[i]) mv_db_unpin(f->db, b->before[i]);
+  free(b->before);
+  b->before = NULL;
+}
+
+static void free_batch(mv_file *f, batch *b) {
+  unpin_before(f, b);
+  mv_allocation_free(&b->allocation);
   free(b->pages);
   free(b->writes);
-  free(b->before);
   free(b->reads);
 }
 
@@ -47,78 +49,138 @@ static int is_unchanged_page_1(mv_file *f, const mv_page *p) {
   return same;
 }
 
-/* Moves the pages to commit out of the write set; the others are dropped with it: residue above the
-** final page count (rule 11), and a page 1 that is what it was. */
-static int collect(mv_file *f, batch *b, const uint8_t *header) {
-  uint32_t count = mv_be32(header);
-  b->pages = calloc(f->writes.count + 1, sizeof(mv_page *));
+static int by_number(const void *a, const void *b) {
+  const mv_page *p = *(mv_page *const *)a, *q = *(mv_page *const *)b;
+  return p->number < q->number ? -1 : p->number > q->number;
+}
+
+/* Moves the pages to commit out of the write set.  Left behind are residue above the final page count
+** (rule 11), pages that are free in the end (rule 21), and a page 1 that is what it was. */
+static int collect(mv_file *f, batch *b, uint32_t page_count) {
+  uint32_t most = f->writes.count + b->allocation.freed.count;
+  b->pages = calloc(most ? most : 1, sizeof(mv_page *));
   if (!b->pages) return SQLITE_NOMEM;
-  if (memcmp(header, f->header, MV_HEADER_SIZE) != 0) {
-    mv_page *p = mv_page_new(MV_HEADER_PAGE, MV_HEADER_SIZE);
-    if (!p) return SQLITE_NOMEM;
-    memcpy(p->data, header, MV_HEADER_SIZE);
-    b->pages[b->count++] = p;
-  }
   for (uint32_t i = 0; i < f->writes.capacity; i++) {
     mv_page *p = f->writes.keys[i] ? f->writes.values[i] : NULL;
-    if (!p) continue;
-    if (p->number == 1) undress_page_1(p);
-    if (p->number > count || (p->number == 1 && is_unchanged_page_1(f, p))) {
-      free(p);
-    } else {
-      b->pages[b->count++] = p;
+    if (!p || p->number > page_count || mv_set_has(&b->allocation.free, p->number)) continue;
+    if (p->number == 1) {
+      undress_page_1(p);
+      if (is_unchanged_page_1(f, p)) continue;
     }
+    b->pages[b->count++] = p;
   }
-  mv_map_clear(&f->writes);
-  f->highest_write = 0;
   qsort(b->pages, b->count, sizeof *b->pages, by_number);
   return SQLITE_OK;
 }
 
-/* What is written counts as read (invariant 3 of the design). */
-static int prepare(mv_file *f, batch *b) {
-  b->writes = calloc(b->count, sizeof *b->writes);
-  b->before = calloc(b->count, sizeof *b->before);
+/* The list of writes: pages and freed numbers, merged. */
+static int list_writes(mv_file *f, batch *b) {
+  const mv_numbers *freed = &b->allocation.freed;
+  uint32_t total = b->count + freed->count, p = b->count, q = freed->count;
+  b->writes = calloc(total ? total : 1, sizeof *b->writes);
+  b->before = calloc(total ? total : 1, sizeof *b->before);
   if (!b->writes || !b->before) return SQLITE_NOMEM;
-  for (uint32_t i = 0; i < b->count; i++) {
-    mv_page *p = b->pages[i], *before = b->before[i] = mv_db_pin(f->db, p->number, mv_base(f));
-    b->writes[i] = (mv_write){.number = p->number, .size = p->size, .data = p->data};
-    if (before && before->size == p->size) {
+  for (uint32_t i = total; i-- > 0;) { /* from the end, so that `pages` can be spread in place */
+    mv_page *page = p && (!q || b->pages[p - 1]->number > freed->items[q - 1]) ? b->pages[--p] : NULL;
+    b->pages[i] = page;
+    b->writes[i] = (mv_write){.number = page ? page->number : freed->items[--q]};
+    if (!page) continue;
+    b->writes[i].size = page->size;
+    b->writes[i].data = page->data;
+    mv_page *before = b->before[i] = mv_db_pin(f->db, page->number, mv_base(f));
+    if (before && before->size == page->size) {
       b->writes[i].before = before->data;
       b->writes[i].before_chain = before->chain;
     }
-    if (mv_set_add(&f->reads, p->number)) return SQLITE_NOMEM;
-    if (mv_set_has(&f->stale, p->number))
+  }
+  b->count = total;
+  return SQLITE_OK;
+}
+
+/* What is written counts as read (invariant 3 of the design). */
+static int list_reads(mv_file *f, batch *b) {
+  for (uint32_t i = 0; i < b->count; i++) {
+    uint32_t number = b->writes[i].number;
+    if (mv_set_add(&f->reads, number)) return SQLITE_NOMEM;
+    if (f->stale.count && (mv_set_has(&f->stale, number) || mv_set_has(&f->stale, MV_EVERYTHING)))
       return mv_fail(f, SQLITE_BUSY_SNAPSHOT, "another commit changed a page since an open cursor began");
   }
-  b->reads = malloc((size_t)f->reads.count * sizeof *b->reads);
+  b->reads = malloc(((size_t)f->reads.count + 1) * sizeof *b->reads);
   if (!b->reads) return SQLITE_NOMEM;
   b->read_count = mv_set_pack(&f->reads, b->reads);
   return SQLITE_OK;
 }
 
-static void accept(mv_file *f, batch *b, const mv_commit *c, const uint8_t *header, uint64_t word) {
-  mv_version version = mv_version_get(c->version), last;
-  for (uint32_t i = 0; i < b->count; i++) {
-    b->pages[i]->chain = b->writes[i].chain;
-    if (b->before[i]) mv_db_unpin(f->db, b->before[i]); /* before its successor may drop it */
-    b->before[i] = NULL;
+static mv_alloc *changed(mv_alloc *a, const mv_change *c, uint32_t pending) {
+  if (!a || (!c->allocated_count && !c->freed_count)) return a;
+  mv_alloc *next = mv_alloc_change(a, c->allocated, c->allocated_count, c->freed, c->freed_count, pending);
+  mv_alloc_release(a);
+  return next;
+}
+
+/* SQLite may keep its lock (a cursor is open): what others did meanwhile it may not see, and the
+** freelist is as it left it (rules 4 and 21). */
+static int keep_view(mv_file *f, const mv_commit *c) {
+  mv_change own = {.allocated = c->allocated,
+                   .freed = c->freed,
+                   .allocated_count = c->allocated_count,
+                   .freed_count = c->freed_count};
+  for (uint32_t i = 0; i < c->other_count; i++) {
+    const mv_change *other = &c->others[i];
+    for (uint32_t p = 0; p < other->page_count; p++)
+      if (mv_set_add(&f->stale, other->pages[p])) return SQLITE_NOMEM;
+    f->alloc = changed(f->alloc, other, f->list.pending);
   }
-  mv_version base = mv_base(f);
-  mv_db_hold(f->db, &f->snapshot, version, &last);
-  mv_db_committed(f->db, base, version, b->pages, b->count, c->others, word);
+  f->alloc = changed(f->alloc, &own, f->list.pending);
+  return f->alloc ? SQLITE_OK : SQLITE_NOMEM;
+}
+
+/* Trunks that SQLite wrote: it may read them again while it holds its lock. */
+static void keep_trunks(mv_file *f, const mv_set *free_numbers) {
+  for (uint32_t i = 0; i < f->writes.capacity; i++) {
+    mv_page *p = f->writes.keys[i] ? f->writes.values[i] : NULL;
+    if (!p || !mv_set_has(free_numbers, p->number)) continue;
+    mv_page **at = (mv_page **)mv_map_at(&f->overlay, p->number);
+    if (!at) continue; /* made up again: another order, the same numbers */
+    free(*at);
+    *at = p;
+    f->writes.values[i] = NULL;
+  }
+}
+
+static void wish_for_lease(mv_file *f, uint32_t allocated) {
+  uint32_t left = 0;
+  if (!f->leases || !allocated) return;
+  for (uint32_t i = 0; i < f->lease.count; i++) left += !mv_alloc_has(f->alloc, f->lease.items[i]);
+  while (f->lease_size < 4 * allocated && f->lease_size < MV_LARGEST_LEASE) f->lease_size *= 2;
+  f->wants_lease = left * 4 < f->lease_size;
+}
+
+static void accept(mv_file *f, batch *b, const mv_commit *c, const uint8_t *header, uint64_t word) {
+  for (uint32_t i = 0; i < b->count; i++) {
+    if (!b->pages[i]) continue;
+    b->pages[i]->chain = b->writes[i].chain;
+    *mv_map_at(&f->writes, b->pages[i]->number) = NULL; /* the cache's from here on */
+  }
+  unpin_before(f, b); /* before its successor may drop it */
+  int lost = mv_db_committed(f->db, &f->snapshot, c, b->pages, word) != 0;
+  if (keep_view(f, c) != SQLITE_OK || lost) { /* no memory: good for nothing more until the lock falls */
+    mv_set_add(&f->stale, MV_EVERYTHING);
+    f->must_move = 1;
+  }
+  keep_trunks(f, &b->allocation.free);
+  mv_drop_writes(f);
   memcpy(f->header, header, MV_HEADER_SIZE);
   mv_db_set_page_size(f->db, f->page_size);
   f->stats.commits++;
   f->stats.pages_written += b->count;
   f->wrote = b->count;
   f->outcome = 1;
-  b->count = 0; /* the cache has the pages now */
-  if (c->others) f->must_move = 1;
+  if (c->other_count || c->allocated_count || c->freed_count) f->must_move = 1;
+  wish_for_lease(f, c->allocated_count);
 }
 
-static int refuse(mv_file *f, batch *b, int rc) {
-  for (uint32_t i = 0; i < b->count; i++) free(b->pages[i]);
+static int refuse(mv_file *f, int rc) {
   mv_drop_writes(f);
   if (rc == SQLITE_BUSY_SNAPSHOT) f->stats.conflicts++;
   f->state = MV_REFUSED;
@@ -127,39 +189,42 @@ static int refuse(mv_file *f, batch *b, int rc) {
   return rc == SQLITE_BUSY ? SQLITE_IOERR : rc; /* rule 10 */
 }
 
-static int commit(mv_file *f, mv_page *page_1) {
+static int send(mv_file *f, batch *b, const uint8_t *header, uint64_t word) {
+  mv_commit c = {.page_size = f->page_size,
+                 .reads = b->reads,
+                 .read_count = b->read_count,
+                 .writes = b->writes,
+                 .write_count = b->count,
+                 .allocated = b->allocation.allocated.items,
+                 .freed = b->allocation.freed.items,
+                 .allocated_count = b->allocation.allocated.count,
+                 .freed_count = b->allocation.freed.count};
+  mv_version_put(mv_base(f), c.base);
+  int rc = mv_call_commit(f->host, f->session, &c);
+  if (rc == SQLITE_OK) accept(f, b, &c, header, word);
+  return rc;
+}
+
+static int commit(mv_file *f, const mv_page *page_1) {
   uint8_t header[MV_HEADER_SIZE];
   batch b = {0};
   memcpy(header, page_1->data + 28, MV_HEADER_SIZE);
   uint64_t word = mv_db_word_seen(f->db);
   f->counter = mv_shown_counter(f) + 1; /* SQLite keeps its step even if refused, in mode OFF */
-  int rc = collect(f, &b, header);
+  int rc = mv_allocation_find(f, header, &b.allocation);
+  if (rc == SQLITE_OK) rc = collect(f, &b, mv_be32(header));
+  if (rc == SQLITE_OK) rc = list_writes(f, &b);
   if (rc == SQLITE_OK && b.count) {
-    rc = prepare(f, &b);
-    if (rc == SQLITE_OK) {
-      mv_commit c = {.page_size = f->page_size,
-                     .reads = b.reads,
-                     .read_count = b.read_count,
-                     .writes = b.writes,
-                     .write_count = b.count,
-                     .file = f};
-      mv_version_put(mv_base(f), c.base);
-      rc = mv_call_commit(f->host, f->session, &c);
-      if (rc == SQLITE_OK) accept(f, &b, &c, header, word);
-    }
-  }
-  if (rc == SQLITE_OK) {
-    f->state = MV_COMMITTED;
-  } else {
-    if (b.before)
-      for (uint32_t i = 0; i < b.count; i++)
-        if (b.before[i]) mv_db_unpin(f->db, b.before[i]);
-    free(b.before);
-    b.before = NULL;
-    rc = refuse(f, &b, rc);
+    rc = list_reads(f, &b);
+    if (rc == SQLITE_OK) rc = send(f, &b, header, word);
+  } else if (rc == SQLITE_OK) {
+    mv_drop_writes(f); /* nothing that anyone else could see */
+    memcpy(f->header, header, MV_HEADER_SIZE);
   }
   free_batch(f, &b);
-  return rc;
+  if (rc != SQLITE_OK) return refuse(f, rc);
+  f->state = MV_COMMITTED;
+  return SQLITE_OK;
 }
 
 int mv_sync(mv_file *f, const char *super_journal) {
@@ -177,9 +242,7 @@ int mv_sync(mv_file *f, const char *super_journal) {
     return SQLITE_OK;
   }
   if (super_journal || mv_other_files_hold_snapshots(f)) {
-    batch none = {0};
-    return refuse(f, &none,
-                  mv_fail(f, SQLITE_ERROR,
+    return refuse(f, mv_fail(f, SQLITE_ERROR,
                           super_journal
                               ? "a transaction can't write an mv database and another file: it would not be atomic"
                               : "a transaction can't write one mv database while it reads or writes another"));

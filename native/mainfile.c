@@ -68,6 +68,12 @@ int mv_other_files_hold_snapshots(mv_file *f) {
 
 /* ---- snapshots ---- */
 
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static int newest(mv_file *f, const uint8_t *since, mv_version *out) {
   mv_begin args = {.since = since};
   int rc = mv_call_begin(f->host, f->session, &args);
@@ -75,26 +81,65 @@ static int newest(mv_file *f, const uint8_t *since, mv_version *out) {
   return rc;
 }
 
+/* A reader takes no lease; a writer takes one once it has allocated pages (rule 22). */
+static int take_lease(mv_file *f) {
+  uint32_t *numbers = malloc(f->lease_size * sizeof *numbers);
+  if (!numbers) return SQLITE_NOMEM;
+  mv_lease args = {.want = f->lease_size, .numbers = numbers};
+  int rc = mv_call_lease(f->host, f->session, &args);
+  if (rc == SQLITE_OK) {
+    mv_numbers_free(&f->lease);
+    f->lease = (mv_numbers){numbers, args.count, f->lease_size};
+    f->lease_ends = now() + args.seconds;
+    f->must_move = 1;
+  } else {
+    free(numbers);
+  }
+  f->wants_lease = 0;
+  return rc;
+}
+
+static int start_at_newest(mv_file *f, mv_start *start) {
+  mv_version v;
+  if (!f->always_begin && mv_db_quick_begin(f->db, &f->snapshot, start)) return SQLITE_OK;
+  for (;;) {
+    int rc = newest(f, NULL, &v);
+    if (rc != SQLITE_OK) return rc;
+    mv_db_begin(f->db, &f->snapshot, start);
+    /* Another thread may have gone further meanwhile: as good, but where each begin must be flushed. */
+    if (!f->always_begin || mv_version_cmp(mv_base(f), v) == 0) return SQLITE_OK;
+    mv_alloc_release(start->alloc);
+  }
+}
+
 /* Begin at the newest version.  Where the namespace is what it was when the last lock period ended,
 ** the counter stays and SQLite's cache serves; else it moves by 3: by 2 or more from the last one that
 ** SQLite saw, which may be one more than the last one shown (rules 2 and 3). */
 int mv_snapshot_begin(mv_file *f) {
-  mv_version last_change, v;
+  int rc = SQLITE_OK, same = f->has_previous && !f->must_move;
+  mv_start start = {.alloc = NULL};
   if (f->pinned) {
-    if (f->has_previous) return SQLITE_OK;
-  } else if (f->always_begin || !mv_db_quick_begin(f->db, &f->snapshot, &last_change)) {
-    int rc = newest(f, NULL, &v);
+    if (same) return SQLITE_OK;
+  } else {
+    if (f->lease.count && now() > f->lease_ends) {
+      mv_numbers_free(&f->lease);
+      f->must_move = 1;
+    }
+    if (f->wants_lease && (rc = take_lease(f)) != SQLITE_OK) return rc;
+    rc = start_at_newest(f, &start);
     if (rc != SQLITE_OK) return rc;
-    mv_db_hold(f->db, &f->snapshot, v, &last_change);
+    same = same && !f->must_move && f->reads.count <= KEPT_READS &&
+           mv_version_cmp(start.last_change, f->previous) <= 0;
+    mv_alloc_release(f->alloc);
+    f->alloc = start.alloc;
+    f->page_size = start.page_size;
   }
   mv_set_clear(&f->stale);
-  f->page_size = mv_db_page_size(f->db);
-  int same = !f->pinned && f->has_previous && !f->must_move && f->reads.count <= KEPT_READS &&
-             mv_version_cmp(last_change, f->previous) <= 0;
   if (same) return SQLITE_OK;
   f->counter += 3;
   mv_set_clear(&f->reads);
-  int rc = mv_load_header(f);
+  mv_overlay_clear(f);
+  rc = mv_header_make(f);
   f->must_move = rc != SQLITE_OK;
   f->has_previous = rc == SQLITE_OK;
   return rc;
@@ -143,13 +188,6 @@ static void report_if_slow(mv_file *f) {
 
 /* ---- locks ---- */
 
-static _Thread_local mv_set *changed_since; /* collects for move_forward() what Python reports */
-
-void mv_note_changed(const uint32_t *pages, uint32_t count) {
-  for (uint32_t i = 0; changed_since && i < count; i++)
-    if (mv_set_add(changed_since, pages[i])) mv_set_add(changed_since, MV_EVERYTHING);
-}
-
 static int any_read_changed(const mv_file *f, const mv_set *changed) {
   if (mv_set_has(changed, MV_EVERYTHING)) return 1;
   for (uint32_t i = 0; i < changed->capacity; i++)
@@ -158,27 +196,27 @@ static int any_read_changed(const mv_file *f, const mv_set *changed) {
 }
 
 /* At RESERVED the snapshot moves to the newest version if SQLite can't notice: nothing that it has read
-** changed, nor the header shown (rule 6).  If a page that was read did change, the commit could only
+** changed, nor the allocation (rule 6).  If a page that was read did change, the commit could only
 ** fail: with nothing but page 1 read, plain BUSY makes SQLite start over on a new snapshot after its
-** busy handler; else 517.  A changed header alone leaves the snapshot where it is. */
+** busy handler; else 517.  A changed
+** allocation alone leaves the snapshot where it is. */
 static int move_forward(mv_file *f) {
   if (mv_db_unmoved(f->db, mv_base(f)) || f->stale.count || mv_other_files_hold_snapshots(f)) return SQLITE_OK;
   mv_set changed = {0};
   uint8_t since[MV_VERSION_SIZE];
-  mv_version v, last_change;
+  mv_version v;
   mv_version_put(mv_base(f), since);
-  changed_since = &changed;
+  mv_collect_changes(&changed);
   int rc = newest(f, since, &v);
-  changed_since = NULL;
+  mv_collect_changes(NULL);
   if (rc == SQLITE_OK && mv_version_cmp(v, mv_base(f)) > 0) {
     if (any_read_changed(f, &changed)) {
       int only_page_1 = f->reads.count == 0 || (f->reads.count == 1 && mv_set_has(&f->reads, 1));
       f->stats.conflicts++;
       f->must_move = 1;
-      rc = only_page_1 ? SQLITE_BUSY
-                       : mv_busy(f, "another commit changed what this transaction read");
-    } else if (!mv_set_has(&changed, MV_HEADER_PAGE)) {
-      mv_db_hold(f->db, &f->snapshot, v, &last_change);
+      rc = only_page_1 ? SQLITE_BUSY : mv_busy(f, "another commit changed what this transaction read");
+    } else if (!mv_set_has(&changed, MV_REALLOCATED)) {
+      mv_db_hold(f->db, &f->snapshot, v);
     }
   }
   mv_set_free(&changed);
@@ -363,6 +401,11 @@ static void free_file(mv_file *f) {
   mv_map_free(&f->writes);
   mv_set_free(&f->reads);
   mv_set_free(&f->stale);
+  mv_overlay_clear(f);
+  mv_map_free(&f->overlay);
+  mv_freelist_free(&f->list);
+  mv_alloc_release(f->alloc);
+  mv_numbers_free(&f->lease);
   free(f->scratch);
 }
 
@@ -392,6 +435,7 @@ int mv_main_open(const mv_host *host, const char *name, sqlite3_file *file, int 
   f->name = name;
   f->fork_generation = mv_fork_generation;
   f->counter = 1;
+  f->lease_size = MV_SMALLEST_LEASE;
   mv_open args = {.name = name, .flags = flags, .file = f};
   int rc = mv_call_open(host, &args);
   if (rc != SQLITE_OK) return rc;
@@ -400,10 +444,12 @@ int mv_main_open(const mv_host *host, const char *name, sqlite3_file *file, int 
   f->read_only = args.read_only || args.pinned;
   f->pinned = args.pinned;
   f->always_begin = args.always_begin;
+  f->leases = args.leases;
   f->slow_seconds = args.slow_seconds;
   if (f->pinned) {
-    mv_version last_change;
-    mv_db_hold(f->db, &f->snapshot, mv_version_get(args.version), &last_change);
+    f->alloc = args.alloc;
+    f->page_size = args.page_size;
+    mv_db_hold(f->db, &f->snapshot, mv_version_get(args.version));
   }
   if (out_flags) {
     *out_flags = flags;
@@ -432,13 +478,4 @@ int mv_file_version(void *file, uint8_t *out) {
 const char *mv_uri(void *file, const char *key) {
   mv_file *f = file;
   return api_uri_parameter(f->host->api, f->name, key);
-}
-
-/* Pages that others changed between a commit's base and its version: SQLite may not see them before
-** its locks fall to NONE (rule 4). */
-int mv_commit_other(void *file, const uint32_t *pages, uint32_t count) {
-  mv_file *f = file;
-  for (uint32_t i = 0; i < count; i++)
-    if (mv_set_add(&f->stale, pages[i])) return SQLITE_NOMEM;
-  return SQLITE_OK;
 }

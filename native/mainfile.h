@@ -17,15 +17,23 @@
 ** 2. Everything that was read is as of `base`; a page in `stale` is not, and reading it fails.  (rule 4)
 ** 3. `writes` holds the newest image of each page written since RESERVED; it reaches the store only in
 **    commit.c, and only if page 1 carries the counter shown + 1.                           (rules 8, 9)
-** 4. A commit is answered OK, 517 (SQLITE_BUSY_SNAPSHOT) or an error that is not BUSY.        (rule 10)
+** 4. The page count and freelist shown are those of `list`, from xLock(SHARED) until the lock falls; what
+**    SQLite does to them is taken back out of its writes at commit (freelist.c).        (rules 18 to 23)
+** 5. A commit is answered OK, 517 (SQLITE_BUSY_SNAPSHOT) or an error that is not BUSY.        (rule 10)
 */
 #ifndef MV_MAINFILE_H
 #define MV_MAINFILE_H
 
+#include "alloc.h"
 #include "shim.h"
 
 #include <string.h>
 #include <time.h>
+
+#define MV_HEADER_SIZE 12 /* bytes 28-39 of page 1: page count, first trunk, freelist count */
+
+#define MV_SMALLEST_LEASE 16
+#define MV_LARGEST_LEASE 1024
 
 typedef enum mv_state { MV_IDLE, MV_READING, MV_WRITING, MV_COMMITTED, MV_REFUSED } mv_state;
 
@@ -40,6 +48,7 @@ struct mv_file {
   mv_file *next;       /* all open files of the process */
   unsigned fork_generation;
   int read_only, pinned, always_begin;
+  int leases;         /* take leases of page numbers */
   uint32_t page_size; /* bytes; 0 while the database is empty and undecided */
 
   int lock;
@@ -51,6 +60,14 @@ struct mv_file {
   int must_move;    /* SQLite's cache can't be trusted at the next snapshot */
   uint32_t counter; /* the change counter shown */
   uint8_t header[MV_HEADER_SIZE]; /* bytes 28-39 shown */
+  mv_freelist list;               /* what they were made from */
+  mv_alloc *alloc;                /* the allocation at `base`; moves with an own commit */
+  mv_map overlay;                 /* trunk pages as SQLite left them, until the lock falls */
+
+  mv_numbers lease; /* ascending */
+  uint32_t lease_size;
+  double lease_ends; /* CLOCK_MONOTONIC, seconds */
+  int wants_lease;
 
   mv_set reads;
   mv_set stale;
@@ -81,8 +98,6 @@ static inline uint32_t mv_shown_counter(const mv_file *f) { /* an empty file rea
 /* An error that the shim found by itself: told to Python and to PRAGMA mv_last_error; returns `code`. */
 int mv_fail(mv_file *f, int code, const char *what);
 
-#define MV_EVERYTHING 0xFFFFFFFEu /* in a set of changed pages: any page may have changed */
-
 /* mainfile.c */
 int mv_snapshot_begin(mv_file *f);
 int mv_other_files_hold_snapshots(mv_file *f);
@@ -90,8 +105,19 @@ int mv_other_files_hold_snapshots(mv_file *f);
 /* pages.c */
 int mv_page_read(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uint32_t amount);
 int mv_page_write(mv_file *f, const void *in, int amount, sqlite3_int64 offset);
-int mv_load_header(mv_file *f);
+int mv_stored(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uint32_t amount);
 void mv_drop_writes(mv_file *f);
+
+/* freelist.c */
+typedef struct mv_allocation { /* what a transaction did to the allocation; lists ascending */
+  mv_numbers allocated, freed;
+  mv_set free; /* numbers in the part of the final freelist that was written */
+} mv_allocation;
+int mv_allocation_find(mv_file *f, const uint8_t header[MV_HEADER_SIZE], mv_allocation *out);
+void mv_allocation_free(mv_allocation *a);
+int mv_free_page_read(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uint32_t amount);
+int mv_header_make(mv_file *f);
+void mv_overlay_clear(mv_file *f);
 
 /* commit.c */
 int mv_sync(mv_file *f, const char *super_journal);

@@ -6,7 +6,6 @@
 #define MV_SHIM_H
 
 #include "cache.h"
-#include "calls.h"
 #include "sets.h"
 #include "sqlite_abi.h"
 
@@ -23,6 +22,7 @@ void mv_call_close(const mv_host *host, void *session);
 int mv_call_begin(const mv_host *host, void *session, mv_begin *args);
 int mv_call_fetch(const mv_host *host, void *session, mv_fetch *args);
 int mv_call_commit(const mv_host *host, void *session, mv_commit *args);
+int mv_call_lease(const mv_host *host, void *session, mv_lease *args);
 int mv_call_pragma(const mv_host *host, void *session, void *file, const char *name, const char *value,
                    char **result);
 void mv_call_failed(const mv_host *host, void *session, int code, const char *what);
