@@ -1,0 +1,241 @@
+"""Which pages are allocated at a version: kept as images and changes, and leased out in numbers.
+
+Called by `store`.  Calls the engine.
+
+1. The changelog tells what each commit allocated and freed.  The allocation at V is the newest image at
+   or before V with the changes in (image, V] applied.  An image, once written, never changes: it is what
+   the changes up to its version come to.
+2. Commits never touch an image or each other's leases, so allocation alone never makes two of them meet.
+3. Images are written behind commits, one in `IMAGE_EVERY` on average, picked by the commit's token: so
+   what must be replayed is bounded whoever commits, however often they restart.
+4. A lease is granted in one engine transaction that reads all leases of the namespace, with conflict: no
+   number is in two unexpired ones.  A commit that takes numbers from a lease reads it, with conflict, and
+   fails if it has ended.
+
+Image: highest allocated page (4 bytes), then the free runs below it, each first number and count (4 bytes
+each), big-endian, all of it compressed.  Lease: end in Unix µs (8 bytes), then runs likewise.
+
+Worked example: pages 1-9 allocated but for 4 and 7, before compression:
+
+    00000009  00000004 00000001  00000007 00000001
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import zstandard
+
+from pagestore import changelog, keys
+from pagestore.api import (
+    ZERO_VERSION,
+    Allocation,
+    Change,
+    CorruptPageError,
+    Lease,
+    LeaseEndedError,
+    LimitError,
+    NamespaceId,
+    PageNumber,
+    PageRun,
+    Version,
+    format_version,
+)
+from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
+from pagestore.namespaces import find
+
+IMAGE_EVERY = 128
+MAX_LEASE = 1024
+MAX_LEASE_SECONDS = 600.0
+
+_RUN = struct.Struct(">II")
+_PENDING_BYTE = 0x40000000  # https://www.sqlite.org/fileformat2.html#the_lock_byte_page
+_LEASE_ID_SIZE = 16
+
+
+def pending_page(page_size: int) -> int:
+    """The page that SQLite locks on: never allocated, never leased.  0 while the size is undecided."""
+    return _PENDING_BYTE // page_size + 1 if page_size else 0
+
+
+# ---- the set ----
+
+
+def runs_of(numbers: Iterable[int]) -> list[PageRun]:
+    """`numbers` ascending and distinct."""
+    found: list[PageRun] = []
+    for number in numbers:
+        if found and found[-1].first + found[-1].count == number:
+            found[-1] = PageRun(found[-1].first, found[-1].count + 1)
+        else:
+            found.append(PageRun(PageNumber(number), 1))
+    return found
+
+
+class FreeSet:
+    """The unallocated numbers, as changes are applied one after the other."""
+
+    def __init__(self, allocation: Allocation, page_size: int) -> None:
+        self._highest: int = allocation.highest
+        self._free = {n for run in allocation.free for n in range(run.first, run.first + run.count)}
+        self._pending = pending_page(page_size)
+
+    def apply(self, change: Change) -> None:
+        if change.allocated:
+            top = change.allocated[-1]
+            if top > self._highest:
+                self._free.update(range(self._highest + 1, top + 1))
+                self._free.discard(self._pending)
+                self._highest = top
+            self._free.difference_update(change.allocated)
+        self._free.update(change.freed)
+
+    def allocation(self) -> Allocation:
+        """Without the free numbers at the top: they are no part of the database any more."""
+        while self._highest and (self._highest in self._free or self._highest == self._pending):
+            self._free.discard(self._highest)
+            self._highest -= 1
+        return Allocation(PageNumber(self._highest), tuple(runs_of(sorted(self._free))))
+
+
+# ---- images ----
+
+
+def _pack_runs(runs: Iterable[PageRun]) -> bytes:
+    return b"".join(_RUN.pack(run.first, run.count) for run in runs)
+
+
+def _unpack_runs(packed: bytes) -> tuple[PageRun, ...]:
+    return tuple(PageRun(PageNumber(first), count) for first, count in _RUN.iter_unpack(packed))
+
+
+def _pack_image(allocation: Allocation) -> bytes:
+    image = allocation.highest.to_bytes(4, "big") + _pack_runs(allocation.free)
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(image)
+
+
+def _unpack_image(version: Version, packed: bytes) -> Allocation:
+    try:
+        image = zstandard.ZstdDecompressor().decompress(packed)
+        return Allocation(PageNumber(int.from_bytes(image[:4], "big")), _unpack_runs(image[4:]))
+    except (zstandard.ZstdError, struct.error) as exc:
+        raise CorruptPageError(f"the allocation image of {format_version(version)} is damaged: {exc}") from exc
+
+
+def at(tx: Snapshot, id_: NamespaceId, page_size: int, version: Version) -> Allocation:
+    """The allocation at `version`.  Raises CorruptPageError."""
+    base, allocation = ZERO_VERSION, Allocation(PageNumber(0), ())
+    for key, packed in tx.scan(KeyRange(*keys.images(id_, version), 1, reverse=True)):
+        base = keys.version_of(key)
+        allocation = _unpack_image(base, packed)
+        break
+    changes = (
+        changelog.read(keys.version_of(key), record) for key, record in tx.scan(KeyRange(*keys.log(id_, base, version)))
+    )
+    free: FreeSet | None = None
+    for change in changes:
+        if change.allocated or change.freed:
+            free = free or FreeSet(allocation, page_size)
+            free.apply(change)
+    return free.allocation() if free else allocation
+
+
+def image_is_due(token: bytes) -> bool:
+    return token[-1] % IMAGE_EVERY == 0
+
+
+def write_image(engine: Engine, id_: NamespaceId, version: Version, timeout: float) -> None:
+    """Put an image behind a commit.  May be done twice, or never."""
+
+    def read(tx: Snapshot) -> Allocation:
+        return at(tx, id_, find(tx, id_).page_size, version)
+
+    image = _pack_image(engine.read(read, timeout=timeout))
+
+    def write(tx: Transaction) -> None:
+        find(tx, id_)
+        tx.set(keys.image(id_, version), image)
+
+    engine.transact(write, durability="normal", timeout=timeout)
+
+
+# ---- leases ----
+
+
+class _Granted(NamedTuple):
+    key: bytes
+    ends_us: int
+    runs: tuple[PageRun, ...]
+
+
+def _granted(tx: Snapshot, id_: NamespaceId) -> list[_Granted]:
+    return [
+        _Granted(key, int.from_bytes(value[:8], "big"), _unpack_runs(value[8:]))
+        for key, value in tx.scan(KeyRange(*keys.leases(id_)))
+    ]
+
+
+def _numbers(runs: Iterable[PageRun]) -> Iterator[PageNumber]:
+    for run in runs:
+        yield from map(PageNumber, range(run.first, run.first + run.count))
+
+
+def _choose(allocation: Allocation, taken: set[PageNumber], want: int, pending: int) -> list[PageNumber]:
+    """Free numbers first, then the ones past everything allocated or leased."""
+    chosen: list[PageNumber] = []
+    for number in _numbers(allocation.free):
+        if len(chosen) == want:
+            return chosen
+        if number not in taken:
+            chosen.append(number)
+    number = PageNumber(max(allocation.highest, 1, *taken) if taken else max(allocation.highest, 1))
+    while len(chosen) < want:
+        number = PageNumber(number + 1)
+        if number != pending:
+            chosen.append(number)
+    return chosen
+
+
+def grant(
+    engine: Engine, id_: NamespaceId, want: int, seconds: float, replaces: bytes | None, timeout: float
+) -> Lease:
+    """See `Store.lease`."""
+    if not 1 <= want <= MAX_LEASE or not 0 < seconds <= MAX_LEASE_SECONDS:
+        raise LimitError(f"a lease is 1 to {MAX_LEASE} pages for at most {MAX_LEASE_SECONDS:.0f} s")
+    lease_id = os.urandom(_LEASE_ID_SIZE)
+
+    def work(tx: Transaction) -> list[PageNumber]:
+        record = find(tx, id_)
+        tx.add_read_conflict(*keys.leases(id_))
+        now = time.time_ns() // 1000
+        taken: set[PageNumber] = set()
+        for granted in _granted(tx, id_):
+            if granted.ends_us <= now or (replaces is not None and granted.key == keys.lease(id_, replaces)):
+                tx.clear(granted.key)
+            else:
+                taken.update(_numbers(granted.runs))
+        numbers = _choose(at(tx, id_, record.page_size, tx.read_version()), taken, want, pending_page(record.page_size))
+        ends = now + round(seconds * 1e6)
+        tx.set(keys.lease(id_, lease_id), ends.to_bytes(8, "big") + _pack_runs(runs_of(numbers)))
+        return numbers
+
+    numbers = engine.transact(work, durability="normal", timeout=timeout).value
+    return Lease(lease_id, tuple(numbers), seconds)
+
+
+def release(engine: Engine, id_: NamespaceId, lease_id: bytes, timeout: float) -> None:
+    """See `Store.release`."""
+    engine.transact(lambda tx: tx.clear(keys.lease(id_, lease_id)), durability="normal", timeout=timeout)
+
+
+def check_lease(tx: Transaction, id_: NamespaceId, lease_id: bytes, allocated: Sequence[PageNumber]) -> None:
+    """For a commit: whether the numbers that it takes are still its own.  Raises LeaseEndedError."""
+    key = keys.lease(id_, lease_id)
+    tx.add_read_conflict(key, key + b"\0")
+    found = tx.get(key)
+    if found is None or int.from_bytes(found[:8], "big") <= time.time_ns() // 1000:
+        raise LeaseEndedError(id_, tuple(allocated))
