@@ -157,10 +157,10 @@ static int any_read_changed(const mv_file *f, const mv_set *changed) {
   return 0;
 }
 
-/* At RESERVED the snapshot moves to the newest version if SQLite can't notice: nothing that it has read
-** changed, nor the header shown (rule 6).  If a page that was read did change, the commit could only
+/* At RESERVED the snapshot moves to the newest version if nothing but page 1 has been read, and that did
+** not change, nor the header shown (rule 6).  If a page that was read did change, the commit could only
 ** fail: with nothing but page 1 read, plain BUSY makes SQLite start over on a new snapshot after its
-** busy handler; else 517.  A changed header alone leaves the snapshot where it is. */
+** busy handler; else 517.  In all other cases the snapshot stays where it is. */
 static int move_forward(mv_file *f) {
   if (mv_db_unmoved(f->db, mv_base(f)) || f->stale.count || mv_other_files_hold_snapshots(f)) return SQLITE_OK;
   mv_set changed = {0};
@@ -171,13 +171,13 @@ static int move_forward(mv_file *f) {
   int rc = newest(f, since, &v);
   changed_since = NULL;
   if (rc == SQLITE_OK && mv_version_cmp(v, mv_base(f)) > 0) {
+    int only_page_1 = f->reads.count == 0 || (f->reads.count == 1 && mv_set_has(&f->reads, 1));
     if (any_read_changed(f, &changed)) {
-      int only_page_1 = f->reads.count == 0 || (f->reads.count == 1 && mv_set_has(&f->reads, 1));
       f->stats.conflicts++;
       f->must_move = 1;
       rc = only_page_1 ? SQLITE_BUSY
                        : mv_busy(f, "another commit changed what this transaction read");
-    } else if (!mv_set_has(&changed, MV_HEADER_PAGE)) {
+    } else if (only_page_1 && !mv_set_has(&changed, MV_HEADER_PAGE)) {
       mv_db_hold(f->db, &f->snapshot, v, &last_change);
     }
   }

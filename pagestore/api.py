@@ -15,6 +15,8 @@ What every implementation promises:
 
 from __future__ import annotations
 
+import os
+import time
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,6 +61,14 @@ def parse_version(text: str) -> Version:
     if not text.startswith("v") or not digits or len(digits) > 2 * VERSION_SIZE:
         raise ValueError(f"not a version: {text!r} (expected v and up to 20 hex digits)")
     return Version(bytes.fromhex(digits.rjust(2 * VERSION_SIZE, "0")))
+
+
+def new_token() -> bytes:
+    """A commit token: 48 bits of Unix milliseconds, then 80 random bits (RFC 9562 calls it a UUIDv7).
+
+    Time comes first so that an ordered store puts the tokens of neighbouring commits side by side; that
+    no two are equal rests on the random bits alone."""
+    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(TOKEN_SIZE - 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +218,10 @@ class NoSuchNamespaceError(StoreError):
     """The name, or the id, is not in this store (or was dropped).  A retry does not help."""
 
 
+class NoSuchStoreError(NoSuchNamespaceError):
+    """There is no store at that place, and nobody said to create one."""
+
+
 class NameTakenError(StoreError):
     """The name already belongs to another namespace."""
 
@@ -287,6 +301,15 @@ class LimitError(StoreError):
     """The request is larger than the store takes."""
 
 
+class InvalidRequestError(StoreError):
+    """The request contradicts itself or the namespace (a page number, a page size, a blob that no
+    encoder made): a mistake of the caller.  Nothing was applied; a retry does not help."""
+
+
+class VoidTokenError(StoreError):
+    """`Store.outcome` has settled that the commit with this token never happens.  Nothing was applied."""
+
+
 class Store(ABC):
     """A set of namespaces with one order of versions.  Safe to use from many threads."""
 
@@ -336,7 +359,7 @@ class Store(ABC):
     @abstractmethod
     def commit(self, request: CommitRequest) -> Committed:
         """Validate and apply.  Raises ConflictError, BelowHorizonError, NoSuchNamespaceError,
-        LimitError, StoreFullError, StoreReadOnlyError, StoreUnavailableError (nothing was applied),
+        InvalidRequestError, VoidTokenError, LimitError, StoreFullError, StoreReadOnlyError, StoreUnavailableError (nothing was applied),
         OutcomeUnknownError (it may have been)."""
 
     @abstractmethod
