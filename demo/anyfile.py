@@ -71,11 +71,13 @@ class Additions(Load):
         )
 
     def totals(self, connection: apsw.Connection) -> Totals:
-        added = (number(connection, f"SELECT sum(added) FROM {TOTALS_TABLE}"),)
-        return added + tuple(
-            number(connection, f"SELECT sum({quoted(place.column)}) FROM {quoted(place.table)}")
-            for place in self.places
-        )
+        totals = {"additions": number(connection, f"SELECT sum(added) FROM {TOTALS_TABLE}")}
+        for place in self.places:
+            table, column = quoted(place.table), quoted(place.column)
+            totals[f"sum of {place.table}.{place.column}"] = number(
+                connection, f"SELECT sum({column}) FROM {table}"
+            )
+        return totals
 
     def applied(self, connection: apsw.Connection) -> int:
         return number(connection, f"SELECT count(*) FROM {ENTRIES_TABLE}")

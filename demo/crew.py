@@ -37,6 +37,8 @@ class Written:
     """Tries beyond the first."""
     met: int
     """Jobs that needed more than one try."""
+    seconds: float
+    """From its start to its last commit."""
     ended: float
     """time.monotonic, after its last commit."""
 
@@ -62,7 +64,8 @@ class Outcome:
     retries: int
     met: int
     seconds: float
-    per_writer: tuple[int, ...]
+    fairness: float
+    """The slowest writer's commits a second by the fastest one's."""
     held: Held
 
     @property
@@ -120,12 +123,13 @@ def run_load(load: Load, target: Target, path: Path, jobs: Sequence[Job]) -> Out
 
 def _outcome(written: Sequence[Written], held: Told, started: float) -> Outcome:
     assert isinstance(held, Held)
+    rates = [each.commits / each.seconds for each in written]
     return Outcome(
         commits=sum(each.commits for each in written),
         retries=sum(each.retries for each in written),
         met=sum(each.met for each in written),
         seconds=max(each.ended for each in written) - started,
-        per_writer=tuple(each.commits for each in written),
+        fairness=min(rates) / max(rates),
         held=held,
     )
 
@@ -153,7 +157,8 @@ def _write(stage: Stage, jobs: Sequence[Job], writer: int) -> None:
         connection = stage.target.connect(stage.path)
         stage.load.applied(connection)  # schema and first pages are read before the start
         stage.barrier.wait(PATIENCE_S)
-        deadline = time.monotonic() + SECONDS_AT_MOST
+        started = time.monotonic()
+        deadline = started + SECONDS_AT_MOST
         commits = retries = met = 0
         for job in jobs:
             if time.monotonic() > deadline:
@@ -162,7 +167,8 @@ def _write(stage: Stage, jobs: Sequence[Job], writer: int) -> None:
             commits += 1
             retries += tries - 1
             met += tries > 1
-        stage.told.put(Written(commits, retries, met, time.monotonic()))
+        ended = time.monotonic()
+        stage.told.put(Written(commits, retries, met, ended - started, ended))
         connection.close()
 
 

@@ -107,11 +107,12 @@ class Departures(Load):
             )
 
     def totals(self, connection: apsw.Connection) -> Totals:
-        (row,) = connection.execute(
-            "SELECT (SELECT count(*) FROM departures), (SELECT sum(miles) FROM airlines),"
-            " (SELECT sum(departures) FROM airports), (SELECT sum(departures) FROM planes)"
-        ).fetchall()
-        return row
+        return {
+            "departures": number(connection, "SELECT count(*) FROM departures"),
+            "miles of all airlines": number(connection, "SELECT sum(miles) FROM airlines"),
+            "departures of all airports": number(connection, "SELECT sum(departures) FROM airports"),
+            "departures of all known planes": number(connection, "SELECT sum(departures) FROM planes"),
+        }
 
     def applied(self, connection: apsw.Connection) -> int:
         return number(connection, "SELECT count(*) FROM departures")

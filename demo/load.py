@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 
 Job = tuple[Any, ...]
-Totals = tuple[Any, ...]
+Totals = dict[str, int]
 
 
 class DemoError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
@@ -12,23 +11,16 @@ from pathlib import Path
 
 from demo.load import DemoError
 
-Show = Callable[[str], None]
 
-
-def run(*arguments: str, store: str | None, show: Show) -> str:
-    """Its standard output.  Raises DemoError, with what it said, if it fails."""
-    environment = dict(os.environ)
-    if store is not None:
-        environment["MV_STORE"] = store
+def run(*arguments: str, show: Callable[[str], None]) -> None:
+    """Shows the command and what it says.  Raises DemoError if it fails."""
     show(f"$ mvctl {shlex.join(arguments)}")
-    done = subprocess.run(
-        [*_command(), *arguments], capture_output=True, text=True, env=environment, check=False
-    )
+    command = [*_command(), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
-        raise DemoError(
-            f"mvctl {arguments[0]} ended with status {done.returncode}: {done.stderr or done.stdout}"
-        )
-    return done.stdout
+        raise DemoError(f"mvctl {arguments[0]} ended with status {done.returncode}: {done.stdout}")
+    for line in done.stdout.splitlines():
+        show(line)
 
 
 def _command() -> list[str]:

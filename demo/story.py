@@ -1,27 +1,33 @@
 """What the demo tells, step by step; `__main__` calls `tell`.
 
-1. The reader's own file (`--db`) is only read: by `mvctl import`, and to compare.
+1. The reader's own file (`--db`) is only read: to find what may be added to, by `mvctl import`, to copy it and
+   to compare.
 2. Everything else happens in one working folder, made anew each time.
+3. What is shown as true was checked; what was not as promised ends the demo with a DemoError.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import apsw
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from bench import flush
 from bench.targets import MvTarget, PlainTarget, Target
 from demo import anyfile, compare, flights, mvctl
 from demo.crew import WRITERS, Outcome, run_load
-from demo.load import DemoError, Load
+from demo.load import DemoError, Job, Load, Totals
+from demo.slow_disk import SLOWER_US, slow_disk
 
-LOG_LINES = 8
+LOG_LINES = "6"
 console = Console(highlight=False)
 
 
@@ -39,188 +45,224 @@ class Scene:
 
     @property
     def database(self) -> Path:
+        """The same for `MvTarget.connect`."""
         return Path(self.name)
 
-    def mvctl(self, *arguments: str) -> str:
-        return mvctl.run(
-            *arguments, store=self.mv.store, show=lambda line: console.print(f"  [dim]{line}[/]")
-        )
+    def mvctl(self, command: str, *arguments: str) -> None:
+        store = () if self.mv.store is None else ("--store", self.mv.store)
+        mvctl.run(command, *store, *arguments, show=_say)
+
+    def second(self) -> Scene:
+        """The same with another mv database."""
+        if self.mv.store is None:
+            return replace(self, name=str(self.database.with_suffix(".slow.db")))
+        return replace(self, name=f"{self.name}-slow")
 
 
 def tell(folder: Path, archive: Path, db: Path | None, store: str | None) -> None:
     """The whole demo.  Raises DemoError where something is not as promised."""
     started = time.monotonic()
-    scene = _set(folder, archive, db, store)
-    base = _import(scene)
-    plain, mv = _replay(scene)
-    _show_outcomes(scene.load, plain, mv)
-    _show_log(scene)
-    _travel_back(scene, base)
-    _prove(scene, mv)
-    console.print(
-        f"\n[bold green]All of it held.[/] {time.monotonic() - started:.0f} s; left behind in {folder}:"
-    )
-    console.print(f"  try [bold]mvctl log {scene.name}[/] or [bold]mvctl shell {scene.name}[/]")
-
-
-def _set(folder: Path, archive: Path, db: Path | None, store: str | None) -> Scene:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    mv = MvTarget(store=store)
-    stem = "flights" if db is None else db.stem
-    name = str(folder / f"{stem}.db") if store is None else f"demo-{stem}-{time.time_ns():x}"
-    if db is not None:
-        _step("Your file")
-        original = db.resolve()
-        load: Load = anyfile.Additions(_find_places(original))
-        console.print(f"  {original}, {original.stat().st_size:,} bytes; it is read, never written")
-    else:
-        _step("A plain SQLite file: all flights that left New York City in 2013")
-        original, load = folder / "flights.sqlite", flights.Departures()
-        rows = flights.build(archive, original)
-        console.print("  " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
-        console.print(f"  {original}, {original.stat().st_size:,} bytes")
-    return Scene(folder, original, load, mv, name)
+    scene = _flights_scene(folder, archive, store) if db is None else _own_scene(folder, db, store)
+    base = _import(scene)
+    outcome = _replay(scene)
+    _show_log(scene)
+    _travel_back(scene, base)
+    _prove(scene, outcome)
+    console.print(f"\n[bold green]All of it held.[/] {time.monotonic() - started:.0f} s. Look around:")
+    _say(f"$ mvctl shell {scene.name}")
+    _say(f"$ mvctl log --tables {scene.name}")
 
 
-def _find_places(file: Path) -> tuple[anyfile.Place, ...]:
-    connection = _open_original(file)
-    places = anyfile.find_places(connection)
-    connection.close()
-    return places
+# ---- the database ----
 
 
-def _open_original(file: Path) -> apsw.Connection:
+def _flights_scene(folder: Path, archive: Path, store: str | None) -> Scene:
+    _step("A plain SQLite file: all flights that left New York City in 2013")
+    original = folder / "flights.sqlite"
+    rows = flights.build(archive, original)
+    _say(", ".join(f"{count:,} {table}" for table, count in rows.items()))
+    _say(f"{original}: {original.stat().st_size / 1e6:.1f} MB")
+    return Scene(
+        folder, original, flights.Departures(), MvTarget(store=store), _name(folder, "flights", store)
+    )
+
+
+def _own_scene(folder: Path, db: Path, store: str | None) -> Scene:
+    _step("Your file")
+    _say(f"{db}: {db.stat().st_size / 1e6:.1f} MB; it is read, never written")
+    with _opened(db) as connection:
+        load = anyfile.Additions(anyfile.find_places(connection))
+    _say("numbers to add to: " + ", ".join(f"{place.table}.{place.column}" for place in load.places))
+    return Scene(folder, db, load, MvTarget(store=store), _name(folder, db.stem, store))
+
+
+def _name(folder: Path, stem: str, store: str | None) -> str:
+    """In a folder of its own, or one that a store does not have yet."""
+    return str(folder / f"{stem}.db") if store is None else f"demo-{stem}-{time.time_ns():x}"
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[apsw.Connection]:
+    """A plain SQLite file, to read."""
     try:
-        return apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
+        connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
     except apsw.Error as error:
         raise DemoError(f"{file}: {error}") from None
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 def _import(scene: Scene) -> str:
     """The version that the import left, as `v` and hex digits."""
     _step("Import it")
-    started = time.monotonic()
     scene.mvctl("import", str(scene.original), scene.name)
     connection = scene.mv.connect(scene.database)
     connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
     ((version,),) = connection.execute("PRAGMA mv_version").fetchall()
     scene.load.prepare(connection)
     connection.close()
-    console.print(f"  {time.monotonic() - started:.1f} s, version {version}")
     return str(version)
 
 
-def _replay(scene: Scene) -> tuple[Outcome, Outcome]:
-    """Both sides, one after the other, each in a database of its own."""
-    jobs_from = scene.mv.connect(scene.database)
-    jobs = scene.load.jobs(jobs_from)
-    jobs_from.close()
+# ---- many writers ----
+
+
+def _replay(scene: Scene) -> Outcome:
+    """On both sides, with the disk as it is and with a slower one; ours with the disk as it is."""
+    connection = scene.mv.connect(scene.database)
+    jobs = scene.load.jobs(connection)
+    connection.close()
     _step(f"{len(jobs):,} {scene.load.noun}, {WRITERS} writer processes at once, one transaction each")
+    second = scene.second()
+    mvctl_store = () if second.mv.store is None else ("--store", second.mv.store)
+    mvctl.run("import", *mvctl_store, str(second.original), second.name, show=lambda line: None)
+    connection = second.mv.connect(second.database)
+    second.load.prepare(connection)
+    connection.close()
+    as_is = _both_sides(scene, jobs)
+    with slow_disk():
+        slower = _both_sides(second, jobs)
+    here = f"this disk ({flush.probe(scene.folder):.1f} ms a flush)"
+    _show_outcomes(scene.load, {here: as_is, f"each flush {SLOWER_US / 1000:.0f} ms longer": slower})
+    _show_snapshot(as_is[1])
+    return as_is[1]
+
+
+def _both_sides(scene: Scene, jobs: list[Job]) -> tuple[Outcome, Outcome]:
+    """Plain SQLite and ours, one after the other, each in a database of its own."""
     plain = PlainTarget()
     copy = plain.place(scene.folder)
+    plain.remove(copy)
     _copy(scene.original, copy)
     connection = plain.connect(copy)
     scene.load.prepare(connection)
     connection.close()
-    sides: Sequence[tuple[str, Target, Path]] = (
-        ("plain SQLite", plain, copy),
-        ("mvvfs", scene.mv, scene.database),
-    )
-    outcomes = []
-    for label, target, path in sides:
-        with console.status(f"  {label}"):
-            outcomes.append(run_load(scene.load, target, path, jobs))
-    _check_sides(scene.load, plain, copy)
-    return outcomes[0], outcomes[1]
+    with console.status("  plain SQLite"):
+        theirs = run_load(scene.load, plain, copy, jobs)
+    _check(scene.load, plain, copy, theirs)
+    with console.status("  mvvfs"):
+        ours = run_load(scene.load, scene.mv, scene.database, jobs)
+    _check(scene.load, scene.mv, scene.database, ours)
+    return theirs, ours
 
 
 def _copy(original: Path, copy: Path) -> None:
     """By SQLite's backup, so that a file in WAL mode comes over whole."""
-    source, destination = _open_original(original), apsw.Connection(str(copy))
-    with destination.backup("main", source, "main") as backup:
+    destination = apsw.Connection(str(copy))
+    with _opened(original) as source, destination.backup("main", source, "main") as backup:
         while not backup.done:
             backup.step(1000)
     destination.close()
-    source.close()
 
 
-def _check_sides(load: Load, target: Target, path: Path) -> None:
-    """What is promised of either side's database after the load; DemoError if it is not so."""
-    connection = target.connect(path)
+def _check(load: Load, target: Target, path: Path, outcome: Outcome) -> None:
+    """What is promised of either side after the load; DemoError if it is not so."""
+    side, connection = target.kind, target.connect(path)
     wrong = load.disagreements(connection)
     if wrong:
-        raise DemoError(f"{target.kind}: totals and entries disagree: {'; '.join(wrong[:5])}")
-    found = connection.execute("PRAGMA integrity_check").fetchall()
-    if found != [("ok",)]:
-        raise DemoError(f"{target.kind}: integrity_check: {found[:5]}")
+        raise DemoError(f"{side}: totals and entries disagree: {'; '.join(wrong[:5])}")
+    applied = load.applied(connection)
+    if applied != outcome.commits:
+        raise DemoError(f"{side}: {applied} {load.noun} in the database, {outcome.commits} acknowledged")
+    if outcome.held.moved:
+        raise DemoError(f"{side}: a held snapshot moved")
+    if outcome.held.after == outcome.held.before:
+        raise DemoError(f"{side}: a new snapshot does not show the commits")
+    _check_integrity(side, connection)
     connection.close()
 
 
-def _show_outcomes(load: Load, plain: Outcome, mv: Outcome) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
-    for column in ("", "plain SQLite, WAL, FULL", "mvvfs, full"):
-        table.add_column(column, justify="left" if not column else "right")
-    sides = (plain, mv)
-    table.add_row("commits", *(f"{side.commits:,}" for side in sides))
-    table.add_row("commits/s, all flushed to disk", *(f"[bold]{side.rate:,.0f}[/]" for side in sides))
-    table.add_row(f"{load.noun} that met a conflict", *(f"{side.met:,}" for side in sides))
-    table.add_row("retries", *(f"{side.retries:,}" for side in sides))
-    table.add_row("commits by writer", *(" ".join(f"{each}" for each in side.per_writer) for side in sides))
-    table.add_row("snapshot verified, times", *(f"{side.held.verifications:,}" for side in sides))
-    table.add_row("snapshot moved, times", *(f"{side.held.moved:,}" for side in sides))
+def _check_integrity(what: str, connection: apsw.Connection) -> None:
+    found = connection.execute("PRAGMA integrity_check").fetchall()
+    if found != [("ok",)]:
+        raise DemoError(f"{what}: integrity_check: {found[:5]}")
+
+
+def _show_outcomes(load: Load, disks: dict[str, tuple[Outcome, Outcome]]) -> None:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table.add_column("")
+    outcomes = []
+    for disk, (theirs, ours) in disks.items():
+        table.add_column(f"plain SQLite\n{disk}", justify="right")
+        table.add_column("mvvfs\n", justify="right")
+        outcomes += [theirs, ours]
+    table.add_row("commits", *(f"{each.commits:,}" for each in outcomes))
+    table.add_row("commits/s, durable", *(f"[bold]{each.rate:,.0f}[/]" for each in outcomes))
+    table.add_row("conflicts (retries)", *(f"{each.retries:,}" for each in outcomes))
+    table.add_row(f"{load.noun} that met one", *(f"{each.met:,}" for each in outcomes))
+    table.add_row("slowest / fastest writer, commits/s", *(f"{each.fairness:.2f}" for each in outcomes))
+    table.add_row("snapshot verified meanwhile", *(f"{each.held.verifications:,} times" for each in outcomes))
+    table.add_row("... and it had moved", *("never" for _ in outcomes))
     console.print(table)
-    for label, side in (("plain SQLite", plain), ("mvvfs", mv)):
-        if side.held.moved:
-            raise DemoError(f"{label}: a held snapshot moved")
-        if side.held.after == side.held.before:
-            raise DemoError(f"{label}: the reader does not see the commits in a new snapshot")
-    console.print(
-        f"  the reader's totals while it held its snapshot: {mv.held.before}, in a new one: {mv.held.after}"
-    )
+    _say("plain SQLite: WAL, synchronous=FULL, busy timeout, BEGIN IMMEDIATE; mvvfs: durability=full")
+
+
+def _show_snapshot(ours: Outcome) -> None:
+    def shown(totals: Totals) -> str:
+        return ", ".join(f"{count:,} {name}" for name, count in totals.items())
+
+    _say(f"a reader that held its snapshot all the while: {shown(ours.held.before)}")
+    _say(f"the same reader right after, in a new one: {shown(ours.held.after)}")
+
+
+# ---- history ----
 
 
 def _show_log(scene: Scene) -> None:
     _step("What happened")
-    lines = scene.mvctl("log", scene.name).splitlines()
-    for line in lines[:LOG_LINES]:
-        console.print(f"  {line}", markup=False)
-    if len(lines) > LOG_LINES:
-        console.print(f"  [dim]... {len(lines) - LOG_LINES:,} more lines[/]")
+    scene.mvctl("log", "-n", LOG_LINES, "--tables", scene.name)
 
 
 def _travel_back(scene: Scene, version: str) -> None:
     _step("The state before the first of them, checked out to a file")
     before = scene.folder / "before.sqlite"
     scene.mvctl("checkout", scene.name, "--at", version, "-o", str(before))
-    one, other = _open_original(scene.original), _open_original(before)
-    compared = list(compare.tables(one, other))
-    for each in compared:
-        if not each.equal:
-            raise DemoError(f"{each.table}: row {each.rows + 1} of the checkout is not what was imported")
-    found = other.execute("PRAGMA integrity_check").fetchall()
-    if found != [("ok",)]:
-        raise DemoError(f"the checkout: integrity_check: {found[:5]}")
+    with _opened(scene.original) as one, _opened(before) as other:
+        compared = list(compare.tables(one, other))
+        for each in compared:
+            if not each.equal:
+                raise DemoError(f"{each.table}: row {each.rows + 1} of the checkout is not what was imported")
+        _check_integrity("the checkout", other)
     rows = sum(each.rows for each in compared)
-    console.print(f"  equal to what was imported: {len(compared)} tables, {rows:,} rows, compared one by one")
-    one.close()
-    other.close()
+    _say(f"{len(compared)} tables, {rows:,} rows, compared one by one: equal to {scene.original.name}")
 
 
-def _prove(scene: Scene, mv: Outcome) -> None:
+def _prove(scene: Scene, outcome: Outcome) -> None:
     _step("And the state now")
-    _check_sides(scene.load, scene.mv, scene.database)
-    connection = scene.mv.connect(scene.database)
-    applied = scene.load.applied(connection)
-    connection.close()
-    if applied != mv.commits:
-        raise DemoError(f"{applied} {scene.load.noun} in the database, {mv.commits} acknowledged")
-    console.print(
-        f"  {applied:,} {scene.load.noun} acknowledged, {applied:,} there; running totals agree with them"
-    )
-    console.print("  integrity_check: ok, of the mv database, the checkout and the plain SQLite file")
+    _check(scene.load, scene.mv, scene.database, outcome)
+    _say(f"{outcome.commits:,} {scene.load.noun} acknowledged, all there; running totals agree with them")
+    _say("integrity_check: ok (plain SQLite, mvvfs, the checkout)")
 
 
 def _step(title: str) -> None:
-    console.print()
-    console.rule(f"[bold]{title}[/]", align="left")
+    console.print(f"\n[bold cyan]{title}[/]")
+
+
+def _say(line: str) -> None:
+    style = "dim" if line.startswith("$") else ""
+    console.print(f"  {escape(line)}", style=style, soft_wrap=True)

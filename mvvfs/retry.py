@@ -209,14 +209,14 @@ def _naming_conflict(attempt: _Attempt, tries: int) -> Iterator[None]:
 
 
 def _holds_snapshot(connection: apsw.Connection) -> bool:
-    return connection.txn_state("main") != apsw.SQLITE_TXN_NONE
+    return connection.txn_state() != apsw.SQLITE_TXN_NONE
 
 
 def _explained(connection: apsw.Connection, exc: apsw.BusyError, tries: int) -> ConflictError:
     """The conflict that ends it: what `exc` says, the tables and tries, whether a cursor is to blame."""
     pages: tuple[PageNumber, ...] = getattr(exc, "pages", ())
     version: Version | None = getattr(exc, "version", None)
-    what = conflict_summary(pages, version) if pages else str(exc)
+    what = conflict_summary(pages, version) if pages else _last_error(connection) or str(exc)
     kind, advice, tables = ConflictError, "", None
     if _holds_snapshot(connection):
         kind = OpenCursorError
@@ -231,6 +231,13 @@ def _explained(connection: apsw.Connection, exc: apsw.BusyError, tries: int) -> 
     return kind(
         f"tried {times}: {what}{where}{advice}", pages=pages, version=version, tries=tries, tables=tables
     )
+
+
+def _last_error(connection: apsw.Connection) -> str | None:
+    """More than "database is locked", where SQLite made the exception and the VFS knew the reason."""
+    text = connection.pragma("mv_last_error")
+    prefix = f"{ConflictError.__name__}: "
+    return text.removeprefix(prefix) if isinstance(text, str) and text.startswith(prefix) else None
 
 
 def _tables(connection: apsw.Connection, pages: tuple[PageNumber, ...]) -> tuple[str, ...] | None:

@@ -127,13 +127,21 @@ static int refuse(mv_file *f, batch *b, int rc) {
   return rc == SQLITE_BUSY ? SQLITE_IOERR : rc; /* rule 10 */
 }
 
+/* VACUUM and the backup API write pages of the old size with the new one in the header (rule 23). */
+static int check_page_1(mv_file *f, const mv_page *page_1) {
+  uint32_t size = (uint32_t)page_1->data[16] << 8 | (uint32_t)page_1->data[17] << 16; /* 1 means 65536 */
+  if (size == f->page_size) return SQLITE_OK;
+  return mv_fail(f, SQLITE_ERROR, "the page size of a database can't be changed");
+}
+
 static int commit(mv_file *f, mv_page *page_1) {
   uint8_t header[MV_HEADER_SIZE];
   batch b = {0};
   memcpy(header, page_1->data + 28, MV_HEADER_SIZE);
   uint64_t word = mv_db_word_seen(f->db);
   f->counter = mv_shown_counter(f) + 1; /* SQLite keeps its step even if refused, in mode OFF */
-  int rc = collect(f, &b, header);
+  int rc = check_page_1(f, page_1);
+  if (rc == SQLITE_OK) rc = collect(f, &b, header);
   if (rc == SQLITE_OK && b.count) {
     rc = prepare(f, &b);
     if (rc == SQLITE_OK) {

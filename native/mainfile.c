@@ -270,10 +270,16 @@ static int main_read(sqlite3_file *file, void *out, int amount, sqlite3_int64 of
     memset(out, 0, (size_t)amount);
     return SQLITE_IOERR_SHORT_READ;
   }
-  uint32_t within = (uint32_t)(offset % f->page_size);
-  if (within + (uint32_t)amount > f->page_size)
-    return mv_fail(f, SQLITE_IOERR_READ, "a read across pages");
-  return mv_page_read(f, (uint32_t)(offset / f->page_size) + 1, out, within, (uint32_t)amount);
+  /* A read across pages comes from a connection that has not learnt the page size yet. */
+  int rc = SQLITE_OK;
+  for (int done = 0; done < amount && rc == SQLITE_OK;) {
+    uint32_t within = (uint32_t)((offset + done) % f->page_size), part = f->page_size - within;
+    if (part > (uint32_t)(amount - done)) part = (uint32_t)(amount - done);
+    rc = mv_page_read(f, (uint32_t)((offset + done) / f->page_size) + 1, (uint8_t *)out + done, within, part);
+    done += (int)part;
+    if (rc == SQLITE_IOERR_SHORT_READ) memset((uint8_t *)out + done, 0, (size_t)(amount - done));
+  }
+  return rc;
 }
 
 static int main_write(sqlite3_file *file, const void *in, int amount, sqlite3_int64 offset) {

@@ -259,7 +259,8 @@ class BelowHorizonError(StoreError):
 
     def __init__(self, version: Version, horizon: Version) -> None:
         super().__init__(
-            f"version {format_version(version)} is no longer kept: the oldest readable one is {format_version(horizon)}"
+            f"version {format_version(version)} is no longer kept: "
+            f"the oldest readable one is {format_version(horizon)}"
         )
         self.version = version
         self.horizon = horizon
@@ -336,10 +337,6 @@ class Store(ABC):
     def drop(self, name: str) -> None:
         """Remove the name and all its pages and history.  Raises NoSuchNamespaceError."""
 
-    @abstractmethod
-    def list(self) -> list[Namespace]:
-        """All namespaces, by name."""
-
     # transactions
 
     @abstractmethod
@@ -358,9 +355,11 @@ class Store(ABC):
 
     @abstractmethod
     def commit(self, request: CommitRequest) -> Committed:
-        """Validate and apply.  Raises ConflictError, BelowHorizonError, NoSuchNamespaceError,
-        InvalidRequestError, VoidTokenError, LimitError, StoreFullError, StoreReadOnlyError, StoreUnavailableError (nothing was applied),
-        OutcomeUnknownError (it may have been)."""
+        """Validate and apply; with a token that was used before, say what came of that.
+
+        Raises ConflictError, BelowHorizonError, NoSuchNamespaceError, InvalidRequestError,
+        VoidTokenError, LimitError, StoreFullError, StoreReadOnlyError, StoreUnavailableError (in all of
+        which nothing was applied), OutcomeUnknownError (it may have been)."""
 
     @abstractmethod
     def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:
@@ -406,5 +405,12 @@ class Store(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release connections and descriptors; idempotent."""
+        """Release connections and descriptors, once per `open_store`; later calls do no harm.
 
+        (A store that several parts of a process opened is theirs until the last of them closed it.)"""
+
+    # last, because behind it `list` is no type any more
+
+    @abstractmethod
+    def list(self) -> list[Namespace]:
+        """All namespaces, by name."""

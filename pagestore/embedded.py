@@ -21,15 +21,25 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from pagestore import format
-from pagestore.api import FormatError, NoSuchStoreError, StoreFullError, StoreReadOnlyError, StoreUnavailableError
-from pagestore.engines.sqlite import SqliteEngine, create_file
+from pagestore import format, verify
+from pagestore.api import (
+    FormatError,
+    NoSuchStoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+from pagestore.engines import sqlite_file
+from pagestore.engines.sqlite import SqliteEngine
 from pagestore.faults import fault
 from pagestore.store import PageStore
 
 ENGINE_FILE = "store.sqlite"
 _HEADS = "heads"
 _UNFINISHED = ".new"
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done and how much there is."""
 
 
 def is_store(path: str) -> bool:
@@ -64,13 +74,83 @@ def _engine(path: str, *, read_only: bool) -> SqliteEngine:
     return SqliteEngine(os.path.join(path, ENGINE_FILE), os.path.join(path, _HEADS), read_only=read_only)
 
 
+def backup(folder: str, file: str, progress: Progress | None = None) -> None:
+    """Copy a store with all its history to a new file, while others write, and verify the copy.
+
+    The copy is what was committed when it began.  Raises FileExistsError (nothing is overwritten),
+    NoSuchStoreError, FormatError, CorruptPageError, StoreFullError, StoreUnavailableError, OSError."""
+    if not is_store(folder):
+        raise NoSuchStoreError(f"there is no store at {folder}")
+    if os.path.lexists(file):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), file)
+    unfinished = f"{file}.{os.urandom(4).hex()}{_UNFINISHED}"
+    meter = _Meter(progress)
+    try:
+        engine = _engine(folder, read_only=not os.access(os.path.join(folder, ENGINE_FILE), os.W_OK))
+        try:
+            with engine.standing_still() as db:
+                sqlite_file.copy(db, unfinished, meter.copied)
+        finally:
+            engine.close()
+        fault("backup.copied")
+        with sqlite_file.examined(unfinished) as (_, snapshot):
+            verify.verify(snapshot, meter.verified)
+        _flush_file(unfinished)
+        fault("backup.verified")
+        os.link(unfinished, file)  # unlike a rename, never over another file
+        _flush_folder(os.path.dirname(os.path.abspath(file)))
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(unfinished)
+
+
+def restore(file: str, folder: str, progress: Progress | None = None) -> None:
+    """Make a new store of a backup, verified before it becomes one.
+
+    Its versions are those of the backup; as it is another file, the first commit raises the epoch.
+    Raises FileExistsError if there is a store already, FormatError (the file is no backup, or the folder
+    holds something else), CorruptPageError, StoreFullError, StoreReadOnlyError, StoreUnavailableError."""
+
+    def build(unfinished: str) -> None:
+        with sqlite_file.examined(file) as (db, snapshot):
+            sqlite_file.copy(db, unfinished, meter.copied)
+        fault("restore.copied")
+        with sqlite_file.examined(unfinished) as (_, snapshot):
+            verify.verify(snapshot, meter.verified)
+        fault("restore.verified")
+        sqlite_file.make_ready(unfinished)
+
+    meter = _Meter(progress)
+    _refuse_other_things(folder)
+    if is_store(folder) or not _make(folder, build):
+        raise FileExistsError(errno.EEXIST, "there is a store already", folder)
+
+
+class _Meter:
+    """Turns the steps of a backup or restore into one measure: bytes, counted once copied and once verified."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._bytes = 0
+
+    def copied(self, done: int, total: int) -> None:
+        self._bytes = total
+        if self._progress is not None:
+            self._progress(done, 2 * total)
+
+    def verified(self, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(self._bytes + (self._bytes * done // total if total else self._bytes), 2 * self._bytes)
+
+
 def _refuse_other_things(path: str) -> None:
     """Raises FormatError if something is there that can't become a store."""
     if not os.path.lexists(path):
         return
     if not os.path.isdir(path):
         raise FormatError(
-            f"{path} is a file, not a store; to bring an SQLite database into a store, use mvctl import FILE NAME"
+            f"{path} is a file, not a store (which is a folder); "
+            "to bring an SQLite database into a store, use mvctl import FILE NAME"
         )
     others = [name for name in os.listdir(path) if name != _HEADS and not name.endswith(_UNFINISHED)]
     if others and not is_store(path):
@@ -78,15 +158,17 @@ def _refuse_other_things(path: str) -> None:
 
 
 def _create(path: str) -> None:
-    def build(file: str) -> None:
-        create_file(file, dict([format.row()]))
+    _make(path, lambda file: sqlite_file.create(file, dict([format.row()])))
 
+
+def _make(path: str, build: Callable[[str], None]) -> bool:
+    """Make a folder, if need be, and a store of it; False if it is one already."""
     with _clear_errors(path):
         with suppress(FileExistsError):
             os.mkdir(path)
             _flush_folder(os.path.dirname(os.path.abspath(path)))
         fault("create.folder_made")
-        _install(path, build)
+        return _install(path, build)
 
 
 def _install(path: str, build: Callable[[str], None]) -> bool:

@@ -18,10 +18,11 @@ A blob is a header of seven bytes and a payload:
     byte 2    number of deltas from here down to the whole blob; 0 if this one is whole
     3..6      CRC-32 of the content, seeded with the page number, big-endian
 
-A delta's payload lists the bytes that changed, see native/delta.c.  Zstd frames carry no magic number, size or checksum of their own.  Worked example: page 0
-(`HEADER`, 12 bytes) holding page count 2 and an empty freelist is
+A delta's payload lists the bytes that changed, see native/delta.c.  Zstd frames carry no magic number,
+size or checksum of their own.  Worked example: page 0 (`HEADER`, 12 bytes) holding page count 2 and an
+empty freelist is
 
-    00 00 00 c36abd4f  00000002 00000000 00000000
+    00 00 00 5523eee9  00000002 00000000 00000000
 """
 
 from __future__ import annotations

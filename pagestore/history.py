@@ -28,11 +28,12 @@ _CHUNK = 500
 """Rows read in one engine transaction."""
 
 
-def rows(engine: Engine, begin: bytes, end: bytes, timeout: float, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+def rows(
+    engine: Engine, begin: bytes, end: bytes, timeout: float, *, reverse: bool = False
+) -> Iterator[tuple[bytes, bytes]]:
     """All rows in [begin, end), not of one snapshot."""
     while True:
-        wanted = KeyRange(begin, end, _CHUNK, reverse)
-        chunk = engine.read(lambda tx, wanted=wanted: list(tx.scan(wanted)), timeout=timeout)
+        chunk = _rows(engine, KeyRange(begin, end, _CHUNK, reverse), timeout)
         yield from chunk
         if len(chunk) < _CHUNK:
             return
@@ -40,6 +41,10 @@ def rows(engine: Engine, begin: bytes, end: bytes, timeout: float, *, reverse: b
             end = chunk[-1][0]
         else:
             begin = chunk[-1][0] + b"\0"
+
+
+def _rows(engine: Engine, wanted: KeyRange, timeout: float) -> list[tuple[bytes, bytes]]:
+    return engine.read(lambda tx: list(tx.scan(wanted)), timeout=timeout)
 
 
 def changes(

@@ -194,5 +194,5 @@ def after_integer(prefix: bytes) -> bytes:
 def belongings(id_: NamespaceId) -> list[tuple[bytes, bytes]]:
     """All keys of a namespace but its record, for removal."""
     number = _integer(id_)
-    log_keys = (_LOG + number, _LOG + number + _END_OF_LOG)
-    return [log_keys, *((family + number, after_integer(family + number)) for family in (_PAGE, _TIME, _TOKEN))]
+    prefixes = [family + number for family in (_PAGE, _TIME, _TOKEN)]
+    return [(_LOG + number, namespace(id_)), *((prefix, after_integer(prefix)) for prefix in prefixes)]

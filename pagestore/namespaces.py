@@ -97,7 +97,9 @@ def _check_name(name: str) -> None:
     except UnicodeEncodeError as exc:
         raise InvalidNameError(f"{name!a} can't be written as UTF-8") from exc
     if not name or "\0" in name or size > MAX_NAME_BYTES:
-        raise InvalidNameError(f"a name is 1 to {MAX_NAME_BYTES} bytes of UTF-8 without NUL, not {name[:40]!a}")
+        raise InvalidNameError(
+            f"a name is 1 to {MAX_NAME_BYTES} bytes of UTF-8 without NUL, not {name[:40]!a}"
+        )
 
 
 def _id_of(tx: Snapshot, name: str) -> NamespaceId:
@@ -223,11 +225,9 @@ class Namespaces:
         """Whether there was something to remove."""
 
         def work(tx: Transaction) -> bool:
-            last = None
-            for last, _ in tx.scan(KeyRange(begin, end, limit=_STEP_KEYS)):
-                pass
-            if last is not None:
-                tx.clear_range(begin, last + b"\0")
-            return last is not None
+            found = [key for key, _ in tx.scan(KeyRange(begin, end, limit=_STEP_KEYS))]
+            if found:
+                tx.clear_range(begin, found[-1] + b"\0")
+            return bool(found)
 
         return self._engine.transact(work, durability="normal", timeout=self._timeout()).value

@@ -155,5 +155,6 @@ def _page(number: PageNumber, rows: Iterator[tuple[bytes, bytes]]) -> StoredPage
     if newest is None:
         return None
     raise CorruptPageError(
-        f"page {number} of version {format_version(newest)}: the whole version that its deltas start from is missing"
+        f"page {number} of version {format_version(newest)}: "
+        "the whole version that its deltas start from is missing"
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 
 import apsw
-import apsw.shell
 import click
+from apsw.shell import Shell
 
 from mvvfs import names
 from mvvfs.cli import target
@@ -19,6 +20,9 @@ from mvvfs.options import parse_page_size
 from mvvfs.transfer import moment_of, opened
 from mvvfs.when import format_time
 from pagestore.api import Namespace, Store, format_version
+
+_STEPS_PER_LOOK = 100_000
+"""SQLite's virtual machine stops so often for Python to see a Ctrl-C: every millisecond or so."""
 
 
 def _page_size(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
@@ -192,14 +196,27 @@ def run_shell(location: Location, at: str | None, commands: tuple[str, ...] = ()
     """An interactive shell on the database, at version `at` (as text) if given."""
     with target.opened_database(location):
         connection = connect(location.namespace, store=location.store_url, mode="rw", at=at)
+    connection.set_progress_handler(lambda: False, _STEPS_PER_LOOK)
     try:
-        shell = apsw.shell.Shell(db=connection)
+        if commands or not sys.stdin.isatty():
+            _run_script(connection, commands)
+        else:
+            Shell(db=connection).cmdloop()  # type: ignore[no-untyped-call]
+    finally:
+        connection.close(force=True)
+
+
+def _run_script(connection: apsw.Connection, commands: tuple[str, ...]) -> None:
+    """Run commands, or what stdin holds; the first error ends it and is reported as any other."""
+    shell = Shell(db=connection, stderr=io.StringIO())
+    shell.bail = True
+    try:
         for command in commands:
             shell.process_complete_line(command)  # type: ignore[no-untyped-call]
         if not commands:
             shell.cmdloop()  # type: ignore[no-untyped-call]
-    finally:
-        connection.close(force=True)
+    except Shell.Error as exc:
+        raise UnsupportedError(str(exc)) from None
 
 
 COMMANDS = (create, list_, info, rename, drop, shell)

@@ -30,6 +30,7 @@ def store_option(function: F) -> F:
     """`--store`, understood before the command and after it."""
     return click.option(
         "--store",
+        "given",
         metavar="FOLDER",
         expose_value=False,
         callback=_remember,

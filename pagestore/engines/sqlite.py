@@ -1,7 +1,7 @@
 """The embedded engine: one ordinary SQLite file in WAL mode, an ordered table of keys and values.
 
 Called by `pagestore.store` through the engine interface; opened by `pagestore.embedded`.  Calls APSW
-(through `sqlite_connection`, which holds the flush rule), `clock` and `heads`.
+through `sqlite_connection` (the flush rule) and `sqlite_transaction` (the table), `clock` and `heads`.
 
 1. `transact` runs `work` once, under SQLite's write lock (BEGIN IMMEDIATE): nothing it read can change
    before it commits, so conflicts need no naming.  The lock is held for one commit, without its flush.
@@ -13,21 +13,17 @@ Called by `pagestore.store` through the engine interface; opened by `pagestore.e
 5. The write-ahead log is bounded: the committer that finds it longer than `MAX_LOG_FRAMES` copies it to
    the main file, first without any lock that others wait for, then, with little left to do, so that
    the log starts anew.  Where a reader is in the way it is left for later: nobody waits for a reader.
-
-The file: `kv(k, v)` holds the keys, in a B-tree of their own, with their values if these are short; a
-long value lies in `large(id, d)`, where several share a page, and `v` is its number.  The clock record's
-key, 0xff, is behind all others.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar, cast
+from contextlib import contextmanager
+from typing import TypeVar
 
 import apsw
 
@@ -46,157 +42,21 @@ from pagestore.api import (
 )
 from pagestore.engines import clock, heads
 from pagestore.engines.base import Engine, KeyRange, Limits, Result, Snapshot, Transaction
-from pagestore.engines.sqlite_connection import APPLICATION_ID, Connection, Pool
+from pagestore.engines.sqlite_connection import Connection, Pool
+from pagestore.engines.sqlite_errors import as_store_error, opening_error
+from pagestore.engines.sqlite_transaction import SqliteSnapshot, SqliteTransaction
 from pagestore.faults import fault
 
 T = TypeVar("T")
 
 MAX_LOG_FRAMES = 4096
-"""Pages of 4 KiB in the log: 16 MiB."""
+"""Pages (of 4 KiB) in the log: 16 MiB."""
 
-_PAGE_SIZE = 4096
-_MAX_INLINE = 500
-"""Bytes of the longest value that lies beside its key: several rows must fit into a B-tree page."""
-
-_CLOCK_KEY = b"\xff"
 _DEFAULT_TIMEOUT = 5.0
 _CHECKPOINT_PATIENCE = 0.01
 """Seconds that a checkpoint waits for readers, holding the write lock."""
 
-_SCHEMA = """
-    CREATE TABLE kv (k BLOB PRIMARY KEY, v) WITHOUT ROWID;
-    CREATE TABLE large (id INTEGER PRIMARY KEY, d BLOB);
-"""
-_VALUE = "CASE typeof(v) WHEN 'blob' THEN v ELSE (SELECT d FROM large WHERE id = v) END"
-_GET = f"SELECT {_VALUE} FROM kv WHERE k = ?"
-_SCAN = f"SELECT k, {_VALUE} FROM kv WHERE k >= ? AND k < ? ORDER BY k LIMIT ?"
-_SCAN_REVERSE = f"SELECT k, {_VALUE} FROM kv WHERE k >= ? AND k < ? ORDER BY k DESC LIMIT ?"
-_SET = "INSERT OR REPLACE INTO kv VALUES (?, ?)"
-_SET_LARGE = "INSERT INTO large (d) VALUES (?)"
-_CLEAR_LARGE = "DELETE FROM large WHERE id IN (SELECT v FROM kv WHERE k >= ? AND k < ? AND typeof(v) = 'integer')"
-_CLEAR = "DELETE FROM kv WHERE k >= ? AND k < ?"
-
 _log = logging.getLogger("pagestore.sqlite")
-
-
-class SqliteSnapshot(Snapshot):
-    """A read transaction of one connection."""
-
-    def __init__(self, db: apsw.Connection) -> None:
-        self._db = db
-        self._cursors: list[apsw.Cursor] = []
-        self._clock: clock.Clock | None = None
-
-    def clock(self) -> clock.Clock:
-        if self._clock is None:
-            self._clock = clock.unpack(self.get(_CLOCK_KEY))
-        return self._clock
-
-    def read_version(self) -> Version:
-        return self.clock().version
-
-    def get(self, key: bytes) -> bytes | None:
-        return cast("bytes | None", self._db.execute(_GET, (key,)).get)
-
-    def scan(self, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
-        cursor = self._db.cursor()
-        self._cursors.append(cursor)
-        return _scan(cursor, wanted)
-
-    def scan_many(self, wanted: Sequence[KeyRange]) -> list[Iterator[tuple[bytes, bytes]]]:
-        cursor = self._db.cursor()
-        self._cursors.append(cursor)
-        return [_scan_later(cursor, one) for one in wanted]
-
-    def close_scans(self) -> None:
-        for cursor in self._cursors:
-            cursor.close()
-
-
-def _scan(cursor: apsw.Cursor, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
-    sql = _SCAN_REVERSE if wanted.reverse else _SCAN
-    rows = cursor.execute(sql, (wanted.begin, wanted.end, wanted.limit or -1))
-    return cast("Iterator[tuple[bytes, bytes]]", rows)
-
-
-def _scan_later(cursor: apsw.Cursor, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
-    yield from _scan(cursor, wanted)
-
-
-class SqliteTransaction(SqliteSnapshot, Transaction):
-    """The write transaction of a connection: what is set waits in a list until `work` is through."""
-
-    optimistic = False
-
-    def __init__(self, db: apsw.Connection, here: clock.Place) -> None:
-        super().__init__(db)
-        self._here = here
-        self._rows: list[tuple[bytes, bytes | int]] = []
-        self._next: Version | None = None
-        self._time_us = 0
-        self._cleared = False
-        self.announced: list[NamespaceId] = []
-
-    def _version(self) -> Version:
-        if self._next is None:
-            self._next = clock.next_version(self.clock(), self._here)
-        return self._next
-
-    def set(self, key: bytes, value: bytes) -> None:
-        self._rows.append((key, value))
-
-    def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
-        self._rows.append((prefix + self._version() + suffix, self._short(value)))
-
-    def set_versioned_value(self, key: bytes, prefix: bytes, suffix: bytes) -> None:
-        self._rows.append((key, prefix + self._version() + suffix))
-
-    def _short(self, value: bytes) -> bytes | int:
-        """What goes beside a key that was never set before.
-
-        (Where another value may be replaced, as in `set`, it stays beside the key however long it is:
-        else each `set` would have to look for the old one's row in `large`.)"""
-        if len(value) <= _MAX_INLINE:
-            return value
-        self._db.execute(_SET_LARGE, (value,))
-        return self._db.last_insert_rowid()
-
-    def clear(self, key: bytes) -> None:
-        self.clear_range(key, key + b"\0")
-
-    def clear_range(self, begin: bytes, end: bytes) -> None:
-        self._apply()
-        self._db.execute(_CLEAR_LARGE, (begin, end))
-        self._db.execute(_CLEAR, (begin, end))
-        self._cleared = True
-
-    def _apply(self) -> None:
-        if self._rows:
-            self._db.executemany(_SET, self._rows)
-            self._rows.clear()
-
-    def add_read_conflict(self, begin: bytes, end: bytes) -> None:
-        """Nothing to do: nobody else writes meanwhile."""
-
-    def add_write_conflict(self, begin: bytes, end: bytes) -> None:
-        """Nothing to do."""
-
-    def announce(self, namespace: NamespaceId) -> None:
-        self.announced.append(namespace)
-
-    def commit_time(self, now_us: int) -> int:
-        self._time_us = max(now_us, self.clock().time_us)
-        return self._time_us
-
-    def finish(self) -> Version | None:
-        """Write what is left and the clock; the commit's version, or None if nothing was written."""
-        if not self._rows and not self._cleared:
-            return None
-        version = self._version()
-        time_us = self._time_us or self.clock().time_us
-        self._rows.append((_CLOCK_KEY, clock.pack(clock.Clock(version, time_us, self._here))))
-        self._apply()
-        return version
 
 
 class SqliteEngine(Engine):
@@ -205,7 +65,7 @@ class SqliteEngine(Engine):
     limits = Limits(max_seconds=0, max_bytes=0, max_value_bytes=0)
 
     def __init__(self, path: str, heads_path: str, *, read_only: bool = False) -> None:
-        """Open the engine file that `create_file` made.  Raises FormatError, StoreError."""
+        """Open the engine file that `sqlite_file` made.  Raises FormatError, StoreError."""
         self._path = path
         self._read_only = read_only
         self._pid = os.getpid()
@@ -322,6 +182,19 @@ class SqliteEngine(Engine):
         finally:
             self._give_back(connection)
 
+    @contextmanager
+    def standing_still(self) -> Iterator[apsw.Connection]:
+        """A connection in a read transaction that sees all that is committed by now, for a backup."""
+        connection = self._take(None)
+        try:
+            connection.db.execute("BEGIN")
+            SqliteSnapshot(connection.db).read_version()
+            yield connection.db
+        except apsw.Error as exc:
+            raise self._error(connection, exc) from exc
+        finally:
+            self._give_back(connection)
+
     def close(self) -> None:
         self._unusable = self._unusable or "it was closed"
         if self._pid == os.getpid():
@@ -346,7 +219,7 @@ class SqliteEngine(Engine):
         try:
             connection = self._pool.take()
         except apsw.Error as exc:
-            raise _opening_error(exc) if opening else _error(exc, 0) from exc
+            raise opening_error(exc) if opening else as_store_error(exc, 0) from exc
         except OSError as exc:
             raise StoreUnavailableError(f"its files can't be opened: {exc}") from exc
         connection.wait_at_most(_DEFAULT_TIMEOUT if timeout is None else timeout)
@@ -375,45 +248,7 @@ class SqliteEngine(Engine):
         return reason
 
     def _error(self, connection: Connection, exc: apsw.Error) -> StoreError:
-        return _error(exc, connection.db.system_errno)
-
-
-def create_file(path: str, rows: dict[bytes, bytes]) -> None:
-    """Make a new engine file that holds `rows`, flushed, with nothing beside it."""
-    db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
-    try:
-        db.execute(f"PRAGMA page_size = {_PAGE_SIZE}; PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(_SCHEMA)
-        db.executemany(_SET, rows.items())
-        db.pragma("journal_mode", "wal")
-    except apsw.Error as exc:
-        raise _error(exc, db.system_errno) from exc
-    finally:
-        db.close(True)
-
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-def _error(exc: apsw.Error, system_errno: int) -> StoreError:
-    """What a caller gets for what SQLite said; raises `exc` itself if that was a mistake of ours."""
-    if isinstance(exc, apsw.BusyError | apsw.LockedError):
-        return StoreUnavailableError("the store stayed locked for the whole timeout")
-    if isinstance(exc, apsw.FullError) or (isinstance(exc, apsw.IOError) and system_errno in _FULL):
-        return StoreFullError(f"no space is left for the store: {exc}")
-    if isinstance(exc, apsw.ReadOnlyError):
-        return StoreReadOnlyError(f"the store can't be written to: {exc}")
-    if isinstance(exc, apsw.CorruptError | apsw.NotADBError):
-        return CorruptPageError(f"the engine's file is damaged: {exc}")
-    if isinstance(exc, apsw.IOError | apsw.CantOpenError):
-        return StoreUnavailableError(f"{exc} (errno {system_errno}: {os.strerror(system_errno)})")
-    raise exc
-
-
-def _opening_error(exc: apsw.Error) -> StoreError:
-    if isinstance(exc, apsw.CorruptError | apsw.NotADBError | apsw.SQLError):
-        return FormatError(f"it is not an engine file, or damaged: {exc}")
-    return _error(exc, 0)
+        return as_store_error(exc, connection.db.system_errno)
 
 
 _engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()

@@ -24,6 +24,7 @@ import errno
 import fcntl
 import os
 import random
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -65,7 +66,8 @@ class Connection:
         self._timeout = self._deadline = 0.0
         self._log_path = path + "-wal"
         self._log = -1
-        self.db = apsw.Connection(path, apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE)
+        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
+        self.db = apsw.Connection(path, flags)
         try:
             self._set_up(read_only)
             self._log = os.open(self._log_path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
@@ -113,7 +115,7 @@ class Connection:
     def flush(self) -> None:
         """Make everything durable that this connection has committed or seen.  Raises OSError."""
         if os.stat(self._log_path).st_ino != self._log_inode:
-            raise OSError(errno.ESTALE, "the write-ahead log was replaced under an open store", self._log_path)
+            raise OSError(errno.ESTALE, "the log was replaced under an open store", self._log_path)
         _sync(self._log)
 
     # ---- the end ----
@@ -136,12 +138,11 @@ class Connection:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.db))
 
 
-if hasattr(os, "fdatasync"):
-    _sync = os.fdatasync
-else:
-
-    def _sync(fd: int) -> None:
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # macOS: fsync there leaves data in the drive's cache
+def _sync(fd: int) -> None:
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync there leaves data in the drive's cache
+    else:
+        os.fdatasync(fd)
 
 
 class Pool:

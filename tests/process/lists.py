@@ -88,6 +88,8 @@ class Job:
     transactions: int
     """Each thread's attempts."""
     threads: int = 1
+    pause: float = 0.001
+    """Seconds at most between the statements of a transaction, so that transactions overlap."""
     knocked_out: str | None = None
 
 
@@ -147,6 +149,8 @@ class Client:
         return Status.OK
 
     def operate(self, connection: apsw.Connection, operations: list[Operation]) -> None:
+        if operations and self.rng.random() < 0.5:
+            time.sleep(self.rng.uniform(0, self.job.pause))
         key = self.key()
         if self.rng.random() < 0.5:
             operations.append(Read(key, self.lists.read(connection, key)))

@@ -1,7 +1,8 @@
-"""`mvctl` from end to end, in processes of its own, as a user sees it."""
+"""`mvctl` from end to end, as a user sees it."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,15 +14,25 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-import mvvfs
+import mvvfs.cli.app
 
 VERSION = r"v[0-9a-f]{20}"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 MVCTL = [sys.executable, "-c", "from mvvfs.cli import main; main()"]
-Mvctl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class Done(NamedTuple):
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
+
+
+Mvctl = Callable[..., Done]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -31,27 +42,27 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def mvctl(tmp_path) -> Mvctl:
-    """Run mvctl in an empty folder; checks the exit code, and that a failure is one line."""
+def mvctl(tmp_path, monkeypatch, capsys) -> Mvctl:
+    """Run mvctl in an empty folder; checks the exit code, and that a failure is one line (after `notes`).
 
-    def run(
-        *args: object, code: int = 0, text: str | None = None, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*MVCTL, *map(str, args)],
-            cwd=tmp_path,
-            env=environment(**environ),
-            input=text or "",
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
+    In this process, because starting one takes longer than most commands."""
+    for name in [name for name in os.environ if name.startswith("MV_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object, code: int = 0, text: str = "", notes: int = 0, **environ: str) -> Done:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(text))
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            returned = mvvfs.cli.app.run([str(arg) for arg in args])
+        done = Done(*capsys.readouterr())
+        assert returned == code, f"{args}: {returned}\n{done.stdout}\n{done.stderr}"
         if code:
-            assert done.stderr.startswith("mvctl: ")
-            assert done.stderr.count("\n") == 1, done.stderr
+            lines = done.stderr.splitlines()[notes:]
+            assert len(lines) == 1, done.stderr
+            assert lines[0].startswith("mvctl: ")
         return done
 
     return run
@@ -232,7 +243,7 @@ def test_log_is_newest_first(mvctl, app):
     assert len(lines) == 3
     assert [line.split()[0] for line in lines] == app == sorted(app, reverse=True)
     assert all(re.match(rf"{VERSION}  {TIME}  +\d+ pages? ", line) for line in lines)
-    assert [line.split("  ")[-1] for line in lines] == ["third", "second", "import of plain.sqlite"]
+    assert [line.split("  ")[-1].strip() for line in lines] == ["third", "second", "import of plain.sqlite"]
 
 
 def test_log_as_json_with_tables(mvctl, app):
@@ -280,7 +291,7 @@ def test_checkout_in_a_shell_is_read_only(mvctl, app):
     )
     assert "item 7" in done.stdout
     assert f"at {app[2]} of" in done.stderr
-    mvctl("shell", "app.db", "--at", "HEAD~2", "-c", "DELETE FROM item", code=7)
+    mvctl("shell", "app.db", "--at", "HEAD~2", "-c", "DELETE FROM item", code=7, notes=1)
     assert versions(mvctl, "app.db") == app
 
 
@@ -291,6 +302,14 @@ def test_checkout_in_a_shell_is_read_only(mvctl, app):
 def test_moments_that_cannot_be_checked_out(mvctl, tmp_path, app, when, code):
     mvctl("checkout", "app.db", "--at", when, "-o", "old.sqlite", code=code)
     assert not (tmp_path / "old.sqlite").exists()
+
+
+def test_a_script_stops_at_its_first_error(mvctl, app):
+    script = "INSERT INTO other VALUES (2);\nSELECT nonsense;\nINSERT INTO other VALUES (3);\n"
+    assert "nonsense" in mvctl("shell", "app.db", text=script, code=1).stderr
+    assert "2" in mvctl("shell", "app.db", text="SELECT max(x) FROM other;\n").stdout
+    assert mvctl("shell", "app.db", "-c", "SELECT 1", "-c", "SELECT 2").stdout.split() == ["1", "2"]
+    mvctl("shell", "app.db", "-c", ".nonsense", code=1)
 
 
 # ---- databases ----
@@ -411,6 +430,14 @@ def test_a_damaged_backup_is_refused(mvctl, tmp_path, app):
 )
 def test_usage_errors_are_one_line(mvctl, args):
     mvctl(*args, code=2)
+
+
+def test_the_entry_point():
+    done = subprocess.run(
+        [*MVCTL, "info", ""], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mvctl: ")
 
 
 def test_help_and_version(mvctl):

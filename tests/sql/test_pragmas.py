@@ -152,6 +152,36 @@ def test_a_schema_change_reaches_prepared_statements(connect: Connect) -> None:
 # ---- ours ----
 
 
+def lose(loser: apsw.Connection, winner: apsw.Connection) -> None:
+    """A conflict at COMMIT: both change what the loser has read."""
+    loser.execute("BEGIN")
+    rows(loser, "SELECT * FROM t")
+    loser.execute("UPDATE t SET x = 3")
+    winner.execute("UPDATE t SET x = 2")
+    with pytest.raises(mvvfs.ConflictError) as caught:
+        loser.execute("COMMIT")
+    assert caught.value.extendedresult == apsw.SQLITE_BUSY_SNAPSHOT
+    assert caught.value.pages == (2,)
+    assert caught.value.version is not None
+    assert not loser.in_transaction
+
+
+def test_a_conflict_that_shows_before_the_commit(connect: Connect) -> None:
+    """The write lock is refused to a transaction that could only lose."""
+    winner, loser = connect(), connect()
+    winner.execute("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
+    loser.execute("BEGIN")
+    rows(loser, "SELECT * FROM t")
+    winner.execute("UPDATE t SET x = 2")
+    with pytest.raises(apsw.BusyError) as caught:
+        loser.execute("UPDATE t SET x = 3")
+    assert caught.value.extendedresult == apsw.SQLITE_BUSY_SNAPSHOT
+    assert rows(loser, "SELECT * FROM t") == [(1,)]  # it may go on reading
+    loser.execute("ROLLBACK")
+    loser.execute("UPDATE t SET x = x + 1")
+    assert value(winner, "SELECT x FROM t") == 3
+
+
 def test_mv_version(connect: Connect) -> None:
     connection = connect()
     empty = value(connection, "PRAGMA mv_version")
@@ -180,12 +210,7 @@ def test_mv_stats_count(connect: Connect) -> None:
     connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
     assert stats(connection)["commits"] == 2
     assert stats(connection)["conflicts"] == stats(other)["commits"] == 0
-    other.execute("BEGIN; SELECT * FROM t")
-    connection.execute("UPDATE t SET x = 2")
-    with pytest.raises(mvvfs.ConflictError):
-        other.execute("UPDATE t SET x = 3; COMMIT")
-    if other.in_transaction:
-        other.execute("ROLLBACK")
+    lose(other, connection)
     assert stats(other)["conflicts"] == 1
     before = stats(connection)
     reader = connect()
@@ -200,10 +225,7 @@ def test_mv_last_error(connect: Connect) -> None:
     connection, other = connect(), connect()
     assert rows(connection, "PRAGMA mv_last_error") in ([], [(None,)])
     connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
-    other.execute("BEGIN; SELECT * FROM t")
-    connection.execute("UPDATE t SET x = 2")
-    with pytest.raises(mvvfs.ConflictError):
-        other.execute("UPDATE t SET x = 3; COMMIT")
+    lose(other, connection)
     assert "changed" in value(other, "PRAGMA mv_last_error")
     assert rows(connection, "PRAGMA mv_last_error") in ([], [(None,)])
 

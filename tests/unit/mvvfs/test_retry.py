@@ -1,12 +1,16 @@
-"""`transaction` on plain SQLite in WAL mode, whose SQLITE_BUSY_SNAPSHOT stands in for a conflict."""
+"""`transaction`, on an mv database and on plain SQLite in WAL mode, which has SQLITE_BUSY_SNAPSHOT too."""
+
+import threading
 
 import apsw
 import pytest
 
+import mvvfs
 from mvvfs import retry
 from mvvfs.errors import ConflictError, OpenCursorError, TransactionError
 from mvvfs.retry import transaction
-from pagestore.api import PageNumber, parse_version
+from pagestore.api import PageNumber, format_version, parse_version
+from pagestore.opener import open_store
 
 
 @pytest.fixture(autouse=True)
@@ -18,11 +22,26 @@ def naps(monkeypatch):
 
 
 @pytest.fixture
-def pair(tmp_path):
-    """Two connections to one counter."""
-    path = str(tmp_path / "x.db")
-    ours, theirs = apsw.Connection(path), apsw.Connection(path)
-    ours.execute("PRAGMA journal_mode = WAL").fetchall()
+def mv_pair(tmp_path):
+    """Two connections to one counter in an mv database."""
+    yield from _pair(mvvfs.connect("app", store=f"memory:{tmp_path}") for _ in range(2))
+
+
+@pytest.fixture
+def plain_pair(tmp_path):
+    """Two connections to one counter in a plain file, in WAL mode."""
+    first = apsw.Connection(str(tmp_path / "x.db"))
+    first.execute("PRAGMA journal_mode = WAL").fetchall()
+    yield from _pair([first, apsw.Connection(str(tmp_path / "x.db"))])
+
+
+@pytest.fixture(params=["mv_pair", "plain_pair"])
+def pair(request):
+    return request.getfixturevalue(request.param)
+
+
+def _pair(connections):
+    ours, theirs = connections
     ours.execute("CREATE TABLE t(n); INSERT INTO t VALUES (0)")
     yield ours, theirs
     ours.close(force=True)
@@ -149,16 +168,16 @@ def test_busy_of_another_kind_is_not_retried(pair):
     assert len(calls) == 1
 
 
-def test_begin_immediate_waits_its_turn(pair, monkeypatch):
-    ours, theirs = pair
+def test_begin_immediate_waits_its_turn(plain_pair, monkeypatch):
+    ours, theirs = plain_pair
     theirs.execute("BEGIN IMMEDIATE")
     monkeypatch.setattr(retry.time, "sleep", lambda _: theirs.in_transaction and theirs.execute("COMMIT"))
     transaction(ours, mode="IMMEDIATE").run(ours.execute, "UPDATE t SET n = 9")
     assert count(theirs) == 9
 
 
-def test_begin_immediate_gives_up(pair):
-    ours, theirs = pair
+def test_begin_immediate_gives_up(plain_pair):
+    ours, theirs = plain_pair
     theirs.execute("BEGIN IMMEDIATE")
     with pytest.raises(ConflictError, match="tried 3 times"):
         transaction(ours, mode="IMMEDIATE", tries=3).run(count, ours)
@@ -248,42 +267,71 @@ def test_a_cursor_of_the_function_itself_is_let_go(pair):
     assert len(calls) == 2
 
 
-class MessageConnection:
-    """An apsw.Connection that keeps a changelog message as an mv database does, and logs statements."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
-        self.message = "before"
-        self.log: list[str] = []
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._connection, name)
-
-    def execute(self, sql: str, bindings: object = None) -> object:
-        self.log.append(sql)
-        if sql.startswith("PRAGMA mv_message ="):
-            self.message = sql.partition("= '")[2][:-1].replace("''", "'")
-        if sql == "PRAGMA mv_message":
-            return self._connection.execute("SELECT ?", (self.message,))
-        return self._connection.execute(sql, bindings)
+def messages(tmp_path) -> list[str]:
+    store = open_store(f"memory:{tmp_path}", create=False)
+    try:
+        return [change.message for change in store.changelog(store.open("app").id)][-2:]
+    finally:
+        store.close()
 
 
-def test_the_message_is_set_for_this_transaction_only(pair):
-    connection = MessageConnection(pair[0])
-    with transaction(connection, message="it's"):
-        assert connection.message == "it's"
-    assert connection.message == "before"
+def test_the_message_is_that_of_this_transaction_only(mv_pair, tmp_path):
+    ours, _ = mv_pair
+    ours.execute("PRAGMA mv_message = 'before'").fetchall()
+    with transaction(ours, message="it's"):
+        ours.execute("UPDATE t SET n = 1")
+    ours.execute("UPDATE t SET n = 2")
+    assert messages(tmp_path) == ["it's", "before"]
 
 
-def test_the_message_is_reset_after_a_failure(pair):
-    connection = MessageConnection(pair[0])
-    with pytest.raises(ZeroDivisionError), transaction(connection, message="it's"):
-        fail_after("UPDATE t SET n = 5", connection)
-    assert connection.message == "before"
-    pair[1].execute("BEGIN IMMEDIATE")
-    with pytest.raises(ConflictError), transaction(connection, mode="IMMEDIATE", message="it's"):
-        pass
-    assert connection.message == "before"
+def test_the_message_is_reset_after_a_failure(mv_pair, tmp_path):
+    ours, _ = mv_pair
+    with pytest.raises(ZeroDivisionError), transaction(ours, message="it's"):
+        fail_after("UPDATE t SET n = 5", ours)
+    meddler = Meddler(*mv_pair, conflicts=1)
+    with pytest.raises(ConflictError), transaction(ours, message="it's"):
+        meddler()
+    ours.execute("UPDATE t SET n = 2")
+    assert messages(tmp_path) == ["", ""]
+
+
+def test_a_conflict_at_commit_names_pages_version_and_tables(mv_pair):
+    ours, theirs = mv_pair
+
+    def meet() -> None:
+        count(ours)
+        ours.execute("UPDATE t SET n = 5")
+        theirs.execute("UPDATE t SET n = 6")
+
+    with pytest.raises(ConflictError, match=r"tried 2 times: 1 page\(s\) .* \(in t\)") as caught:
+        transaction(ours, tries=2).run(meet)
+    assert caught.value.tables == ("t",)
+    assert caught.value.version is not None
+    assert format_version(caught.value.version) == theirs.pragma("mv_version")
+
+
+def test_a_conflict_at_an_earlier_statement_says_more_than_locked(mv_pair):
+    with pytest.raises(ConflictError, match="tried once: another commit changed"), transaction(mv_pair[0]):
+        Meddler(*mv_pair, conflicts=1)()
+
+
+def test_concurrent_counters_lose_nothing(tmp_path):
+    def count_up() -> None:
+        connection = mvvfs.connect("app", store=str(tmp_path / "store"))
+        add = transaction(connection, tries=1000)(connection.execute)
+        for _ in range(50):
+            add("UPDATE t SET n = n + 1")
+        connection.close()
+
+    first = mvvfs.connect("app", store=str(tmp_path / "store"))
+    first.execute("CREATE TABLE t(n); INSERT INTO t VALUES (0)")
+    threads = [threading.Thread(target=count_up) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert count(first) == 200
+    first.close()
 
 
 @pytest.mark.parametrize("bad", [{"tries": 0}, {"mode": "EXCLUSIVE"}, {"message": "a\0b"}])
