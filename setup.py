@@ -2,4 +2,4 @@
 
 from setuptools import setup
 
-setup(cffi_modules=["native/build_shim.py:ffibuilder"])
+setup(cffi_modules=["native/build_store.py:ffibuilder", "native/build_shim.py:ffibuilder"])

@@ -20,6 +20,7 @@ from mvvfs._shim import ffi, lib
 from mvvfs.options import Options, from_uri
 from mvvfs.session import Database, Databases, Session, c_alloc, c_changes
 from pagestore.api import (
+    LeaseEndedError,
     NoSuchNamespaceError,
     PageNumber,
     PageSet,
@@ -228,7 +229,12 @@ def mv_py_commit(handle: Any, args: Any) -> int:
         base = Version(ffi.buffer(args.base)[:])
         allocated = _numbers(args.allocated, args.allocated_count)
         freed = _numbers(args.freed, args.freed_count)
-        outcome = session.commit(base, reads, writes, allocated, freed, args.page_size)
+        outcome = session.commit(
+            base, reads, writes, allocated, freed, page_size=args.page_size, leased=bool(args.leased)
+        )
+    except LeaseEndedError as exc:
+        args.lease_ended = 1
+        return _failed(session, exc)
     except BaseException as exc:  # noqa: BLE001
         return _failed(session, exc)
     ffi.memmove(args.version, outcome.version, 10)

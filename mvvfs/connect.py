@@ -89,6 +89,7 @@ def connect(
     message: str | None = None,
     page_size: int | None = None,
     slow_ms: float | None = None,
+    leases: Literal["on", "off"] | None = None,
 ) -> apsw.Connection:
     """Open a database; docs/options.md explains every option.
 

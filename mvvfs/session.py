@@ -184,14 +184,16 @@ class Session:
         writes: Sequence[PageWrite],
         allocated: Sequence[PageNumber],
         freed: Sequence[PageNumber],
+        *,
         page_size: int,
+        leased: bool,
     ) -> Outcome:
         """Commit, and say what others did meanwhile; the page cache learns both from the shim."""
         database = self.database
         request = CommitRequest(
             token=new_token(),
             base=base,
-            parts=(CommitPart(database.id, reads, writes, page_size, allocated, freed, self._lease),),
+            parts=(CommitPart(database.id, reads, writes, page_size, allocated, freed, self._lease if leased else None),),
             message=self.message,
             durability=self.options.durability,
         )

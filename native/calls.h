@@ -60,6 +60,8 @@ typedef struct mv_commit {
   uint32_t write_count;
   const uint32_t *allocated, *freed; /* page numbers among the writes, ascending */
   uint32_t allocated_count, freed_count;
+  int leased;              /* in: some of the allocated numbers come from the lease */
+  int lease_ended;         /* out: refused because the lease had ended */
   uint8_t version[10];     /* out */
   const mv_change *others; /* out: commits between base and version, oldest first; alive until the next call */
   uint32_t other_count;    /* out */

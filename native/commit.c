@@ -189,6 +189,11 @@ static int refuse(mv_file *f, int rc) {
   return rc == SQLITE_BUSY ? SQLITE_IOERR : rc; /* rule 10 */
 }
 
+static int ascending(const void *a, const void *b) {
+  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+  return x < y ? -1 : x > y;
+}
+
 static int send(mv_file *f, batch *b, const uint8_t *header, uint64_t word) {
   mv_commit c = {.page_size = f->page_size,
                  .reads = b->reads,
@@ -200,9 +205,26 @@ static int send(mv_file *f, batch *b, const uint8_t *header, uint64_t word) {
                  .allocated_count = b->allocation.allocated.count,
                  .freed_count = b->allocation.freed.count};
   mv_version_put(mv_base(f), c.base);
+  for (uint32_t i = 0; i < c.allocated_count && !c.leased; i++)
+    c.leased = bsearch(&c.allocated[i], f->list.own, f->list.own_count, sizeof(uint32_t), ascending) != NULL;
   int rc = mv_call_commit(f->host, f->session, &c);
+  if (c.lease_ended) {
+    mv_numbers_free(&f->lease);
+    f->wants_lease = 1;
+  }
   if (rc == SQLITE_OK) accept(f, b, &c, header, word);
   return rc;
+}
+
+/* What can't change: VACUUM and the backup API would write pages of the old size with the new one in the
+** header (rule 23). */
+static int check_page_1(mv_file *f, const mv_page *page_1) {
+  uint32_t size = (uint32_t)page_1->data[16] << 8 | (uint32_t)page_1->data[17] << 16; /* 1 means 65536 */
+  if (size != f->page_size)
+    return mv_fail(f, SQLITE_ERROR, "the page size of a database can't be changed");
+  if (mv_be32(page_1->data + 52)) /* pointer-map pages describe the freelist, which is made up */
+    return mv_fail(f, SQLITE_ERROR, "a database can't be in auto_vacuum mode: set auto_vacuum=NONE and VACUUM the original");
+  return SQLITE_OK;
 }
 
 static int commit(mv_file *f, const mv_page *page_1) {
@@ -211,7 +233,8 @@ static int commit(mv_file *f, const mv_page *page_1) {
   memcpy(header, page_1->data + 28, MV_HEADER_SIZE);
   uint64_t word = mv_db_word_seen(f->db);
   f->counter = mv_shown_counter(f) + 1; /* SQLite keeps its step even if refused, in mode OFF */
-  int rc = mv_allocation_find(f, header, &b.allocation);
+  int rc = check_page_1(f, page_1);
+  if (rc == SQLITE_OK) rc = mv_allocation_find(f, header, &b.allocation);
   if (rc == SQLITE_OK) rc = collect(f, &b, mv_be32(header));
   if (rc == SQLITE_OK) rc = list_writes(f, &b);
   if (rc == SQLITE_OK && b.count) {

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define SPILL (8u * 1024 * 1024)
+#define CHUNK 65536u /* SQLite's unix VFS writes less than 128 KiB at once (seekAndWriteFd in os_unix.c) */
 
 typedef struct mv_journal {
   sqlite3_file base;
@@ -57,8 +58,8 @@ static int spill(mv_journal *j) {
   sqlite3_file *file = calloc(1, (size_t)vfs->szOsFile);
   if (!file) return SQLITE_NOMEM;
   int rc = vfs->xOpen(vfs, NULL, file, flags, NULL);
-  for (uint64_t at = 0; rc == SQLITE_OK && at < j->size; at += 1u << 20) {
-    uint64_t n = j->size - at < 1u << 20 ? j->size - at : 1u << 20;
+  for (uint64_t at = 0; rc == SQLITE_OK && at < j->size; at += CHUNK) {
+    uint64_t n = j->size - at < CHUNK ? j->size - at : CHUNK;
     rc = file->pMethods->xWrite(file, j->data + at, (int)n, (sqlite3_int64)at);
   }
   if (rc != SQLITE_OK) {

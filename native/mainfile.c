@@ -195,11 +195,10 @@ static int any_read_changed(const mv_file *f, const mv_set *changed) {
   return 0;
 }
 
-/* At RESERVED the snapshot moves to the newest version if SQLite can't notice: nothing that it has read
-** changed, nor the allocation (rule 6).  If a page that was read did change, the commit could only
+/* At RESERVED the snapshot moves to the newest version if nothing but page 1 has been read, and that did
+** not change, nor the allocation (rule 6).  If a page that was read did change, the commit could only
 ** fail: with nothing but page 1 read, plain BUSY makes SQLite start over on a new snapshot after its
-** busy handler; else 517.  A changed
-** allocation alone leaves the snapshot where it is. */
+** busy handler; else 517.  In all other cases the snapshot stays where it is. */
 static int move_forward(mv_file *f) {
   if (mv_db_unmoved(f->db, mv_base(f)) || f->stale.count || mv_other_files_hold_snapshots(f)) return SQLITE_OK;
   mv_set changed = {0};
@@ -210,12 +209,12 @@ static int move_forward(mv_file *f) {
   int rc = newest(f, since, &v);
   mv_collect_changes(NULL);
   if (rc == SQLITE_OK && mv_version_cmp(v, mv_base(f)) > 0) {
+    int only_page_1 = f->reads.count == 0 || (f->reads.count == 1 && mv_set_has(&f->reads, 1));
     if (any_read_changed(f, &changed)) {
-      int only_page_1 = f->reads.count == 0 || (f->reads.count == 1 && mv_set_has(&f->reads, 1));
       f->stats.conflicts++;
       f->must_move = 1;
       rc = only_page_1 ? SQLITE_BUSY : mv_busy(f, "another commit changed what this transaction read");
-    } else if (!mv_set_has(&changed, MV_REALLOCATED)) {
+    } else if (only_page_1 && !mv_set_has(&changed, MV_REALLOCATED)) {
       mv_db_hold(f->db, &f->snapshot, v);
     }
   }
@@ -308,10 +307,16 @@ static int main_read(sqlite3_file *file, void *out, int amount, sqlite3_int64 of
     memset(out, 0, (size_t)amount);
     return SQLITE_IOERR_SHORT_READ;
   }
-  uint32_t within = (uint32_t)(offset % f->page_size);
-  if (within + (uint32_t)amount > f->page_size)
-    return mv_fail(f, SQLITE_IOERR_READ, "a read across pages");
-  return mv_page_read(f, (uint32_t)(offset / f->page_size) + 1, out, within, (uint32_t)amount);
+  /* A read across pages comes from a connection that has not learnt the page size yet. */
+  int rc = SQLITE_OK;
+  for (int done = 0; done < amount && rc == SQLITE_OK;) {
+    uint32_t within = (uint32_t)((offset + done) % f->page_size), part = f->page_size - within;
+    if (part > (uint32_t)(amount - done)) part = (uint32_t)(amount - done);
+    rc = mv_page_read(f, (uint32_t)((offset + done) / f->page_size) + 1, (uint8_t *)out + done, within, part);
+    done += (int)part;
+    if (rc == SQLITE_IOERR_SHORT_READ) memset((uint8_t *)out + done, 0, (size_t)(amount - done));
+  }
+  return rc;
 }
 
 static int main_write(sqlite3_file *file, const void *in, int amount, sqlite3_int64 offset) {

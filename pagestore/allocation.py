@@ -238,4 +238,4 @@ def check_lease(tx: Transaction, id_: NamespaceId, lease_id: bytes, allocated: S
     tx.add_read_conflict(key, key + b"\0")
     found = tx.get(key)
     if found is None or int.from_bytes(found[:8], "big") <= time.time_ns() // 1000:
-        raise LeaseEndedError(id_, tuple(allocated))
+        raise LeaseEndedError(f"the lease of page numbers ended before the commit that takes {len(allocated)} of them")

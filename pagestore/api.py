@@ -15,6 +15,8 @@ What every implementation promises:
 
 from __future__ import annotations
 
+import os
+import time
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +24,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, NewType
 
 PageNumber = NewType("PageNumber", int)
-"""A SQLite page number, counted from 1; 0 is the header pseudo-page, see `HEADER`."""
+"""A SQLite page number, counted from 1.
+
+Page 1 is stored with its bytes 24-39 and 92-99 zeroed (change counter, page count, freelist,
+version-valid-for, library version: https://www.sqlite.org/fileformat2.html#the_database_header).  Every
+SQLite write transaction rewrites these; page count and freelist follow from the `Allocation`, the others
+mean something to one connection only."""
 
 NamespaceId = NewType("NamespaceId", int)
 """Stable number of a namespace; never used again after a drop."""
@@ -30,14 +37,6 @@ NamespaceId = NewType("NamespaceId", int)
 Version = NewType("Version", bytes)
 """Ten bytes, ordered as bytes compare, the same order across all namespaces of a store."""
 
-HEADER = PageNumber(0)
-"""Pseudo-page: bytes 28-39 of page 1 (page count, first freelist trunk, freelist count; each four
-bytes, big-endian; https://www.sqlite.org/fileformat2.html#the_database_header).  It has a number of
-its own so that transactions that leave it alone don't conflict with those that change it.  Page 1 is
-stored with these bytes zeroed, and with bytes 24-27 and 92-99 (change counter, version-valid-for,
-library version) zeroed as well: every SQLite write transaction rewrites those."""
-
-HEADER_SIZE = 12
 VERSION_SIZE = 10
 TOKEN_SIZE = 16
 MAX_MESSAGE_BYTES = 4096
@@ -59,6 +58,14 @@ def parse_version(text: str) -> Version:
     if not text.startswith("v") or not digits or len(digits) > 2 * VERSION_SIZE:
         raise ValueError(f"not a version: {text!r} (expected v and up to 20 hex digits)")
     return Version(bytes.fromhex(digits.rjust(2 * VERSION_SIZE, "0")))
+
+
+def new_token() -> bytes:
+    """A commit token: 48 bits of Unix milliseconds, then 80 random bits (RFC 9562 calls it a UUIDv7).
+
+    Time comes first so that an ordered store puts the tokens of neighbouring commits side by side; that
+    no two are equal rests on the random bits alone."""
+    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(TOKEN_SIZE - 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +91,42 @@ class Change:
     """Unix time, microseconds, never less than that of an earlier version of this store (where the
     engine can tell: see docs/limits.md on clocks)."""
     pages: tuple[PageNumber, ...]
-    """Pages written, ascending; `HEADER` among them if page count or freelist changed."""
+    """Pages written or freed, ascending."""
     token: bytes
     message: str
+    allocated: tuple[PageNumber, ...] = ()
+    """Those of the pages that were not allocated before, ascending."""
+    freed: tuple[PageNumber, ...] = ()
+    """Those of the pages that are not allocated any more, ascending."""
+
+
+class PageRun(NamedTuple):
+    """Consecutive page numbers."""
+
+    first: PageNumber
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Which pages of a namespace are allocated at one version."""
+
+    highest: PageNumber
+    """The highest allocated page; 0 while the namespace is empty."""
+    free: tuple[PageRun, ...]
+    """The unallocated numbers below it, ascending; not the pending-byte page, which is neither
+    (https://www.sqlite.org/fileformat2.html#the_lock_byte_page)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Page numbers that nobody else is given for a while."""
+
+    id: bytes
+    numbers: tuple[PageNumber, ...]
+    """Unallocated at the newest version, ascending."""
+    seconds: float
+    """How long, from the call on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +140,8 @@ class Begin:
     everything that is cached."""
     page_size: int
     """Bytes; 0 while the namespace is empty and undecided."""
+    allocation: Allocation | None = None
+    """At `version`; given where `changes` is None."""
 
 
 class StoredPage(NamedTuple):
@@ -160,6 +202,12 @@ class CommitPart:
     writes: Sequence[PageWrite]
     page_size: int
     """Bytes.  Decides the namespace's page size if this is its first commit."""
+    allocated: Sequence[PageNumber] = ()
+    """Those written pages that are not allocated at the base, ascending."""
+    freed: Sequence[PageNumber] = ()
+    """Pages allocated at the base and not any more; each is written as `FREED`, ascending."""
+    lease: bytes | None = None
+    """The lease that some of the allocated numbers come from, if any: the commit fails if it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +256,10 @@ class NoSuchNamespaceError(StoreError):
     """The name, or the id, is not in this store (or was dropped).  A retry does not help."""
 
 
+class NoSuchStoreError(NoSuchNamespaceError):
+    """There is no store at that place, and nobody said to create one."""
+
+
 class NameTakenError(StoreError):
     """The name already belongs to another namespace."""
 
@@ -240,12 +292,17 @@ class ConflictError(StoreError):
         """Their content at `version`, where the store had it at hand (bounded)."""
 
 
+class LeaseEndedError(StoreError):
+    """Page numbers of a lease that has ended would have been used.  Nothing was written; begin again."""
+
+
 class BelowHorizonError(StoreError):
     """The version is older than the namespace's horizon."""
 
     def __init__(self, version: Version, horizon: Version) -> None:
         super().__init__(
-            f"version {format_version(version)} is no longer kept: the oldest readable one is {format_version(horizon)}"
+            f"version {format_version(version)} is no longer kept: "
+            f"the oldest readable one is {format_version(horizon)}"
         )
         self.version = version
         self.horizon = horizon
@@ -287,6 +344,15 @@ class LimitError(StoreError):
     """The request is larger than the store takes."""
 
 
+class InvalidRequestError(StoreError):
+    """The request contradicts itself or the namespace (a page number, a page size, a blob that no
+    encoder made): a mistake of the caller.  Nothing was applied; a retry does not help."""
+
+
+class VoidTokenError(StoreError):
+    """`Store.outcome` has settled that the commit with this token never happens.  Nothing was applied."""
+
+
 class Store(ABC):
     """A set of namespaces with one order of versions.  Safe to use from many threads."""
 
@@ -313,10 +379,6 @@ class Store(ABC):
     def drop(self, name: str) -> None:
         """Remove the name and all its pages and history.  Raises NoSuchNamespaceError."""
 
-    @abstractmethod
-    def list(self) -> list[Namespace]:
-        """All namespaces, by name."""
-
     # transactions
 
     @abstractmethod
@@ -335,14 +397,35 @@ class Store(ABC):
 
     @abstractmethod
     def commit(self, request: CommitRequest) -> Committed:
-        """Validate and apply.  Raises ConflictError, BelowHorizonError, NoSuchNamespaceError,
-        LimitError, StoreFullError, StoreReadOnlyError, StoreUnavailableError (nothing was applied),
-        OutcomeUnknownError (it may have been)."""
+        """Validate and apply; with a token that was used before, say what came of that.
+
+        Raises ConflictError, BelowHorizonError, NoSuchNamespaceError, InvalidRequestError,
+        VoidTokenError, LimitError, StoreFullError, StoreReadOnlyError, StoreUnavailableError (in all of
+        which nothing was applied), OutcomeUnknownError (it may have been)."""
 
     @abstractmethod
     def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:
         """Whether the commit with this token happened: its version, or None and it never will
         (a void record is written, so that a commit still in flight fails)."""
+
+    # page numbers
+
+    @abstractmethod
+    def allocation(self, namespace: NamespaceId, version: Version) -> Allocation:
+        """Which pages are allocated at a version.  Raises as `read` does."""
+
+    @abstractmethod
+    def lease(
+        self, namespace: NamespaceId, want: int, seconds: float, replaces: bytes | None = None
+    ) -> Lease:
+        """Page numbers for one client: nobody else is given them before they are released or `seconds`
+        are over.  `want`: 1 to 1024.  `replaces`: a lease of the same client, which ends.
+
+        Raises NoSuchNamespaceError, LimitError, StoreReadOnlyError, StoreUnavailableError."""
+
+    @abstractmethod
+    def release(self, namespace: NamespaceId, lease: bytes) -> None:
+        """End a lease; one that has ended already is no error."""
 
     # history
 
@@ -383,5 +466,12 @@ class Store(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release connections and descriptors; idempotent."""
+        """Release connections and descriptors, once per `open_store`; later calls do no harm.
 
+        (A store that several parts of a process opened is theirs until the last of them closed it.)"""
+
+    # last, because behind it `list` is no type any more
+
+    @abstractmethod
+    def list(self) -> list[Namespace]:
+        """All namespaces, by name."""

@@ -26,6 +26,7 @@ static int plain_read(sqlite3_file *f, void *out, int n, sqlite3_int64 at) {
 }
 static int plain_write(sqlite3_file *f, const void *in, int n, sqlite3_int64 at) {
   FILE *file = ((plain *)f)->file;
+  CHECK(n < 128 * 1024); /* the most that the unix VFS takes */
   fseek(file, (long)at, SEEK_SET);
   return fwrite(in, 1, (size_t)n, file) == (size_t)n ? SQLITE_OK : SQLITE_FULL;
 }

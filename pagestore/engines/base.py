@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from pagestore.api import Durability, HeadWord, NamespaceId, Version
 
@@ -60,12 +60,16 @@ class Snapshot(ABC):
         """Key-value pairs, lazily: stop early and no more is read (an engine may prefetch some)."""
 
     def scan_many(self, wanted: Sequence[KeyRange]) -> list[Iterator[tuple[bytes, bytes]]]:
-        """All ranges in flight together, where the engine can."""
+        """All ranges in flight together, where the engine can.  Consume them in order: to start one may
+        end those before it."""
         return [self.scan(one) for one in wanted]
 
 
 class Transaction(Snapshot):
-    """A snapshot that can be written on top of."""
+    """A snapshot that can be written on top of.  `set` and `clear` are write conflicts by themselves."""
+
+    optimistic: ClassVar[bool] = True
+    """False: others wait, conflicts need no naming, and a caller may save itself the work of it."""
 
     @abstractmethod
     def set(self, key: bytes, value: bytes) -> None: ...
@@ -140,6 +144,10 @@ class Engine(ABC):
     @abstractmethod
     def sync(self) -> None:
         """Flush everything visible now."""
+
+    @abstractmethod
+    def usable(self) -> bool:
+        """False once every call is refused: it was closed, or closed itself."""
 
     @abstractmethod
     def close(self) -> None: ...

@@ -1,0 +1,166 @@
+"""The command line: `python -m bench run`, `show`, `document`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from bench import growth, suite
+from bench.errors import BenchError
+from bench.plot import svg
+from bench.report import TIMES, document, table
+from bench.results import CaseResult, load, save
+from bench.runner import ROOT, Plan, run_case
+from bench.workloads import WORKLOADS
+
+console = Console()
+DIRECTORY = ROOT / "build" / "bench"
+PAGE, DATA, PLOT = (ROOT / "docs" / f"benchmarks.{suffix}" for suffix in ("md", "json", "svg"))
+HISTORY = ("history-commits", "history-reads")
+
+
+@click.group()
+def main() -> None:
+    """mvvfs beside plain SQLite: same load, rounds that take turns, every result checked."""
+
+
+@main.command()
+@click.option(
+    "--workload", "-w", "workloads", multiple=True, type=click.Choice(sorted(WORKLOADS)), help="Only these."
+)
+@click.option("--processes", "-p", multiple=True, type=int, help="Only these numbers of processes.")
+@click.option(
+    "--mode", "-m", "modes", multiple=True, type=click.Choice([mode.name for mode in suite.DURABLE_MODES])
+)
+@click.option("--bars", is_flag=True, help="Only cases that have a bar.")
+@click.option("--rounds", default=7, show_default=True)
+@click.option("--seconds", default=2.0, show_default=True, help="A round of one side.")
+@click.option(
+    "--history", default=1_000_000, show_default=True, help="Commits of the long history; 0: leave it out."
+)
+@click.option("--quick", is_flag=True, help="Small databases, one round of 0.1 s: does everything still run?")
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DIRECTORY,
+    help="On the disk to measure; build/bench if not given.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=DIRECTORY / "results.json",
+    help="Results; cases measured earlier stay in it.  build/bench/results.json if not given.",
+)
+def run(
+    *,
+    workloads: tuple[str, ...],
+    processes: tuple[int, ...],
+    modes: tuple[str, ...],
+    bars: bool,
+    rounds: int,
+    seconds: float,
+    history: int,
+    quick: bool,
+    directory: Path,
+    output: Path,
+) -> None:
+    """Measure, save, and show a table; the plot goes beside the results."""
+    plan = Plan(directory, 1, 0.1, True) if quick else Plan(directory, rounds, seconds)
+    cases = [
+        case
+        for case in suite.against_plain()
+        if (not workloads or case.workload in workloads)
+        and (not processes or case.processes in processes)
+        and (not modes or case.mode in modes)
+        and (not bars or case.bar is not None)
+    ]
+    with _errors_end_the_run():
+        for number, case in enumerate(cases, 1):
+            save(output, [_measure(case, plan, f"{number}/{len(cases)} {case.key}")], {})
+        if history and (not workloads or set(workloads) & set(HISTORY)):
+            _run_history(plan, 200 if quick else history, output)
+        if not output.exists():
+            raise BenchError("no case is left: loosen --workload, --processes, --mode or --bars")
+    results, sizes = load(output)
+    output.with_suffix(".svg").write_text(svg(results))
+    _show(results, sizes)
+
+
+def _measure(case: suite.Case, plan: Plan, name: str) -> CaseResult:
+    with console.status(name) as status:
+        result = run_case(case, plan, lambda doing: status.update(f"{name}: {doing}"))
+    ratio = result.ratio()
+    console.print(
+        f"{name}: {ratio.median:.2f} {TIMES} ({ratio.low:.2f} to {ratio.high:.2f})", highlight=False
+    )
+    return result
+
+
+def _run_history(plan: Plan, commits: int, output: Path) -> None:
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="history-", dir=plan.directory) as scratch:
+        with console.status("growing histories") as status:
+            grown = growth.build(
+                Path(scratch),
+                min(1_000, commits // 10),
+                commits,
+                plan.small,
+                status.update,
+            )
+        cases = suite.short_and_long(grown.short, grown.long, plan.small)
+        results = [_measure(case, plan, case.key) for case in cases]
+    save(output, results, {"bytes_per_commit": grown.bytes_per_commit})
+
+
+@main.command()
+@click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=DATA)
+def show(results: Path) -> None:
+    """Show measured RESULTS (docs/benchmarks.json if not given) as a table."""
+    _show(*load(results))
+
+
+@main.command("document")
+@click.option(
+    "--check", is_flag=True, help="Change nothing; exit 1 if page or plot differ from the measured data."
+)
+@click.option(
+    "--publish",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="First take these results as the measured data.",
+)
+def document_command(check: bool, publish: Path | None) -> None:
+    """Write the measured part of docs/benchmarks.md and its plot from docs/benchmarks.json."""
+    with _errors_end_the_run():
+        if publish is not None and not check:
+            DATA.write_text(publish.read_text())
+        wanted = {PAGE: document(PAGE, DATA)}
+        if DATA.exists():
+            wanted[PLOT] = svg(load(DATA)[0])
+        stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+        if check and stale:
+            names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+            raise BenchError(f"not what was measured: {names} (python -m bench document)")
+        for path in stale:
+            path.write_text(wanted[path])
+
+
+def _show(results: Sequence[CaseResult], sizes: dict[str, float]) -> None:
+    wide = console if console.width >= 190 else Console(width=190)
+    wide.print(table(results))
+    for name, value in sizes.items():
+        console.print(f"{name}: {value:,.0f}", highlight=False)
+
+
+@contextmanager
+def _errors_end_the_run() -> Iterator[None]:
+    try:
+        yield
+    except BenchError as error:
+        Console(stderr=True).print(f"[red]{type(error).__name__}[/]: {error}", highlight=False, markup=True)
+        sys.exit(1)

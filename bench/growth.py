@@ -1,0 +1,63 @@
+"""Grows the two databases of the history cases, and weighs what a commit leaves on disk on the way.
+
+Called by `cli`; the commits are real ones, through SQL.  A million take minutes.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.targets import MvTarget
+from bench.workloads import WORKLOADS
+from bench.workloads.history import HistoryWorkload, grow
+
+STEP = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """A database with a short history and one with a long one, else alike."""
+
+    short: Path
+    long: Path
+    bytes_per_commit: float
+    """Of single-row updates: how much larger the store's folder got, by the number of commits in between."""
+
+
+def build(directory: Path, short: int, long: int, small: bool, told: Callable[[str], None]) -> Histories:
+    """Both databases in `directory`: `short` commits, a copy of it that goes on to `long`."""
+    target = MvTarget(durability="normal")
+    workload = WORKLOADS["history-commits"]
+    assert isinstance(workload, HistoryWorkload)
+    if small:
+        workload = workload.small()
+    rng = random.Random(short)
+    paths = []
+    for name in ("short", "long"):
+        (directory / name).mkdir(parents=True)
+        paths.append(target.place(directory / name))
+    few, many = paths
+    connection = target.connect(few)
+    workload.load(connection, 1)
+    grow(connection, short, workload.rows, rng)
+    connection.close()
+    shutil.copytree(few, many)
+    before = folder_bytes(many)
+    done = short
+    while done < long:
+        step = min(STEP, long - done)
+        connection = target.connect(many)
+        grow(connection, step, workload.rows, rng)
+        connection.close()
+        done += step
+        told(f"{done:,} of {long:,} commits")
+    return Histories(few, many, (folder_bytes(many) - before) / (long - short))
+
+
+def folder_bytes(folder: Path) -> int:
+    """The bytes of all files in it, its engine's write-ahead log included."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

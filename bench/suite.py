@@ -1,0 +1,127 @@
+"""Which cases there are: a workload, how many processes, how durable, the two sides, and the bar if any.
+
+To compare something else (two options of mvvfs, say), add `Case`s with other arms: nothing downstream
+assumes that the baseline is plain SQLite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.targets import Durability, MvTarget, PlainTarget, Target
+
+PROCESSES = (1, 2, 4, 8)
+LONGER_US = 2_000
+"""What a cloud disk's flush costs, about: see flush_delay.c."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How durable both sides are, and how much longer each flush takes."""
+
+    name: str
+    durability: Durability
+    flush_us: int
+
+
+LONGER = Mode("full, +2 ms", "full", LONGER_US)
+AS_IS = Mode("full", "full", 0)
+NORMAL = Mode("normal", "normal", 0)
+DURABLE_MODES = (LONGER, AS_IS, NORMAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One side of a case."""
+
+    label: str
+    target: Target
+    database: Path | None = None
+    """A database made beforehand, which all rounds go on with; None: the workload builds a fresh one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A comparison.  The ratio is that of `candidate` to `baseline`; above 1 the candidate is better."""
+
+    workload: str
+    processes: int
+    mode: str
+    flush_us: int
+    baseline: Arm
+    candidate: Arm
+    bar: float | None = None
+    """The ratio that the project wants at least."""
+    operations: int = 0
+    """At most so many a process and round; 0: what the time allows."""
+    compares: Literal["rate", "latency"] = "rate"
+
+    @property
+    def arms(self) -> tuple[Arm, Arm]:
+        return self.baseline, self.candidate
+
+    @property
+    def key(self) -> str:
+        return f"{self.workload}/{self.processes}/{self.mode}"
+
+
+BARS: dict[tuple[str, int, str], float] = {
+    ("point-reads", 1, AS_IS.name): 1.2,
+    ("scan", 1, AS_IS.name): 0.9,
+    ("scan-cached", 1, AS_IS.name): 0.9,
+    ("insert-one", 1, LONGER.name): 0.9,
+    ("rmw-uniform", 8, LONGER.name): 4.0,
+    ("bulk", 1, LONGER.name): 0.6,
+    ("bulk", 1, AS_IS.name): 0.6,
+}
+"""Workload, processes and mode → the ratio that the project wants at least."""
+
+
+def plain_and_mv(workload: str, processes: int, mode: Mode) -> Case:
+    """Plain SQLite in WAL mode against mvvfs, at the same durability."""
+    return Case(
+        workload=workload,
+        processes=processes,
+        mode=mode.name,
+        flush_us=mode.flush_us,
+        bar=BARS.get((workload, processes, mode.name)),
+        baseline=Arm("plain", PlainTarget(durability=mode.durability)),
+        candidate=Arm("mv", MvTarget(durability=mode.durability)),
+    )
+
+
+def against_plain() -> Iterator[Case]:
+    """Every case whose baseline is plain SQLite, what has a bar and is short first."""
+    for mode in DURABLE_MODES:
+        yield plain_and_mv("bulk", 1, mode)
+    for workload in ("scan", "scan-cached", "open"):
+        yield plain_and_mv(workload, 1, AS_IS)
+    for workload in ("point-reads", "ycsb-c"):
+        for processes in PROCESSES:
+            yield plain_and_mv(workload, processes, AS_IS)
+    for workload in ("insert-own", "insert-one", "rmw-uniform", "rmw-zipfian", "ycsb-a", "ycsb-b"):
+        for mode in DURABLE_MODES:
+            for processes in PROCESSES:
+                yield plain_and_mv(workload, processes, mode)
+
+
+def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:
+    """mvvfs on a short history against mvvfs on a long one: `bench.growth` makes the two databases.
+
+    The bar: latencies within 1.2 times of each other.  Commits are few a round, so that the short history
+    stays short."""
+    for workload, operations in (("history-commits", 20 if small else 200), ("history-reads", 0)):
+        yield Case(
+            workload=workload,
+            processes=1,
+            mode=NORMAL.name,
+            flush_us=0,
+            bar=round(1 / 1.2, 3),
+            operations=operations,
+            compares="latency",
+            baseline=Arm("short history", MvTarget(durability="normal"), short),
+            candidate=Arm("long history", MvTarget(durability="normal"), long),
+        )

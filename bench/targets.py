@@ -1,0 +1,153 @@
+"""The sides of a comparison: how each one opens a database and runs a transaction; all else is the same.
+
+A target travels to worker processes as JSON (`to_json`, `from_json`).  Both sides use APSW, the same
+statements and the same Python loop; `demo/` uses them too.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import apsw
+
+Durability = Literal["full", "normal"]
+Bindings = Sequence[str | int | float | bytes | None]
+
+BUSY_TIMEOUT_MS = 5000
+LONGEST_BACKOFF_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Target(ABC):
+    """One side.  `transaction` and `autocommit` return the tries it took; 1: no conflict."""
+
+    kind: ClassVar[str]
+    durability: Durability = "full"
+
+    @abstractmethod
+    def place(self, directory: Path) -> Path:
+        """Where this side's database is kept within `directory`."""
+
+    @abstractmethod
+    def connect(self, path: Path) -> apsw.Connection:
+        """A connection that reads and writes, creating the database if it is not there."""
+
+    @abstractmethod
+    def transaction(self, connection: apsw.Connection, body: Callable[[], object]) -> int:
+        """Run `body` in one write transaction, again and again until it commits."""
+
+    @abstractmethod
+    def remove(self, path: Path) -> None:
+        """Delete the database at `path`, if it is there."""
+
+    def autocommit(self, connection: apsw.Connection, statement: str, bindings: Bindings = ()) -> int:
+        """Execute one statement as a transaction of its own, again and again until it commits."""
+        tries = 1
+        while True:
+            try:
+                connection.execute(statement, bindings)
+            except apsw.BusyError:
+                back_off(tries)
+                tries += 1
+            else:
+                return tries
+
+    @property
+    def relaxed(self) -> Target:
+        """The same side without a flush per commit: to build a database before a measurement."""
+        return replace(self, durability="normal")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind} | asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainTarget(Target):
+    """SQLite as it comes, set up as the usual advice has it: WAL, a busy timeout, BEGIN IMMEDIATE."""
+
+    kind: ClassVar[str] = "plain"
+
+    def place(self, directory: Path) -> Path:
+        return directory / "plain.sqlite"
+
+    def connect(self, path: Path) -> apsw.Connection:
+        connection = apsw.Connection(str(path))
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {self.durability}")
+        return connection
+
+    def transaction(self, connection: apsw.Connection, body: Callable[[], object]) -> int:
+        tries = 1
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                break
+            except apsw.BusyError:
+                tries += 1
+        try:
+            body()
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+        return tries
+
+    def remove(self, path: Path) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class MvTarget(Target):
+    """mvvfs on an embedded store, or (`store`) on the store at that URL, with the name that `place` gives."""
+
+    kind: ClassVar[str] = "mv"
+    store: str | None = None
+    cache_bytes: int | None = None
+
+    def place(self, directory: Path) -> Path:
+        return directory / "database.mv"
+
+    def connect(self, path: Path) -> apsw.Connection:
+        import mvvfs
+
+        name = str(path) if self.store is None else path.name
+        return mvvfs.connect(name, store=self.store, durability=self.durability, cache_bytes=self.cache_bytes)
+
+    def transaction(self, connection: apsw.Connection, body: Callable[[], object]) -> int:
+        import mvvfs
+
+        tries = 0
+
+        def counted() -> None:
+            nonlocal tries
+            tries += 1
+            body()
+
+        mvvfs.transaction(connection, tries=1_000_000).run(counted)
+        return tries
+
+    def remove(self, path: Path) -> None:
+        if path.exists():
+            shutil.rmtree(path)
+
+
+KINDS: dict[str, type[Target]] = {target.kind: target for target in (PlainTarget, MvTarget)}
+
+
+def from_json(fields: dict[str, Any]) -> Target:
+    """The target that `to_json` described."""
+    return KINDS[fields["kind"]](**{name: value for name, value in fields.items() if name != "kind"})
+
+
+def back_off(tries: int) -> None:
+    """Sleep for a random time that grows with the tries: from 0 up to 20 ms."""
+    time.sleep(random.random() * min(LONGEST_BACKOFF_S, 0.0005 * 2 ** min(tries, 10)))

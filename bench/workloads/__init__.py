@@ -1,0 +1,35 @@
+"""The workloads, by name.  A new one: its `Workload` and `Client`, a line here, cases in `bench.suite`."""
+
+from __future__ import annotations
+
+from bench.workloads.base import Workload
+from bench.workloads.history import HistoryCommits, HistoryReads
+from bench.workloads.inserts import BulkLoad, Inserts
+from bench.workloads.reads import FullScan, OpenAndRead, PointReads
+from bench.workloads.updates import ReadModifyWrite
+from bench.workloads.ycsb import Ycsb
+
+_ALL: tuple[Workload, ...] = (
+    Inserts(name="insert-own", title="insert, a table per writer", own_table=True),
+    Inserts(name="insert-one", title="insert, one table", own_table=False),
+    ReadModifyWrite(name="rmw-uniform", title="read-modify-write, uniform", distribution="uniform"),
+    ReadModifyWrite(name="rmw-zipfian", title="read-modify-write, zipfian", distribution="zipfian"),
+    Ycsb(name="ycsb-a", title="YCSB A, half updates", reads=0.5),
+    Ycsb(name="ycsb-b", title="YCSB B, 5 % updates", reads=0.95),
+    Ycsb(name="ycsb-c", title="YCSB C, reads only", reads=1.0),
+    PointReads(name="point-reads", title="point reads, warm"),
+    FullScan(name="scan", title="full scan of 1,000,000 rows", rows=1_000_000, row_bytes=24),
+    FullScan(
+        name="scan-cached",
+        title="full scan of 1,000,000 rows, cache_size 64 MiB",
+        rows=1_000_000,
+        row_bytes=24,
+        cache_kib=65_536,
+    ),
+    BulkLoad(name="bulk", title="bulk load, 10,000 rows a commit"),
+    OpenAndRead(name="open", title="open and first read"),
+    HistoryCommits(name="history-commits", title="commits on a long history"),
+    HistoryReads(name="history-reads", title="uncached reads on a long history"),
+)
+
+WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _ALL}

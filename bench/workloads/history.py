@@ -1,0 +1,104 @@
+"""What history costs: commits and uncached reads of a database that has had many commits, or few.
+
+Both sides are mvvfs here: the baseline's database has a short history, the candidate's a long one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import apsw
+
+from bench.targets import Target
+from bench.workloads.base import Client, Evidence, Workload, expect, scalar
+from bench.workloads.updates import load_counters
+
+UPDATE = "UPDATE counters SET value = value + 1 WHERE id = ?"
+
+
+def grow(connection: apsw.Connection, commits: int, rows: int, rng: random.Random) -> None:
+    """That many single-row update commits on random rows of `counters`."""
+    for _ in range(commits):
+        connection.execute(UPDATE, (rng.randint(1, rows),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryWorkload(Workload):
+    """A table of counters; its sum is the number of commits that its database has had."""
+
+    rows: int = 10_000
+    row_bytes: int = 100
+
+    def small(self) -> Self:
+        return replace(self, rows=500)
+
+    def load(self, connection: apsw.Connection, processes: int) -> None:
+        load_counters(connection, self.rows, self.row_bytes)
+
+    def check(self, connection: apsw.Connection, evidence: Sequence[Evidence]) -> None:
+        expect("rows", scalar(connection, "SELECT count(*) FROM counters"), self.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryCommits(HistoryWorkload):
+    """Single-row updates, autocommit."""
+
+    def client(
+        self, target: Target, connection: apsw.Connection, path: Path, index: int, rng: random.Random
+    ) -> Client:
+        return UpdateClient(target, connection, self.rows, rng)
+
+    def check(self, connection: apsw.Connection, evidence: Sequence[Evidence]) -> None:
+        """Each client saw the counters' sum before its first commit: now it is larger by its commits."""
+        before = min(start for start, _ in evidence)
+        committed = sum(count for _, count in evidence)
+        expect("increments", scalar(connection, "SELECT sum(value) FROM counters"), before + committed)
+
+
+class UpdateClient(Client):
+    def __init__(self, target: Target, connection: apsw.Connection, rows: int, rng: random.Random) -> None:
+        self._target, self._connection, self._rows, self._rng = target, connection, rows, rng
+        self._before = 0
+        self._committed = 0
+
+    def warm(self) -> None:
+        self._before = scalar(self._connection, "SELECT sum(value) FROM counters")
+
+    def operate(self) -> int:
+        tries = self._target.autocommit(self._connection, UPDATE, (self._rng.randint(1, self._rows),))
+        self._committed += 1
+        return tries
+
+    def evidence(self) -> Evidence:
+        return [self._before, self._committed]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryReads(HistoryWorkload):
+    """Open, read one row, close: the pages come from the store, not from a cache."""
+
+    kind: ClassVar[Literal["write", "read"]] = "read"
+    unit: ClassVar[str] = "reads"
+
+    def client(
+        self, target: Target, connection: apsw.Connection, path: Path, index: int, rng: random.Random
+    ) -> Client:
+        connection.close()
+        return ColdReadClient(target, path, self.rows, rng)
+
+
+class ColdReadClient(Client):
+    def __init__(self, target: Target, path: Path, rows: int, rng: random.Random) -> None:
+        self._target, self._path, self._rows, self._rng = target, path, rows, rng
+
+    def operate(self) -> int:
+        connection = self._target.connect(self._path)
+        row = self._rng.randint(1, self._rows)
+        found = connection.execute("SELECT id FROM counters WHERE id = ?", (row,)).fetchall()
+        connection.close()
+        expect("row", found, [(row,)])
+        return 1

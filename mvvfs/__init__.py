@@ -1,0 +1,15 @@
+"""mvvfs: SQLite that many processes write at once and that remembers every version.
+
+    import mvvfs
+
+    connection = mvvfs.connect("app.db")          # an apsw.Connection
+    mvvfs.register()                              # or: any SQLite URI with vfs=mv, in this process
+
+Start reading at ARCHITECTURE.md.
+"""
+
+from mvvfs.connect import connect, register
+from mvvfs.errors import ConflictError, Error, OutcomeUnknownError
+from mvvfs.retry import transaction
+
+__all__ = ["ConflictError", "Error", "OutcomeUnknownError", "connect", "register", "transaction"]

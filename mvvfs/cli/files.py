@@ -1,0 +1,110 @@
+"""`mvctl import export checkout backup restore`: databases and files.  The work is in `mvvfs.transfer`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from mvvfs import transfer
+from mvvfs.cli import databases, target
+from mvvfs.cli.output import note, progress, say, size
+from mvvfs.errors import DatabaseExistsError
+from mvvfs.transfer import Copied
+from pagestore.api import NameTakenError, format_version
+
+_force = click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+
+
+def _summary(copied: Copied) -> str:
+    return (
+        f"{copied.pages:,} pages of {copied.page_size} bytes ({size(copied.bytes)}) in {copied.seconds:.1f} s"
+    )
+
+
+@click.command("import")
+@click.argument("file")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Replace what NAME holds, by a new version.")
+@click.option("-m", "--message", metavar="TEXT", help="For the changelog.  [default: import of FILE]")
+@target.store_option
+def import_(file: str, name: str, force: bool, message: str | None) -> None:
+    """Make a database from an SQLite FILE, which stays as it is."""
+    location = target.locate(name)
+    with progress("importing") as report:
+        try:
+            copied = transfer.import_file(
+                file, name, store=target.given_store(), force=force, message=message, progress=report
+            )
+        except NameTakenError:
+            raise DatabaseExistsError(
+                f"there is a database {target.describe(location)} already: take another name, or replace "
+                "its content by a new version with --force"
+            ) from None
+    say(f"imported {file} into {target.describe(location)}: {_summary(copied)}, {copied.moment}")
+
+
+def _export(verb: str, name: str, file: str, at: str | None, force: bool) -> None:
+    location = target.locate(name)
+    with target.opened_database(location), progress("copying") as report:
+        copied = transfer.export_file(
+            name, file, store=target.given_store(), at=at, force=force, progress=report
+        )
+    moment = f" at {copied.moment}" if copied.moment else ""
+    say(f"{verb} {target.describe(location)}{moment} to {file}: {_summary(copied)}")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("file", required=False)
+@_force
+@target.store_option
+def export(name: str, file: str | None, force: bool) -> None:
+    """Write a database as it is now to an ordinary SQLite FILE [default: NAME.sqlite]."""
+    if file is None:
+        file = os.path.basename(os.path.normpath(name)).removesuffix(".db") + ".sqlite"
+    _export("exported", name, file, None, force)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--at", metavar="WHEN", required=True, help="A version or a time: see mvctl --help.")
+@click.option("-o", "--output", metavar="FILE", help="Write an ordinary SQLite file.")
+@click.option("--shell", is_flag=True, help="Open an SQL shell, read-only.")
+@_force
+@target.store_option
+def checkout(name: str, at: str, output: str | None, shell: bool, force: bool) -> None:
+    """Look at a database as it was at WHEN: in a shell, or as a file."""
+    if (output is None) == (not shell):
+        raise click.UsageError("give either -o FILE or --shell", click.get_current_context())
+    if output is not None:
+        _export("checked out", name, output, at, force)
+        return
+    location = target.locate(name)
+    moment = target.moment(location, at)
+    note(f"{target.describe(location)} at {moment}, read-only")
+    databases.run_shell(location, format_version(moment.version))
+
+
+@click.command()
+@click.argument("store")
+@click.argument("file")
+@_force
+def backup(store: str, file: str, force: bool) -> None:
+    """Copy a STORE folder with all history to one FILE, while writers write."""
+    with progress("backing up", in_bytes=True) as report:
+        transfer.backup_store(store, file, force=force, progress=report)
+    say(f"backed up {store} to {file}: {size(os.path.getsize(file))}")
+
+
+@click.command()
+@click.argument("file")
+@click.argument("store")
+def restore(file: str, store: str) -> None:
+    """Bring a store back from a backup FILE as a new folder, and verify it."""
+    with progress("restoring", in_bytes=True) as report:
+        transfer.restore_store(file, store, progress=report)
+    say(f"restored {store} from {file}: verified")
+
+
+COMMANDS = (import_, export, checkout, backup, restore)

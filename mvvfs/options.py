@@ -1,0 +1,260 @@
+"""The options of a connection: one table, three spellings (keyword, URI parameter, environment variable).
+
+Called by `connect` (keywords), `bridge` (URI parameters, at xOpen) and the command line.  docs/options.md
+is checked against `OPTIONS` by a test.
+
+1. A keyword or URI parameter wins over the environment; the environment wins over the default.
+2. `store` is the exception: what MV_STORE means depends on the name, so `names` looks at it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
+from urllib.parse import quote
+
+from mvvfs.errors import OptionError
+from pagestore.api import MAX_MESSAGE_BYTES
+
+Mode = Literal["rwc", "rw", "ro"]
+Durability = Literal["full", "normal"]
+Reads = Literal["latest", "durable"]
+Leases = Literal["on", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to open a database; docs/options.md explains each field."""
+
+    store: str | None = None
+    at: str | None = None
+    mode: Mode = "rwc"
+    durability: Durability = "full"
+    reads: Reads = "latest"
+    cache_bytes: int = 64 << 20
+    timeout: float = 5.0
+    message: str = ""
+    page_size: int = 0
+    slow_ms: float = 1000.0
+    leases: Leases = "on"
+
+
+class Option(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    """The keyword of `connect()`, and the URI parameter."""
+    parse: Callable[[str], object]
+    """Text to value; raises ValueError with what was expected."""
+    values: str
+    """What may be given, for the documentation."""
+    help: str
+
+    @property
+    def environment(self) -> str:
+        return "MV_" + self.name.upper()
+
+    @property
+    def default(self) -> object:
+        return _DEFAULTS[self.name]
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Options)}
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("something that is not empty")
+    return text
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(" or ".join(choices))
+        return text
+
+    return parse
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
+    if match is None:
+        raise ValueError("a number of bytes, such as 67108864 or 64MiB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 <= value < math.inf):
+        raise ValueError("a number that is not negative")
+    return value
+
+
+def _message(text: str) -> str:
+    if len(text.encode(errors="surrogatepass")) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"at most {MAX_MESSAGE_BYTES} bytes")
+    return text
+
+
+def parse_page_size(text: str) -> int:
+    """A page size in bytes, or 0; ValueError if SQLite has none such."""
+    size = int(text) if text.isascii() and text.isdigit() else -1
+    if size != 0 and (not 512 <= size <= 65536 or size & (size - 1)):
+        raise ValueError("a power of two from 512 to 65536, or 0")
+    return size
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "store",
+        _text,
+        "a folder, or a store's URL",
+        "The store that the name lives in. Without it a name with a path separator, or one of an existing "
+        "store folder, is a store of its own; else `MV_STORE` says, if set; else a new folder is made.",
+    ),
+    Option(
+        "at",
+        _text,
+        "a version or a time",
+        "Open the database, read-only, as it was: `v1a2b`, `2026-11-20 10:00`, `yesterday`, `5m ago`, "
+        "`HEAD~3`. UTC unless an offset is given.",
+    ),
+    Option(
+        "mode",
+        _one_of("rwc", "rw", "ro"),
+        "`rwc`, `rw`, `ro`",
+        "`rwc` creates the database (and its store) if there is none; `rw` and `ro` never create.",
+    ),
+    Option(
+        "durability",
+        _one_of("full", "normal"),
+        "`full`, `normal`",
+        "`full`: a commit that returned survives a power cut. `normal`: a power cut may take the last "
+        "commits, never one from the middle, and never corrupts.",
+    ),
+    Option(
+        "reads",
+        _one_of("latest", "durable"),
+        "`latest`, `durable`",
+        "`latest`: a transaction sees every commit, also one that is still being flushed. `durable`: it "
+        "flushes first, so that nothing it saw can be taken by a power cut.",
+    ),
+    Option(
+        "cache_bytes",
+        _bytes,
+        "bytes; `64MiB` works too",
+        "Size of the page cache that this process's connections to one database share; the largest wish "
+        "counts.",
+    ),
+    Option(
+        "timeout",
+        _number,
+        "seconds",
+        "How long an operation may wait for the store before it fails.",
+    ),
+    Option(
+        "message",
+        _message,
+        f"text, up to {MAX_MESSAGE_BYTES} bytes",
+        "Goes into the changelog with each commit of the connection; `PRAGMA mv_message` changes it.",
+    ),
+    Option(
+        "page_size",
+        parse_page_size,
+        "bytes: 512, 1024, … 65536",
+        "Page size of a database that is created by this; 0: as SQLite decides at the first commit.",
+    ),
+    Option(
+        "slow_ms",
+        _number,
+        "milliseconds",
+        "Transactions at least this long are logged (logger `mvvfs.slow`); 0: none.",
+    ),
+    Option(
+        "leases",
+        _one_of("on", "off"),
+        "`on`, `off`",
+        "`on`: a connection that allocates pages takes a lease of page numbers, so that transactions which "
+        "grow the database don't meet there. `off`: they may conflict.",
+    ),
+)
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def _parse(option: Option, text: str, spelling: str) -> object:
+    try:
+        return option.parse(text)
+    except ValueError as exc:
+        raise OptionError(f"{spelling}={text!r}: expected {exc}") from None
+
+
+def _build(given: Mapping[str, object], environ: Mapping[str, str]) -> Options:
+    values = dict(given)
+    for option in OPTIONS:
+        text = environ.get(option.environment, "")
+        if option.name not in values and option.name != "store" and text:
+            values[option.name] = _parse(option, text, option.environment)
+    return Options(**values)  # type: ignore[arg-type]  # each value came out of its option's parser
+
+
+def from_uri(parameter: Callable[[str], str | None], environ: Mapping[str, str]) -> Options:
+    """Options from the URI's parameters (`parameter(name)` is the text, or None) and the environment.
+
+    Raises OptionError.  Parameters that are not in `OPTIONS` are SQLite's, or nobody's, as with SQLite."""
+    given: dict[str, object] = {}
+    for option in OPTIONS:
+        text = parameter(option.name)
+        if text is not None:
+            given[option.name] = _parse(option, text, option.name)
+    return _build(given, environ)
+
+
+def from_keywords(keywords: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Options:
+    """Options from keyword arguments (None: not given) and the environment (None: the process's).
+
+    Raises OptionError for a wrong value, TypeError for an unknown keyword."""
+    given: dict[str, object] = {}
+    for name, value in keywords.items():
+        if name not in _BY_NAME:
+            raise TypeError(f"unknown option: {name}")
+        if value is not None:
+            given[name] = _parse(_BY_NAME[name], _as_text(name, value), name)
+    return _build(given, os.environ if environ is None else environ)
+
+
+def _as_text(name: str, value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
+        raise OptionError(f"{name}={value!r}: expected text or a number")
+    text = str(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if "\0" in text:
+        raise OptionError(f"{name} holds a NUL character")
+    return text
+
+
+def to_uri(name: str, **keywords: object) -> str:
+    """The `file:` URI that opens database `name` through the VFS; keywords that are None are left out.
+
+    `to_uri("app.db", at="HEAD~3")` is `file:app.db?vfs=mv&at=HEAD~3`.  Raises OptionError for a name
+    with a NUL, TypeError for an unknown keyword.  https://www.sqlite.org/uri.html"""
+    if not name:
+        raise OptionError("the name of the database is empty")
+    if "\0" in name:
+        raise OptionError("the name of the database holds a NUL character")
+    authority = "//" if name.startswith("//") else ""  # else SQLite takes the name's start for a host
+    parts = ["vfs=mv"]
+    for key, value in keywords.items():
+        if key not in _BY_NAME:
+            raise TypeError(f"unknown option: {key}")
+        if value is not None:
+            parts.append(f"{key}={quote(_as_text(key, value), safe='~')}")
+    return f"file:{authority}{quote(name, safe='/')}?{'&'.join(parts)}"

@@ -1,0 +1,251 @@
+"""`transaction`: run a transaction, and run it again when another commit got in its way.
+
+Called by programs; needs nothing but an `apsw.Connection` to an mv database.
+
+A conflict shows at COMMIT, or earlier when a page is needed that has changed, or at BEGIN IMMEDIATE:
+SQLite has rolled back, or `transaction` does.  What was read may be out of date by then, so the *whole*
+transaction runs again, after a random pause that doubles (1 ms, 2 ms, ... up to 250 ms at most), so that
+writers who met once don't meet again.
+
+There is no `for attempt in transaction(...): with attempt:`.  A `return` inside that block would leave
+the loop although COMMIT was refused, and the writes would be lost without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Literal, ParamSpec, TypeVar
+
+import apsw
+
+from mvvfs.errors import (
+    BUSY,
+    BUSY_SNAPSHOT,
+    ConflictError,
+    OpenCursorError,
+    TransactionError,
+    conflict_summary,
+)
+from mvvfs.tables import table_map, tables_of
+from pagestore.api import PageNumber, Version
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FIRST_PAUSE = 0.001
+LONGEST_PAUSE = 0.250
+_TABLES_UP_TO_PAGES = 20_000
+"""A larger database is not walked to say which tables a conflict was about: it would take too long."""
+
+
+class transaction:
+    """A transaction on `connection`.
+
+    As a context manager: BEGIN, the block, COMMIT; ROLLBACK if the block raises.  One try, because
+    Python can't run a block twice:
+
+        with transaction(connection):
+            connection.execute(...)
+
+    As a decorator, or with `run`: the function runs again on a conflict, up to `tries` times in all.
+
+        @transaction(connection)
+        def book(seat): ...
+
+        transaction(connection).run(book, "12A")
+
+    `mode` is SQLite's: DEFERRED or IMMEDIATE.  `message` goes into the changelog with the commit.
+    Whatever the function does outside the database happens once per try.
+
+    Raises ConflictError, with pages, tables, winning version and tries, when the tries run out;
+    OpenCursorError when a cursor left open holds on to the old snapshot, so that no retry can succeed;
+    TransactionError inside a transaction (use a savepoint there: `with connection:`), and when the block
+    ended the transaction by itself.  Any other exception comes out as it is, after ROLLBACK."""
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        *,
+        tries: int = 10,
+        mode: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED",
+        message: str | None = None,
+    ) -> None:
+        if tries < 1:
+            raise ValueError("tries must be at least 1")
+        if mode not in ("DEFERRED", "IMMEDIATE"):
+            raise ValueError("mode must be DEFERRED or IMMEDIATE")
+        if message is not None and "\0" in message:
+            raise ValueError("the message holds a NUL character")
+        self.connection = connection
+        self.tries = tries
+        self.mode = mode
+        self.message = message
+        self._entered: list[_Attempt] = []
+
+    def __enter__(self) -> apsw.Connection:
+        attempt = _Attempt(self)
+        with _naming_conflict(attempt, 1):
+            connection = attempt.__enter__()
+        self._entered.append(attempt)
+        return connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        attempt = self._entered.pop()
+        with _naming_conflict(attempt, 1):
+            attempt.__exit__(kind, exc, trace)
+            if exc is not None and attempt.conflict:
+                raise exc
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            return self.run(function, *args, **kwargs)
+
+        return wrapper
+
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function in a transaction, again on a conflict, and return what it returned."""
+        number = 0
+        while True:
+            number += 1
+            attempt = _Attempt(self)
+            try:
+                with attempt:  # leaving it commits, and raises if that was refused
+                    return function(*args, **kwargs)
+            except apsw.BusyError as exc:
+                if not attempt.conflict:
+                    raise
+                if _holds_snapshot(self.connection):
+                    traceback.clear_frames(exc.__traceback__)  # lets go of cursors of functions that ended
+                if number == self.tries or _holds_snapshot(self.connection):
+                    raise _explained(self.connection, exc, number) from exc
+            pause(number)
+
+
+def pause(refused: int) -> None:
+    """Sleep after the `refused`-th refusal: a random part of a span that doubles up to a bound."""
+    time.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(refused - 1, 20))))
+
+
+class _Attempt:
+    """One try: BEGIN, the block, COMMIT or ROLLBACK.  It leaves no transaction open."""
+
+    def __init__(self, owner: transaction) -> None:
+        self.conflict = False
+        """Whether it failed in a way that another try may mend."""
+        self.connection = owner.connection
+        self._mode = owner.mode
+        self._message = owner.message
+        self._message_before: str | None = None
+
+    def __enter__(self) -> apsw.Connection:
+        if self.connection.in_transaction:
+            raise TransactionError(
+                "the connection is already in a transaction, which could not be retried from inside: "
+                "use a savepoint here (with connection: ...), or open another connection"
+            )
+        self._set_message()
+        try:
+            self.connection.execute(f"BEGIN {self._mode}")
+        except BaseException as exc:
+            self._failed(exc, BUSY, BUSY_SNAPSHOT)
+            raise
+        return self.connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exc is not None:
+            self._failed(exc, BUSY_SNAPSHOT)
+            return
+        try:
+            if not self.connection.in_transaction:
+                raise TransactionError(
+                    "the block ended the transaction by itself: leave COMMIT and ROLLBACK out"
+                )
+            self.connection.execute("COMMIT")
+        except BaseException as refusal:
+            self._failed(refusal, BUSY_SNAPSHOT)
+            raise
+        self._reset_message()
+
+    def _failed(self, exc: BaseException, *conflicts: int) -> None:
+        self.conflict = isinstance(exc, apsw.BusyError) and getattr(exc, "extendedresult", 0) in conflicts
+        if self.connection.in_transaction:  # SQLite has rolled back by itself after some errors
+            self.connection.execute("ROLLBACK")
+        self._reset_message()
+
+    def _set_message(self) -> None:
+        if self._message is not None:
+            self._message_before = self.connection.execute("PRAGMA mv_message").get or ""
+            self._write_message(self._message)
+
+    def _reset_message(self) -> None:
+        if self._message_before is not None:
+            self._write_message(self._message_before)
+            self._message_before = None
+
+    def _write_message(self, text: str) -> None:
+        self.connection.execute(f"PRAGMA mv_message = {apsw.format_sql_value(text)}")
+
+
+@contextlib.contextmanager
+def _naming_conflict(attempt: _Attempt, tries: int) -> Iterator[None]:
+    """A conflict comes out as one that says all that is known about it."""
+    try:
+        yield
+    except apsw.BusyError as exc:
+        if not attempt.conflict:
+            raise
+        raise _explained(attempt.connection, exc, tries) from exc
+
+
+def _holds_snapshot(connection: apsw.Connection) -> bool:
+    return connection.txn_state() != apsw.SQLITE_TXN_NONE
+
+
+def _explained(connection: apsw.Connection, exc: apsw.BusyError, tries: int) -> ConflictError:
+    """The conflict that ends it: what `exc` says, the tables and tries, whether a cursor is to blame."""
+    pages: tuple[PageNumber, ...] = getattr(exc, "pages", ())
+    version: Version | None = getattr(exc, "version", None)
+    what = conflict_summary(pages, version) if pages else _last_error(connection) or str(exc)
+    kind, advice, tables = ConflictError, "", None
+    if _holds_snapshot(connection):
+        kind = OpenCursorError
+        advice = (
+            "; a cursor of this connection is still open and holds on to the old snapshot: "
+            "close it, or read it to its end, before the transaction ends"
+        )
+    else:
+        tables = _tables(connection, pages)
+    where = f" (in {', '.join(tables)})" if tables else ""
+    times = "once" if tries == 1 else f"{tries} times"
+    return kind(
+        f"tried {times}: {what}{where}{advice}", pages=pages, version=version, tries=tries, tables=tables
+    )
+
+
+def _last_error(connection: apsw.Connection) -> str | None:
+    """More than "database is locked", where SQLite made the exception and the VFS knew the reason."""
+    text = connection.pragma("mv_last_error")
+    prefix = f"{ConflictError.__name__}: "
+    return text.removeprefix(prefix) if isinstance(text, str) and text.startswith(prefix) else None
+
+
+def _tables(connection: apsw.Connection, pages: tuple[PageNumber, ...]) -> tuple[str, ...] | None:
+    if not pages:
+        return None
+    try:
+        if connection.execute("PRAGMA page_count").get > _TABLES_UP_TO_PAGES:
+            return None
+        return tables_of(pages, table_map(connection))
+    except apsw.Error:
+        return None  # it would only have embellished the message

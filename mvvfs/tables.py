@@ -1,0 +1,35 @@
+"""Which tables pages belong to: for the changelog and for the message of a conflict.
+
+Called by `retry` and by `mvctl log --tables`; asks SQLite's `dbstat` virtual table on an ordinary
+connection, which must stand at the version in question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import apsw
+
+SCHEMA = "sqlite_schema"
+
+
+def table_map(connection: apsw.Connection) -> dict[int, str]:
+    """For each page in use, the table it holds (a part of) or an index of which it holds.
+
+    Walks the whole database: seconds for a large one.  Raises apsw.SQLError if SQLite was built
+    without `dbstat`."""
+    tables = dict(connection.execute("SELECT name, tbl_name FROM sqlite_schema WHERE rootpage > 0"))
+    walk = connection.execute("SELECT pageno, name FROM dbstat WHERE aggregate = FALSE")
+    return {number: tables.get(name, SCHEMA) for number, name in walk}
+
+
+def tables_of(pages: Iterable[int], *maps: dict[int, str]) -> tuple[str, ...]:
+    """The tables of these pages, by name.  With several maps the first that knows a page decides: a page
+    that a commit freed is in the map of the version before."""
+    found = set()
+    for number in pages:
+        for known in maps:
+            if number in known:
+                found.add(known[number])
+                break
+    return tuple(sorted(found))

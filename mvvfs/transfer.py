@@ -1,0 +1,326 @@
+"""Between databases and ordinary SQLite files: import, export, checkout to a file; backup and restore.
+
+Called by the command line and by programs.  Pages are copied by SQLite's own backup API
+(https://www.sqlite.org/backup.html) between two connections, so that nothing here knows a page.
+
+1. A source is never written to, and is read in one transaction.
+2. What is written appears whole or not at all: a database in one commit, a file by renaming it.
+3. Nothing is overwritten without `force`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import apsw
+from pagestore.opener import open_store
+
+from mvvfs import names, when
+from mvvfs.connect import connect
+from mvvfs.errors import UnsupportedError
+from mvvfs.names import Location
+from pagestore import embedded
+from pagestore.api import Namespace, NameTakenError, NoSuchVersionError, Store, format_version
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done and how much there is (pages, or bytes for backup and restore)."""
+
+_STEP_PAGES = 256
+_HEADER_BYTES = 20
+_READ_VERSION = 19  # of the header: 2 means write-ahead log; https://www.sqlite.org/fileformat2.html
+_COMPANIONS = ("-journal", "-wal")
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a transfer came to."""
+
+    location: Location
+    """The database in the store."""
+    moment: when.Moment | None
+    """The commit that was made, or that was read; None: the database has no commit yet."""
+    pages: int
+    page_size: int
+    """Bytes."""
+    seconds: float
+
+    @property
+    def bytes(self) -> int:
+        return self.pages * self.page_size
+
+
+@contextlib.contextmanager
+def opened(location: Location, *, create: bool = False) -> Iterator[Store]:
+    """The store of a location, closed in the end.  Raises StoreError."""
+    store = open_store(location.store_url, create=create)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+# ---- from a file ----
+
+
+def import_file(
+    source: str,
+    name: str,
+    *,
+    store: str | None = None,
+    force: bool = False,
+    message: str | None = None,
+    progress: Progress | None = None,
+) -> Copied:
+    """Copy the SQLite file `source` into the database `name`, which is created, in one commit.
+
+    Any page size and journal mode; a WAL beside the file is read, too.  With `force` the name may exist,
+    if it has the file's page size: its content is replaced by a new commit and stays readable as history.
+    `message` goes into the changelog; None: "import of FILE".  The pages are held in memory until the
+    commit.  A failure leaves no database, and no store that was not there before.
+
+    Raises FileNotFoundError, IsADirectoryError, apsw.NotADBError (no SQLite file), NameTakenError,
+    UnsupportedError (page size of an existing one), and what the store raises."""
+    location = names.resolve(name, store)
+    started = time.monotonic()
+    with _source(source) as origin:
+        page_size: int = origin.pragma("page_size")
+        if os.path.realpath(source) == os.path.realpath(location.store_url):
+            raise UnsupportedError(f"{name} is the file itself: give the database another name")
+        if message is None:
+            message = f"import of {os.path.basename(source)}"
+        with _created(location, page_size, force) as target:
+            connection = connect(target.name, store=location.store_url, mode="rw", message=message)
+            try:
+                pages = _copy(origin, connection, progress)
+                version = connection.pragma("mv_version")
+            finally:
+                connection.close()
+    with opened(location) as opened_store:
+        moment = moment_of(opened_store, location, version)
+    return Copied(location, moment, pages, page_size, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _source(path: str) -> Iterator[apsw.Connection]:
+    """A connection that reads an ordinary SQLite file in one transaction, and leaves it as it was."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(errno.ENOENT, "no such file", path)
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "a folder, not an SQLite file", path)
+    connection = apsw.Connection(os.path.abspath(path), flags=_source_flags(path))
+    try:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        yield connection
+    finally:
+        connection.close(force=True)
+
+
+def _source_flags(path: str) -> int:
+    # Read-only, but for one case.  A file in WAL mode gets its -wal and -shm when it is first opened, and
+    # only a connection that may write takes them away again (empty: the file itself stays as it was).
+    alone = not any(os.path.exists(path + suffix) for suffix in _COMPANIONS)
+    if alone and _header(path)[_READ_VERSION:] == b"\x02" and os.access(path, os.W_OK):
+        return apsw.SQLITE_OPEN_READWRITE
+    return apsw.SQLITE_OPEN_READONLY
+
+
+def _header(path: str) -> bytes:
+    # through SQLite: closing a descriptor of its own would drop the locks that this process holds
+    flags = [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0]
+    file = apsw.VFSFile("", os.path.abspath(path), flags)
+    try:
+        return file.xRead(_HEADER_BYTES, 0) if file.xFileSize() >= _HEADER_BYTES else b""
+    finally:
+        file.xClose()
+
+
+@contextlib.contextmanager
+def _created(location: Location, page_size: int, force: bool) -> Iterator[Namespace]:
+    """The database to import into; if the block fails, what this has made is taken away again."""
+    in_memory = location.store_url.startswith("memory:")
+    new_folder = not in_memory and not os.path.lexists(location.store_url)
+    remove_folder = False
+    try:
+        with opened(location, create=True) as store:
+            new = None
+            try:
+                namespace, new = _create_or_open(store, location.namespace, page_size, force)
+                yield namespace
+            except BaseException:
+                if new and _is_empty(store, namespace):
+                    store.drop(location.namespace)
+                remove_folder = new_folder and not store.list()
+                raise
+    except BaseException:
+        if remove_folder:
+            shutil.rmtree(location.store_url)
+        raise
+
+
+def _create_or_open(store: Store, name: str, page_size: int, force: bool) -> tuple[Namespace, bool]:
+    try:
+        return store.create(name, page_size=page_size), True
+    except NameTakenError:
+        namespace = store.open(name)
+        if not force and not _is_empty(store, namespace):
+            raise
+    if namespace.page_size not in (0, page_size):
+        raise UnsupportedError(
+            f"{name} has pages of {namespace.page_size} bytes and the file of {page_size}: "
+            "drop it first, or import under another name"
+        )
+    return namespace, False
+
+
+def _is_empty(store: Store, namespace: Namespace) -> bool:
+    return next(store.changelog(namespace.id, limit=1), None) is None
+
+
+def _copy(origin: apsw.Connection, target: apsw.Connection, progress: Progress | None) -> int:
+    """Copy all pages; returns how many there are.  The last step commits."""
+    with target.backup("main", origin, "main") as backup:
+        while not backup.step(_STEP_PAGES):
+            if progress is not None:
+                progress(backup.page_count - backup.remaining, backup.page_count)
+        pages: int = backup.page_count
+    if progress is not None:
+        progress(pages, pages)
+    return pages
+
+
+# ---- to a file ----
+
+
+def export_file(
+    name: str,
+    target: str,
+    *,
+    store: str | None = None,
+    at: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Copied:
+    """Write the database, as of WHEN `at` (None: now), as an ordinary SQLite file.
+
+    The file appears whole, flushed, under its name at the end.  Takes little memory, whatever the size.
+    Raises FileExistsError (without `force`; or a -journal or -wal of that name is there, which SQLite
+    would apply to the file), mvvfs.OptionError (WHEN), and what the store raises."""
+    location = names.resolve(name, store)
+    started = time.monotonic()
+    _refuse_overwriting(target, force)
+    with opened(location) as opened_store:
+        moment = moment_of(opened_store, location, at)
+        pin = format_version(moment.version) if moment is not None else None
+        origin = connect(location.namespace, store=location.store_url, mode="rw", at=pin)
+        try:
+            with origin, _appearing(target, force) as temporary:
+                pages, page_size = _write_file(origin, temporary, progress)
+        finally:
+            origin.close()
+    return Copied(location, moment, pages, page_size, time.monotonic() - started)
+
+
+def moment_of(store: Store, location: Location, at: str | None) -> when.Moment | None:
+    """The commit that WHEN comes to; None: `at` is None, and there is no commit yet.
+
+    Raises as `when.resolve`."""
+    namespace = store.open(location.namespace)
+    try:
+        return when.resolve(at or "HEAD", store, namespace.id)
+    except NoSuchVersionError:
+        if at is not None or not _is_empty(store, namespace):
+            raise
+        return None
+
+
+def _write_file(origin: apsw.Connection, path: str, progress: Progress | None) -> tuple[int, int]:
+    file = apsw.Connection(path)
+    try:
+        # nobody else sees this file yet, and it is flushed as a whole before anybody does
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE"):
+            file.execute(f"PRAGMA {pragma}").fetchall()
+        origin.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        pages = _copy(origin, file, progress)
+        page_size: int = origin.pragma("page_size")
+    finally:
+        file.close()
+    return pages, page_size
+
+
+def _refuse_overwriting(target: str, force: bool) -> None:
+    for suffix in _COMPANIONS:
+        if os.path.lexists(target + suffix):
+            raise FileExistsError(
+                errno.EEXIST, "SQLite would apply it to the new file: remove it first", target + suffix
+            )
+    if os.path.isdir(target):
+        raise IsADirectoryError(errno.EISDIR, "a folder", target)
+    if not force and os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "file exists", target)
+
+
+@contextlib.contextmanager
+def _appearing(target: str, force: bool) -> Iterator[str]:
+    """A temporary file beside `target` that takes its name, flushed, when the block ends well."""
+    folder = os.path.dirname(os.path.abspath(target))
+    temporary = os.path.join(folder, f".{os.path.basename(target)}.{secrets.token_hex(4)}.tmp")
+    try:
+        # exclusively, so that a file that cannot be made is reported as such, with its name
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+        _flush(temporary)
+        _refuse_overwriting(target, force)
+        if force:
+            os.replace(temporary, target)
+        else:
+            _rename_unless_there(temporary, target)
+        _flush(folder)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _rename_unless_there(temporary: str, target: str) -> None:
+    try:
+        os.link(temporary, target)  # unlike rename(), refuses to overwrite
+    except FileExistsError:
+        raise FileExistsError(errno.EEXIST, "file exists", target) from None
+    except OSError:  # a file system without links
+        os.replace(temporary, target)
+
+
+def _flush(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ---- whole stores ----
+
+
+def backup_store(store: str, target: str, *, force: bool = False, progress: Progress | None = None) -> None:
+    """Copy a store folder, with all history, into one file, consistent while writers write.
+
+    Raises FileExistsError without `force`, and what `pagestore.embedded.backup` raises."""
+    _refuse_overwriting(target, force)
+    with _appearing(target, force) as temporary:
+        embedded.backup(names.store_url(store), temporary, progress)
+
+
+def restore_store(source: str, store: str, *, progress: Progress | None = None) -> None:
+    """Bring a store back from a backup file, verified, as a new folder.
+
+    Raises FileNotFoundError, and what `pagestore.embedded.restore` raises."""
+    if not os.path.exists(source):
+        raise FileNotFoundError(errno.ENOENT, "no such file", source)
+    embedded.restore(source, names.store_url(store), progress)

@@ -1,0 +1,19 @@
+"""Builds `pagestore._native`: what the page store has in C, head words and page deltas."""
+
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).parent.name  # sources are named relative to setup.py
+DECLARATIONS = (Path(__file__).parent / "store.h").read_text()
+
+ffibuilder = FFI()
+ffibuilder.cdef(DECLARATIONS)
+ffibuilder.set_source(
+    "pagestore._native",
+    '#include "store.h"',
+    sources=[f"{HERE}/{name}" for name in ("delta.c", "words.c")],
+    depends=[f"{HERE}/store.h"],
+    include_dirs=[HERE],
+    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"],
+)

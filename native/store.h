@@ -1,0 +1,14 @@
+/*
+** What the page store has in C: the whole of `pagestore._native`.  build_store.py hands this file to cffi
+** as it is, so it holds nothing but plain declarations.
+*/
+
+/* Head words (words.c).  An address is that of an aligned word in a mapping that the caller keeps. */
+void mv_word_start(uint64_t address);
+uint64_t mv_word_load(uint64_t address);
+uint64_t mv_word_begin(uint64_t address);
+void mv_word_end(uint64_t address, uint64_t odd);
+
+/* Deltas between two versions of a page (delta.c). */
+int mv_delta_make(const uint8_t *old, const uint8_t *new_, uint32_t size, uint8_t *out, uint32_t room);
+int mv_delta_apply(uint8_t *page, uint32_t size, const uint8_t *delta, uint32_t length);

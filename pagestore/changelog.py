@@ -1,0 +1,106 @@
+"""The changelog record: what one commit did to one namespace, as stored under its log key.
+
+Called by `commit` (writes records), `snapshot` and `history` (read them); calls nothing.
+
+    byte 0    bits 0-2: bytes per page number (1, 2 or 4); bit 7: a message follows; bit 6: the allocation
+              changed; others 0
+    1..8      Unix time in µs, big-endian
+    9..24     commit token
+    then      if bit 7: message length (two bytes, big-endian) and the message, UTF-8
+    then      if bit 6: how many pages were allocated, how many freed (4 bytes each), then their numbers
+    then      all page numbers written, to the end; each list ascending, each number big-endian
+
+The version is in the key.  Worked example: page 3 changed and 9 was allocated, no message:
+
+    41  00064412f3a9b400  <token, 16 bytes>  00000001 00000000 09  03 09
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import cast
+
+from pagestore.api import TOKEN_SIZE, Change, CorruptPageError, PageNumber, Version, format_version
+
+_HEAD = struct.Struct(f">BQ{TOKEN_SIZE}s")
+_HAS_MESSAGE, _HAS_ALLOCATION = 0x80, 0x40
+_WIDTH = 0x07
+_COUNTS = struct.Struct(">II")
+_WIDTHS = {1: "B", 2: "H", 4: "I"}
+_SWAP = sys.byteorder == "little"
+
+
+class Record:
+    """One commit's record, ready but for the time, which is known only once its turn has come."""
+
+    __slots__ = ("_tail", "_token", "_width")
+
+    def __init__(
+        self,
+        pages: Sequence[int],
+        token: bytes,
+        message: str,
+        allocated: Sequence[int] = (),
+        freed: Sequence[int] = (),
+    ) -> None:
+        """`pages` not empty; every list ascending."""
+        self._width = width = 1 if pages[-1] < 1 << 8 else 2 if pages[-1] < 1 << 16 else 4
+        self._tail = _packed(width, pages)
+        self._token = token
+        if allocated or freed:
+            self._width |= _HAS_ALLOCATION
+            counts = _COUNTS.pack(len(allocated), len(freed))
+            self._tail = counts + _packed(width, allocated) + _packed(width, freed) + self._tail
+        if message:
+            text = message.encode()
+            self._tail = len(text).to_bytes(2, "big") + text + self._tail
+            self._width |= _HAS_MESSAGE
+
+    def at(self, time_us: int) -> bytes:
+        return _HEAD.pack(self._width, time_us, self._token) + self._tail
+
+
+def read(version: Version, record: bytes) -> Change:
+    """Raises CorruptPageError."""
+    try:
+        flags, time_us, token = _HEAD.unpack_from(record)
+        start, message = _HEAD.size, ""
+        if flags & _HAS_MESSAGE:
+            size = int.from_bytes(record[start : start + 2], "big")
+            message = record[start + 2 : start + 2 + size].decode()
+            start += 2 + size
+        width = flags & _WIDTH
+        allocated: tuple[PageNumber, ...] = ()
+        freed: tuple[PageNumber, ...] = ()
+        if flags & _HAS_ALLOCATION:
+            first, second = _COUNTS.unpack_from(record, start)
+            start += _COUNTS.size
+            middle = start + width * first
+            end = middle + width * second
+            allocated, freed = _numbers(width, record[start:middle]), _numbers(width, record[middle:end])
+            if len(allocated) != first or len(freed) != second:
+                raise ValueError("it is cut short")
+            start = end
+        pages = _numbers(width, record[start:])
+    except (ValueError, KeyError, struct.error) as exc:
+        raise CorruptPageError(f"changelog record of {format_version(version)}: {exc}") from exc
+    return Change(version, time_us, pages, token, message, allocated, freed)
+
+
+def _packed(width: int, numbers: Sequence[int]) -> bytes:
+    packed = array(_WIDTHS[width], numbers)
+    if _SWAP and width > 1:
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def _numbers(width: int, packed: bytes) -> tuple[PageNumber, ...]:
+    if width == 1:
+        return cast(tuple[PageNumber, ...], tuple(packed))
+    numbers = array(_WIDTHS[width], packed)
+    if _SWAP:
+        numbers.byteswap()
+    return cast(tuple[PageNumber, ...], tuple(numbers))

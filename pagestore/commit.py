@@ -1,0 +1,241 @@
+"""Commit: the check against what others did, and the writes.
+
+Called by `store`.  Calls the engine's transaction.
+
+1. A commit based on V goes through only if no page that it read or wrote is in a changelog record of
+   its namespace after V.  The check and the writes are one engine transaction.
+2. It reads and writes its token key, with conflict, in each of its namespaces.  A version there: it
+   has happened already, and is not done again.  The void mark: it must never happen.
+3. All parts are written in the same engine transaction, so they carry one version.
+4. The first commit decides the page size.  Racing first commits all write page 1, so one of them wins.
+5. What can be done before the engine transaction is done before: on the embedded engine everyone else
+   who commits waits meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from pagestore import allocation, changelog, encoding, history, keys, snapshot
+from pagestore.api import (
+    MAX_MESSAGE_BYTES,
+    MAX_VERSION,
+    TOKEN_SIZE,
+    VERSION_SIZE,
+    Change,
+    CommitPart,
+    CommitRequest,
+    ConflictError,
+    InvalidRequestError,
+    LimitError,
+    PageNumber,
+    Version,
+    VoidTokenError,
+)
+from pagestore.engines.base import Engine, Limits, Transaction
+from pagestore.faults import fault
+from pagestore.namespaces import Record, valid_page_size
+
+MAX_FRESH = 16
+"""Pages whose new content a conflict's answer carries."""
+
+MAX_CHECKED = 200
+"""Changelog records that are checked inside the engine transaction; more are checked before."""
+
+KEY_OVERHEAD = 100
+"""What a page costs an engine transaction beside its blob, roughly: key and conflict keys."""
+
+_MAX_PAGE = 0xFFFFFFFE  # SQLite's limit: https://www.sqlite.org/limits.html#max_page_count
+
+
+class FarBehind(Exception):
+    """Too many commits came after the base to look at them while others wait: `Commit.check_ahead`."""
+
+
+class Part:
+    """One namespace's part of a commit, worked out as far as that goes without the engine."""
+
+    def __init__(self, request: CommitRequest, part: CommitPart) -> None:
+        self.id = part.namespace
+        self.page_size = part.page_size
+        numbers = sorted(write.number for write in part.writes)
+        self.touched = part.reads.as_set().union(numbers)
+        self.rows = [(keys.page_prefix(self.id, number), blob) for number, blob in part.writes]
+        self.written = numbers
+        self.allocated = part.allocated
+        self.lease = part.lease
+        self.record = (
+            changelog.Record(numbers, request.token, request.message, part.allocated, part.freed) if numbers else None
+        )
+        self.token_key = keys.token(self.id, request.token)
+        self.base = request.base
+        self.checked = request.base
+        """No commit up to this version is in conflict."""
+        self.others: list[Change] = []
+        """The commits in (base, checked], oldest first."""
+        _check_part(part, numbers)
+
+    def check(self, tx: Transaction) -> tuple[Record, list[Change]]:
+        """The namespace record, and the commits after `checked`, newest first.  Raises ConflictError,
+        FarBehind, NoSuchNamespaceError, BelowHorizonError, InvalidRequestError."""
+        record, rows = snapshot.namespace_and_log(tx, self.id, self.checked, MAX_CHECKED + 1)
+        snapshot.check_readable(self.base, record)
+        later: list[Change] = []
+        for key, value in rows:
+            version = keys.version_of(key)
+            if version == self.checked:
+                break
+            if len(later) == MAX_CHECKED:
+                raise FarBehind
+            later.append(changelog.read(version, value))
+        else:
+            if self.checked > tx.read_version():
+                raise InvalidRequestError("the base of the commit lies in the future")
+        self.refuse_conflicts(later)
+        if self.lease is not None:
+            allocation.check_lease(tx, self.id, self.lease, self.allocated)
+        if record.page_size not in (0, self.page_size):
+            raise InvalidRequestError(
+                f"the pages of this database have {record.page_size} bytes, not {self.page_size}"
+            )
+        return record, later
+
+    def refuse_conflicts(self, newest_first: Sequence[Change]) -> None:
+        """Raises ConflictError."""
+        lost: set[PageNumber] = set()
+        winner: Version | None = None
+        for change in newest_first:
+            if not self.touched.isdisjoint(change.pages):
+                lost.update(page for page in change.pages if page in self.touched)
+                winner = winner or change.version
+        if winner is not None:
+            raise ConflictError(self.id, tuple(sorted(lost)), winner)
+
+    def write(self, tx: Transaction, record: Record, time_us: int) -> None:
+        if self.record is not None:
+            if record.page_size == 0:
+                tx.set(keys.namespace(self.id), replace(record, page_size=self.page_size).pack())
+            for prefix, blob in self.rows:
+                tx.set_versioned_key(prefix, keys.VERSION_SUFFIX, blob)
+            tx.set_versioned_key(keys.log_prefix(self.id), keys.VERSION_SUFFIX, self.record.at(time_us))
+            tx.set_versioned_key(keys.time_prefix(self.id, time_us), keys.VERSION_SUFFIX, b"")
+            tx.announce(self.id)
+        tx.set_versioned_value(self.token_key, b"", b"")
+        if tx.optimistic:
+            self._declare_conflicts(tx)
+
+    def _declare_conflicts(self, tx: Transaction) -> None:
+        namespace = keys.namespace(self.id)
+        tx.add_read_conflict(namespace, namespace + b"\0")
+        for first, last in _runs(sorted(self.touched)):
+            tx.add_read_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
+        for first, last in _runs(self.written):
+            tx.add_write_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
+
+
+class Commit:
+    """A request on its way into the store."""
+
+    def __init__(self, request: CommitRequest, limits: Limits) -> None:
+        """Raises InvalidRequestError, LimitError."""
+        _check_request(request)
+        self.request = request
+        self.time_us = 0
+        self.others: tuple[tuple[Change, ...], ...] = ()
+        self._parts = [Part(request, part) for part in request.parts]
+        self._now_us = time.time_ns() // 1000
+        _check_limits(self._parts, limits)
+
+    def run(self, tx: Transaction) -> Version | None:
+        """The work of the engine transaction; sets `time_us` and `others`.
+
+        None: written, the engine will tell the version.  A version: it had happened before, at that
+        one.  Raises ConflictError, FarBehind, VoidTokenError, and what the namespaces' state forbids."""
+        for part in self._parts:
+            happened = _look_up(tx, part.token_key)
+            if happened is not None:
+                return happened
+        found = [part.check(tx) for part in self._parts]
+        fault("commit.validated")
+        self.time_us = tx.commit_time(self._now_us)
+        for part, (record, _) in zip(self._parts, found, strict=True):
+            part.write(tx, record, self.time_us)
+        self.others = tuple(
+            (*part.others, *reversed(later)) for part, (_, later) in zip(self._parts, found, strict=True)
+        )
+        fault("commit.written")
+        return None
+
+    def check_ahead(self, engine: Engine, timeout: float) -> None:
+        """Check what has been committed so far in short engine transactions.  Raises ConflictError."""
+        for part in self._parts:
+            later = list(history.changes(engine, part.id, part.checked, MAX_VERSION, timeout))
+            if later:
+                part.refuse_conflicts(later[::-1])
+                part.others += later
+                part.checked = later[-1].version
+
+
+def _look_up(tx: Transaction, token_key: bytes) -> Version | None:
+    """The version at which the commit with this token happened.  Raises VoidTokenError."""
+    if tx.optimistic:
+        tx.add_read_conflict(token_key, token_key + b"\0")
+    happened = tx.get(token_key)
+    if happened == keys.VOID_TOKEN:
+        raise VoidTokenError("this commit was given up: its outcome was asked for before it happened")
+    return None if happened is None else Version(happened)
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[PageNumber, PageNumber]]:
+    """First and last of each run of consecutive numbers, ascending."""
+    first = last = -1
+    for number in numbers:
+        if number != last + 1 or first < 0:
+            if first >= 0:
+                yield PageNumber(first), PageNumber(last)
+            first = number
+        last = number
+    if first >= 0:
+        yield PageNumber(first), PageNumber(last)
+
+
+# ---- what a request must be, whatever the store holds ----
+
+
+def _check_request(request: CommitRequest) -> None:
+    if len(request.token) != TOKEN_SIZE or len(request.base) != VERSION_SIZE:
+        raise InvalidRequestError(f"a token has {TOKEN_SIZE} bytes and a version {VERSION_SIZE}")
+    if not request.parts or len({part.namespace for part in request.parts}) < len(request.parts):
+        raise InvalidRequestError("a commit has one part for each namespace, and at least one")
+    if len(request.message.encode()) > MAX_MESSAGE_BYTES:
+        raise LimitError(f"a changelog message holds at most {MAX_MESSAGE_BYTES} bytes")
+
+
+def _check_part(part: CommitPart, numbers: Sequence[int]) -> None:
+    if not valid_page_size(part.page_size):
+        raise InvalidRequestError(f"a page size is a power of two from 512 to 65536, not {part.page_size}")
+    if numbers and not 1 <= numbers[0] <= numbers[-1] <= _MAX_PAGE:
+        raise InvalidRequestError(f"page numbers are 1 to {_MAX_PAGE}")
+    if len(set(numbers)) < len(numbers):
+        raise InvalidRequestError("a page is written twice in one commit")
+    for number, blob in part.writes:
+        encoding.check(number, blob, part.page_size)
+    _check_allocation(part, numbers)
+
+
+def _check_allocation(part: CommitPart, numbers: Sequence[int]) -> None:
+    freed = sorted(number for number, blob in part.writes if encoding.is_freed(blob))
+    if list(part.freed) != freed:
+        raise InvalidRequestError("the pages freed are not those that are written as freed")
+    allocated = list(part.allocated)
+    if allocated and (allocated != sorted(set(allocated)) or not set(allocated) <= set(numbers) - set(freed)):
+        raise InvalidRequestError("a page is allocated and not written")
+
+
+def _check_limits(parts: Sequence[Part], limits: Limits) -> None:
+    if limits.max_bytes:
+        size = sum(len(key) + len(blob) + KEY_OVERHEAD for part in parts for key, blob in part.rows)
+        if size > limits.max_bytes:
+            raise LimitError(f"a commit of {size} bytes; this store takes {limits.max_bytes} in one")

@@ -1,0 +1,233 @@
+"""An embedded store: a folder that holds the engine's SQLite file and what else it needs.
+
+Called by `opener`, and by tools for backup and restore.  Calls the sqlite engine.
+
+    store.sqlite        the engine's file; with -wal and -shm beside it, SQLite's own
+    heads               head words, see `pagestore.engines.heads`
+    store.sqlite.*.new  being made; left over if its maker died
+
+1. A folder is a store if and only if it holds `store.sqlite`, which gets that name only once it is
+   complete and flushed.  Whoever makes it holds a lock on the folder while it renames, so of two who
+   create at once one does and both succeed.
+2. Nothing is ever overwritten, and a folder that holds anything else is never made a store.
+3. The engine's file is never opened here but by SQLite: see the flush rule.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from pagestore import format, verify
+from pagestore.api import (
+    FormatError,
+    NoSuchStoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+from pagestore.engines import sqlite_file
+from pagestore.engines.sqlite import SqliteEngine
+from pagestore.faults import fault
+from pagestore.store import PageStore
+
+ENGINE_FILE = "store.sqlite"
+_HEADS = "heads"
+_UNFINISHED = ".new"
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done and how much there is."""
+
+
+def is_store(path: str) -> bool:
+    """Whether there is an embedded store.  Looks at names only."""
+    return os.path.isfile(os.path.join(path, ENGINE_FILE))
+
+
+def open_folder(path: str, *, create: bool, read_only: bool, timeout: float) -> PageStore:
+    """Open the store in a folder.
+
+    Raises NoSuchStoreError, FormatError, StoreReadOnlyError, StoreFullError, StoreUnavailableError."""
+    if not is_store(path):
+        _refuse_other_things(path)
+        if not create or read_only:
+            raise NoSuchStoreError(f"there is no store at {path}")
+        _create(path)
+    try:
+        store = PageStore(_engine(path, read_only=read_only), path, timeout)
+        try:
+            store.engine.read(format.check, timeout=timeout)
+            if not read_only:
+                store.finish_drops()
+        except BaseException:
+            store.close()
+            raise
+    except FormatError as exc:
+        raise FormatError(f"{path} is not a store that this release can read: {exc}") from exc
+    return store
+
+
+def _engine(path: str, *, read_only: bool) -> SqliteEngine:
+    return SqliteEngine(os.path.join(path, ENGINE_FILE), os.path.join(path, _HEADS), read_only=read_only)
+
+
+def backup(folder: str, file: str, progress: Progress | None = None) -> None:
+    """Copy a store with all its history to a new file, while others write, and verify the copy.
+
+    The copy is what was committed when it began.  Raises FileExistsError (nothing is overwritten),
+    NoSuchStoreError, FormatError, CorruptPageError, StoreFullError, StoreUnavailableError, OSError."""
+    if not is_store(folder):
+        raise NoSuchStoreError(f"there is no store at {folder}")
+    if os.path.lexists(file):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), file)
+    unfinished = f"{file}.{os.urandom(4).hex()}{_UNFINISHED}"
+    meter = _Meter(progress)
+    try:
+        engine = _engine(folder, read_only=not os.access(os.path.join(folder, ENGINE_FILE), os.W_OK))
+        try:
+            with engine.standing_still() as db:
+                sqlite_file.copy(db, unfinished, meter.copied)
+        finally:
+            engine.close()
+        fault("backup.copied")
+        with sqlite_file.examined(unfinished) as (_, snapshot):
+            verify.verify(snapshot, meter.verified)
+        _flush_file(unfinished)
+        fault("backup.verified")
+        os.link(unfinished, file)  # unlike a rename, never over another file
+        _flush_folder(os.path.dirname(os.path.abspath(file)))
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(unfinished)
+
+
+def restore(file: str, folder: str, progress: Progress | None = None) -> None:
+    """Make a new store of a backup, verified before it becomes one.
+
+    Its versions are those of the backup; as it is another file, the first commit raises the epoch.
+    Raises FileExistsError if there is a store already, FormatError (the file is no backup, or the folder
+    holds something else), CorruptPageError, StoreFullError, StoreReadOnlyError, StoreUnavailableError."""
+
+    def build(unfinished: str) -> None:
+        with sqlite_file.examined(file) as (db, snapshot):
+            sqlite_file.copy(db, unfinished, meter.copied)
+        fault("restore.copied")
+        with sqlite_file.examined(unfinished) as (_, snapshot):
+            verify.verify(snapshot, meter.verified)
+        fault("restore.verified")
+        sqlite_file.make_ready(unfinished)
+
+    meter = _Meter(progress)
+    _refuse_other_things(folder)
+    if is_store(folder) or not _make(folder, build):
+        raise FileExistsError(errno.EEXIST, "there is a store already", folder)
+
+
+class _Meter:
+    """Turns the steps of a backup or restore into one measure: bytes, counted once copied and once verified."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._bytes = 0
+
+    def copied(self, done: int, total: int) -> None:
+        self._bytes = total
+        if self._progress is not None:
+            self._progress(done, 2 * total)
+
+    def verified(self, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(self._bytes + (self._bytes * done // total if total else self._bytes), 2 * self._bytes)
+
+
+def _refuse_other_things(path: str) -> None:
+    """Raises FormatError if something is there that can't become a store."""
+    if not os.path.lexists(path):
+        return
+    if not os.path.isdir(path):
+        raise FormatError(
+            f"{path} is a file, not a store (which is a folder); "
+            "to bring an SQLite database into a store, use mvctl import FILE NAME"
+        )
+    others = [name for name in os.listdir(path) if name != _HEADS and not name.endswith(_UNFINISHED)]
+    if others and not is_store(path):
+        raise FormatError(f"{path} is not a store, and not empty (it holds {sorted(others)[0]!r})")
+
+
+def _create(path: str) -> None:
+    _make(path, lambda file: sqlite_file.create(file, dict([format.row()])))
+
+
+def _make(path: str, build: Callable[[str], None]) -> bool:
+    """Make a folder, if need be, and a store of it; False if it is one already."""
+    with _clear_errors(path):
+        with suppress(FileExistsError):
+            os.mkdir(path)
+            _flush_folder(os.path.dirname(os.path.abspath(path)))
+        fault("create.folder_made")
+        return _install(path, build)
+
+
+def _install(path: str, build: Callable[[str], None]) -> bool:
+    """Make a folder a store, of the engine file that `build` makes; False if it is one already."""
+    unfinished = os.path.join(path, f"{ENGINE_FILE}.{os.urandom(4).hex()}{_UNFINISHED}")
+    try:
+        build(unfinished)
+        _flush_file(unfinished)
+        fault("create.engine_built")
+        with _locked(path):
+            _refuse_other_things(path)
+            if is_store(path):
+                return False
+            os.rename(unfinished, os.path.join(path, ENGINE_FILE))
+            fault("create.renamed")
+            _flush_folder(path)
+            return True
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(unfinished)
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _flush_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _flush_file(path: str) -> None:
+    """Of a file that no SQLite of this process has open."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _clear_errors(path: str) -> Iterator[None]:
+    """Turn what the file system says into the store's errors."""
+    try:
+        yield
+    except PermissionError as exc:
+        raise StoreReadOnlyError(f"{path} can't be written to: {exc.strerror}") from exc
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreFullError(f"{path}: {exc.strerror}") from exc
+        if exc.errno == errno.EROFS:
+            raise StoreReadOnlyError(f"{path} can't be written to: {exc.strerror}") from exc
+        raise StoreUnavailableError(f"{path} can't be made: {exc.strerror}") from exc

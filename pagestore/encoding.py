@@ -1,0 +1,203 @@
+"""How a page is stored: raw, compressed, or as a delta against its own previous version.
+
+Called by clients (`encode` what they commit, `decode` what they fetched) and by the store, which only
+looks at headers (`check`, `chain_of`, `is_freed`).  Calls zstd, and native/delta.c for
+deltas.
+
+1. The checksum is that of the decoded content, seeded with the page number: it covers the whole chain
+   of deltas, and a page that was stored under another number fails it.
+2. A delta's base is the version of the same page right before it.  So a page and all that it needs are
+   neighbouring keys, and one reverse scan, stopped at the first whole blob, reads them.
+3. A chain holds at most `MAX_CHAIN` deltas; the blob at its end is whole.
+4. What can't be decoded and verified is an error; nothing is ever made up.
+
+A blob is a header of seven bytes and a payload:
+
+    byte 0    codec: 0 raw, 1 zstd, 2 delta, 3 freed; 4 is reserved for a pointer to staged content
+    byte 1    key id: 0, not encrypted
+    byte 2    number of deltas from here down to the whole blob; 0 if this one is whole
+    3..6      CRC-32 of the content, seeded with the page number, big-endian
+
+A delta's payload lists the bytes that changed, see native/delta.c.  Zstd frames carry no magic number,
+size or checksum of their own.  Worked example: page 2 of 512 zero bytes, raw, is
+
+    00 00 00 924fc328  00000000 ... (512 bytes)
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+from typing import NamedTuple
+
+import zstandard
+
+from pagestore._native import ffi, lib
+from pagestore.api import (
+    CorruptPageError,
+    InvalidRequestError,
+    PageNumber,
+    StoredPage,
+    format_version,
+)
+
+_RAW, _ZSTD, _DELTA, _FREED = range(4)
+_HEAD = struct.Struct(">BBBI")
+_PLAIN = 0  # the only key id
+
+MAX_CHAIN = 32
+MIN_PAGE_SIZE, MAX_PAGE_SIZE = 512, 65536
+MAX_BLOB_SIZE = _HEAD.size + MAX_PAGE_SIZE
+_SMALLEST_COMPRESSED = 64
+"""Content shorter than this (in practice the header page) is stored as it is."""
+
+_LEVEL = 1
+
+FREED = _HEAD.pack(_FREED, _PLAIN, 0, 0)
+"""The blob of a page that the commit frees."""
+
+
+class Base(NamedTuple):
+    """The version of a page that a commit replaces."""
+
+    content: bytes
+    chain: int
+    """`chain_of` its newest blob."""
+
+
+class Encoded(NamedTuple):
+    blob: bytes
+    chain: int
+
+
+class _Codecs(threading.local):
+    """Compression contexts and a buffer for each thread: they are costly to make and not to be shared."""
+
+    def __init__(self) -> None:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            _LEVEL,
+            format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+            write_content_size=False,
+            write_checksum=False,
+            write_dict_id=False,
+        )
+        self.compress = zstandard.ZstdCompressor(compression_params=parameters).compress
+        self.out = ffi.new("uint8_t[]", MAX_PAGE_SIZE >> 2)
+        self.decompress = zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS).decompress
+
+
+_codecs = _Codecs()
+
+
+def encode(number: PageNumber, content: bytes, base: Base | None) -> Encoded:
+    """The blob to commit for a page, and its chain depth.
+
+    `base` is the version that this commit replaces, where the caller has it: None makes a whole blob."""
+    size = len(content)
+    check = zlib.crc32(content, number)
+    if size < _SMALLEST_COMPRESSED:
+        return Encoded(_HEAD.pack(_RAW, _PLAIN, 0, check) + content, 0)
+    compress = _codecs.compress
+    if base is not None and base.chain < MAX_CHAIN and len(base.content) == size:
+        delta = _delta(base.content, content)
+        if delta is not None:
+            chain = base.chain + 1
+            return Encoded(_HEAD.pack(_DELTA, _PLAIN, chain, check) + delta, chain)
+    packed = compress(content)
+    if len(packed) <= size - (size >> 3):  # less gain is not worth decompressing at every read
+        return Encoded(_HEAD.pack(_ZSTD, _PLAIN, 0, check) + packed, 0)
+    return Encoded(_HEAD.pack(_RAW, _PLAIN, 0, check) + content, 0)
+
+
+def _delta(old: bytes, new: bytes) -> bytes | None:
+    """What changed, or None if that is so much that a whole blob serves better."""
+    out = _codecs.out
+    length = lib.mv_delta_make(old, new, len(new), out, min(len(new) >> 2, len(out)))
+    return None if length < 0 else ffi.buffer(out, length)[:]
+
+
+def decode(page: StoredPage, page_size: int) -> bytes:
+    """The verified content of a page.  Raises CorruptPageError, which names page and version."""
+    try:
+        content = _restore(page.blobs, page_size)
+    except (ValueError, struct.error, zstandard.ZstdError) as exc:
+        raise _corrupt(page, str(exc)) from exc
+    if zlib.crc32(content, page.number) != _HEAD.unpack_from(page.blobs[0])[3]:
+        raise _corrupt(page, "its checksum is wrong")
+    return content
+
+
+def _restore(blobs: tuple[bytes, ...], size: int) -> bytes:
+    """Undo the chain; ValueError or ZstdError where it is not what `encode` makes."""
+    if not blobs:
+        raise ValueError("nothing is stored")
+    *deltas, whole = blobs
+    content = _whole(whole, size)
+    if not deltas:
+        return content
+    page = bytearray(content)
+    buffer = ffi.from_buffer(page)
+    for depth, blob in enumerate(reversed(deltas), start=1):
+        codec, key_id, chain, _ = _HEAD.unpack_from(blob)
+        _check_key(key_id)
+        if codec != _DELTA or chain != depth:
+            raise ValueError(f"codec {codec} at depth {chain}, where delta {depth} belongs")
+        if lib.mv_delta_apply(buffer, size, blob[_HEAD.size :], len(blob) - _HEAD.size):
+            raise ValueError(f"delta {depth} does not fit the page")
+    return bytes(page)
+
+
+def _whole(blob: bytes, size: int) -> bytes:
+    codec, key_id, chain, _ = _HEAD.unpack_from(blob)
+    _check_key(key_id)
+    if chain != 0:
+        raise ValueError(f"{chain} older version(s) of it are missing")
+    payload = blob[_HEAD.size :]
+    if codec == _ZSTD:
+        return _decompress(payload, size)
+    if codec != _RAW:
+        raise ValueError(f"codec {codec}, where content belongs")
+    if len(payload) != size:
+        raise ValueError(f"{len(payload)} bytes instead of {size}")
+    return payload
+
+
+def _decompress(payload: bytes, size: int) -> bytes:
+    content = _codecs.decompress(payload, max_output_size=size, allow_extra_data=False)
+    if len(content) != size:
+        raise ValueError(f"{len(content)} bytes instead of {size}")
+    return content
+
+
+def _check_key(key_id: int) -> None:
+    if key_id != _PLAIN:
+        raise ValueError(f"it is encrypted with key {key_id}, and this release knows no keys")
+
+
+def _corrupt(page: StoredPage, why: str) -> CorruptPageError:
+    return CorruptPageError(f"page {page.number} of version {format_version(page.version)}: {why}")
+
+
+def chain_of(blob: bytes) -> int:
+    """How many deltas lead from this blob down to a whole one."""
+    return blob[2]
+
+
+def is_freed(blob: bytes) -> bool:
+    return blob[0] == _FREED
+
+
+def check(number: PageNumber, blob: bytes, page_size: int) -> None:
+    """Refuse a blob that can't be what `encode` makes for this page.  Raises InvalidRequestError.
+
+    The content is not looked at: the checksum in the blob is the client's, verified by whoever reads."""
+    if not _HEAD.size <= len(blob) <= _HEAD.size + page_size:
+        raise InvalidRequestError(f"page {number}: a blob of {len(blob)} bytes for a page of {page_size}")
+    codec, key_id, chain = blob[0], blob[1], blob[2]
+    if key_id != _PLAIN:
+        raise InvalidRequestError(f"page {number}: key {key_id} is not known")
+    if codec > _FREED or (codec == _DELTA) != (chain > 0) or chain > MAX_CHAIN:
+        raise InvalidRequestError(f"page {number}: no blob has codec {codec} at chain depth {chain}")
+    if codec == _FREED and blob != FREED:
+        raise InvalidRequestError(f"page {number}: can't be freed like this")

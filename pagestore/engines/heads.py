@@ -1,0 +1,96 @@
+"""Head words of an embedded store: the file `heads`, one 64-bit word for each namespace.
+
+Called by `sqlite` around each commit, and (for the address of a word) by `Store.head_word`.  The words'
+rules stand in native/words.c.
+
+1. Word n of the file is that of namespace n.  Word 0 is not used.
+2. The file only grows, in chunks, and is mapped chunk by chunk as namespaces are used; nobody maps
+   beyond its end, and nobody shrinks it.
+3. Its content means something only while somebody has it mapped: it need not survive a power cut.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+
+from pagestore._native import ffi, lib
+from pagestore.api import HeadWord, NamespaceId
+
+_CHUNK = 65536  # a multiple of every page size
+_WORD = 8
+
+begin = lib.mv_word_begin
+end = lib.mv_word_end
+load = lib.mv_word_load
+
+
+class Heads:
+    """The head words that this process has mapped."""
+
+    def __init__(self, path: str, *, read_only: bool) -> None:
+        self._path = path
+        self._read_only = read_only
+        self._lock = threading.Lock()
+        self._chunks: dict[int, HeadWord] = {}
+        """First address of each mapped chunk."""
+
+    def word(self, namespace: NamespaceId) -> HeadWord | None:
+        """None: a read-only opener found no such word."""
+        index, offset = divmod(namespace * _WORD, _CHUNK)
+        chunk = self._chunks.get(index)
+        if chunk is None:
+            chunk = self._map(index)
+            if chunk is None:
+                return None
+        word = HeadWord(chunk.address + offset, chunk.keepalive)
+        if not self._read_only:
+            lib.mv_word_start(word.address)
+        return word
+
+    def address(self, namespace: NamespaceId) -> int:
+        """Of a word that is going to be changed."""
+        word = self.word(namespace)
+        assert word is not None  # only a read-only opener finds none
+        return word.address
+
+    def _map(self, index: int) -> HeadWord | None:
+        with self._lock:
+            if index not in self._chunks:
+                memory = self._map_read_only(index) if self._read_only else self._map_for_writing(index)
+                if memory is None:
+                    return None
+                buffer = ffi.from_buffer(memory)
+                self._chunks[index] = HeadWord(int(ffi.cast("uintptr_t", buffer)), buffer)
+            return self._chunks[index]
+
+    def _map_for_writing(self, index: int) -> mmap.mmap:
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            _grow(fd, (index + 1) * _CHUNK)
+            return mmap.mmap(fd, _CHUNK, offset=index * _CHUNK)
+        finally:
+            os.close(fd)
+
+    def _map_read_only(self, index: int) -> mmap.mmap | None:
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            if os.fstat(fd).st_size < (index + 1) * _CHUNK:
+                return None
+            return mmap.mmap(fd, _CHUNK, offset=index * _CHUNK, access=mmap.ACCESS_READ)
+        finally:
+            os.close(fd)
+
+
+def _grow(fd: int, size: int) -> None:
+    """Make the file at least so long, with room on the disk: a hole that can't be filled is a SIGBUS."""
+    if os.fstat(fd).st_size >= size:
+        return
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)  # leaves what another process wrote meanwhile
+    else:
+        os.ftruncate(fd, max(size, os.fstat(fd).st_size))

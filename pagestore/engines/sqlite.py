@@ -1,0 +1,262 @@
+"""The embedded engine: one ordinary SQLite file in WAL mode, an ordered table of keys and values.
+
+Called by `pagestore.store` through the engine interface; opened by `pagestore.embedded`.  Calls APSW
+through `sqlite_connection` (the flush rule) and `sqlite_transaction` (the table), `clock` and `heads`.
+
+1. `transact` runs `work` once, under SQLite's write lock (BEGIN IMMEDIATE): nothing it read can change
+   before it commits, so conflicts need no naming.  The lock is held for one commit, without its flush.
+2. A commit moves the head words of the namespaces that it announced: odd before it becomes visible, even
+   after (native/words.c).
+3. The version is taken under the lock, from the clock record, which is part of the commit.
+4. A commit with durability "full" returns after its flush.  When a flush fails, the engine is closed:
+   what the disk holds is not known any more until the file is read anew.
+5. The write-ahead log is bounded: the committer that finds it longer than `MAX_LOG_FRAMES` copies it to
+   the main file, first without any lock that others wait for, then, with little left to do, so that
+   the log starts anew.  Where a reader is in the way it is left for later: nobody waits for a reader.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import apsw
+
+from pagestore.api import (
+    CorruptPageError,
+    Durability,
+    FormatError,
+    HeadWord,
+    NamespaceId,
+    OutcomeUnknownError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+    Version,
+)
+from pagestore.engines import clock, heads
+from pagestore.engines.base import Engine, KeyRange, Limits, Result, Snapshot, Transaction
+from pagestore.engines.sqlite_connection import Connection, Pool
+from pagestore.engines.sqlite_errors import as_store_error, opening_error
+from pagestore.engines.sqlite_transaction import SqliteSnapshot, SqliteTransaction
+from pagestore.faults import fault
+
+T = TypeVar("T")
+
+MAX_LOG_FRAMES = 4096
+"""Pages (of 4 KiB) in the log: 16 MiB."""
+
+_DEFAULT_TIMEOUT = 5.0
+_CHECKPOINT_PATIENCE = 0.01
+"""Seconds that a checkpoint waits for readers, holding the write lock."""
+
+_log = logging.getLogger("pagestore.sqlite")
+
+
+class SqliteEngine(Engine):
+    """See the head of this file."""
+
+    limits = Limits(max_seconds=0, max_bytes=0, max_value_bytes=0)
+
+    def __init__(self, path: str, heads_path: str, *, read_only: bool = False) -> None:
+        """Open the engine file that `sqlite_file` made.  Raises FormatError, StoreError."""
+        self._path = path
+        self._read_only = read_only
+        self._pid = os.getpid()
+        self._unusable: str | None = None
+        """Why every call is refused."""
+        self._pool = Pool(lambda: Connection(path, read_only=read_only))
+        self._checkpointing = threading.Lock()
+        self._checkpoint_at = MAX_LOG_FRAMES
+        connection = self._take(_DEFAULT_TIMEOUT, opening=True)
+        self._here = clock.place(path)
+        self._heads = heads.Heads(heads_path, read_only=read_only)
+        self._give_back(connection)
+        _engines.add(self)
+
+    # ---- reading ----
+
+    def read(self, work: Callable[[Snapshot], T], *, timeout: float | None = None) -> T:
+        connection = self._take(timeout)
+        db = connection.db
+        snapshot = SqliteSnapshot(db)
+        try:
+            db.execute("BEGIN")
+            value = work(snapshot)
+            snapshot.close_scans()
+            db.execute("COMMIT")
+            return value
+        except apsw.Error as exc:
+            raise self._error(connection, exc) from exc
+        finally:
+            self._give_back(connection, snapshot)
+
+    # ---- writing ----
+
+    def transact(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        durability: Durability = "full",
+        timeout: float | None = None,
+        idempotent: bool = True,
+    ) -> Result[T]:
+        if self._read_only:
+            raise StoreReadOnlyError("the store was opened read-only")
+        connection = self._take(timeout)
+        tx = SqliteTransaction(connection.db, self._here)
+        try:
+            connection.db.execute("BEGIN IMMEDIATE")
+            value = work(tx)
+            version = tx.finish()
+            tx.close_scans()
+            self._commit(connection, tx.announced)
+            if durability == "full":
+                self._flush(connection)
+            self._bound_log(connection)
+            return Result(value, version)
+        except apsw.Error as exc:
+            raise self._error(connection, exc) from exc
+        finally:
+            self._give_back(connection, tx)
+
+    def _commit(self, connection: Connection, announced: Sequence[NamespaceId]) -> None:
+        """COMMIT, with the head words odd while nobody can say whether it is visible yet."""
+        words = [(address, heads.begin(address)) for address in map(self._heads.address, announced)]
+        fault("commit.before_commit")
+        try:
+            connection.db.execute("COMMIT")
+        except apsw.IOError as exc:  # the log may hold it whole, for a recovery to find
+            raise OutcomeUnknownError(b"", self._give_up(f"commit failed: {exc}")) from exc
+        fault("commit.after_commit")
+        for address, odd in words:
+            heads.end(address, odd)
+
+    def _flush(self, connection: Connection) -> None:
+        fault("commit.before_sync")
+        try:
+            connection.flush()
+        except OSError as exc:
+            raise OutcomeUnknownError(b"", self._give_up(f"flush failed: {exc}")) from exc
+        fault("commit.after_sync")
+
+    def _bound_log(self, connection: Connection) -> None:
+        """Copy a log that has grown too long to the main file, so that it starts anew."""
+        frames = connection.log_frames
+        if frames <= MAX_LOG_FRAMES:
+            self._checkpoint_at = MAX_LOG_FRAMES
+        if frames <= self._checkpoint_at or not self._checkpointing.acquire(blocking=False):
+            return
+        try:
+            connection.wait_at_most(_CHECKPOINT_PATIENCE)
+            fault("checkpoint.before")
+            connection.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            fault("checkpoint.copied")
+            connection.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+            fault("checkpoint.after")
+        except (apsw.BusyError, apsw.FullError) as exc:
+            _log.debug("checkpoint put off: %s", exc)
+            self._checkpoint_at = frames + MAX_LOG_FRAMES // 4
+        except apsw.IOError as exc:  # the commit before it is safe in the log
+            self._give_up(f"checkpoint failed: {exc}")
+        finally:
+            self._checkpointing.release()
+
+    # ---- the rest ----
+
+    def head_word(self, namespace: NamespaceId) -> HeadWord | None:
+        return self._heads.word(namespace)
+
+    def sync(self) -> None:
+        connection = self._take(None)
+        try:
+            connection.flush()
+        except OSError as exc:
+            raise StoreUnavailableError(self._give_up(f"flush failed: {exc}")) from exc
+        finally:
+            self._give_back(connection)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[apsw.Connection]:
+        """A connection in a read transaction that sees all that is committed by now, for a backup."""
+        connection = self._take(None)
+        try:
+            connection.db.execute("BEGIN")
+            SqliteSnapshot(connection.db).read_version()
+            yield connection.db
+        except apsw.Error as exc:
+            raise self._error(connection, exc) from exc
+        finally:
+            self._give_back(connection)
+
+    def close(self) -> None:
+        self._unusable = self._unusable or "it was closed"
+        if self._pid == os.getpid():
+            for connection in self._pool.drain():
+                connection.close()
+
+    def usable(self) -> bool:
+        return self._unusable is None and self._pid == os.getpid()
+
+    def after_fork(self) -> None:
+        """In a child: what was inherited is the parent's."""
+        for connection in self._pool.drain():
+            connection.abandon()
+
+    # ---- connections and errors ----
+
+    def _take(self, timeout: float | None, *, opening: bool = False) -> Connection:
+        if self._pid != os.getpid():
+            raise StoreUnavailableError("a store opened before fork() can't be used after it: open it again")
+        if self._unusable is not None:
+            raise StoreUnavailableError(f"the store can't be used any more: {self._unusable}")
+        try:
+            connection = self._pool.take()
+        except apsw.Error as exc:
+            raise opening_error(exc) if opening else as_store_error(exc, 0) from exc
+        except OSError as exc:
+            raise StoreUnavailableError(f"its files can't be opened: {exc}") from exc
+        connection.wait_at_most(_DEFAULT_TIMEOUT if timeout is None else timeout)
+        return connection
+
+    def _give_back(self, connection: Connection, used: SqliteSnapshot | None = None) -> None:
+        try:
+            if used is not None:
+                used.close_scans()
+            connection.reset()
+        except apsw.Error:  # whatever ails it, what went wrong before is what the caller has to know
+            _log.warning("a connection could not be reset", exc_info=True)
+            connection.close()
+            return
+        if self._unusable is None:
+            self._pool.give_back(connection)
+        else:
+            connection.close()
+
+    def _give_up(self, reason: str) -> str:
+        """Refuse every further call; returns `reason`."""
+        self._unusable = reason
+        _log.error("%s: closing the store: %s", self._path, reason)
+        for connection in self._pool.drain():
+            connection.close()
+        return reason
+
+    def _error(self, connection: Connection, exc: apsw.Error) -> StoreError:
+        return as_store_error(exc, connection.db.system_errno)
+
+
+_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in _engines:
+        engine.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

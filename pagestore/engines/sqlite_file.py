@@ -1,0 +1,84 @@
+"""Whole engine files: made, copied, examined, while nobody (or, for a copy's source, anybody) uses them.
+
+Called by `pagestore.embedded`.  Calls APSW.  A file that is no store's (yet) is in rollback-journal mode,
+so that it is one file with nothing beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import apsw
+
+from pagestore.api import CorruptPageError, FormatError
+from pagestore.engines.sqlite_connection import APPLICATION_ID
+from pagestore.engines.sqlite_errors import as_store_error, opening_error
+from pagestore.engines.sqlite_transaction import SCHEMA, SET, SqliteSnapshot
+
+_PAGE_SIZE = 4096
+_STEP_PAGES = 1024
+
+
+def create(path: str, rows: Mapping[bytes, bytes]) -> None:
+    """Make a new engine file that holds `rows`, ready to be opened by engines.  Raises StoreError."""
+    db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    try:
+        db.execute(f"PRAGMA page_size = {_PAGE_SIZE}; PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(SCHEMA)
+        db.executemany(SET, rows.items())
+        db.pragma("journal_mode", "wal")
+    except apsw.Error as exc:
+        raise as_store_error(exc, db.system_errno) from exc
+    finally:
+        db.close(True)
+
+
+def make_ready(path: str) -> None:
+    """Of a copy, make a file that engines can open.  Raises StoreError."""
+    db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE)
+    try:
+        db.pragma("journal_mode", "wal")
+    except apsw.Error as exc:
+        raise as_store_error(exc, db.system_errno) from exc
+    finally:
+        db.close(True)
+
+
+def copy(source: apsw.Connection, path: str, progress: Callable[[int, int], None]) -> None:
+    """Copy what the open read transaction of `source` sees to a new file.
+
+    `progress` is told bytes done and bytes in all.  Raises StoreError."""
+    page_size = source.pragma("page_size")
+    target = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    try:
+        with target.backup("main", source, "main") as backup:
+            while not backup.done:
+                backup.step(_STEP_PAGES)
+                progress((backup.page_count - backup.remaining) * page_size, backup.page_count * page_size)
+        target.pragma("journal_mode", "delete")
+    except apsw.Error as exc:
+        raise as_store_error(exc, target.system_errno) from exc
+    finally:
+        target.close(True)
+
+
+@contextmanager
+def examined(path: str) -> Iterator[tuple[apsw.Connection, SqliteSnapshot]]:
+    """A file's content as one snapshot, once SQLite finds the file intact.  Raises FormatError, StoreError."""
+    try:
+        db = apsw.Connection(path, apsw.SQLITE_OPEN_READONLY)
+        try:
+            if db.pragma("application_id") != APPLICATION_ID:
+                raise FormatError(f"{path} is not a store's backup")
+            found = db.pragma("integrity_check(1)")
+            if found != "ok":
+                raise CorruptPageError(f"{path} is damaged: {found}")
+            db.execute("BEGIN")
+            snapshot = SqliteSnapshot(db)
+            yield db, snapshot
+            snapshot.close_scans()
+        finally:
+            db.close(True)
+    except apsw.Error as exc:
+        raise opening_error(exc) from exc

@@ -1,0 +1,161 @@
+"""The table of keys and values, as one transaction of one connection sees it.
+
+Called by `sqlite`, and for files that no engine has open by `sqlite_file`.  Calls APSW and `clock`.
+
+`kv(k, v)` holds the keys, in a B-tree of their own, with their values if these are short; a long value
+lies in `large(id, d)`, where several share a page, and `v` is its number.  (A long one beside its key
+would take an overflow page of its own, and make the tree deep.)  The clock record's key, 0xff, is behind
+all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import cast
+
+import apsw
+
+from pagestore.api import NamespaceId, Version
+from pagestore.engines import clock
+from pagestore.engines.base import KeyRange, Snapshot, Transaction
+
+_MAX_INLINE = 500
+"""Bytes of the longest value that lies beside its key: several rows must fit into a B-tree page."""
+
+_CLOCK_KEY = b"\xff"
+
+SCHEMA = """
+    CREATE TABLE kv (k BLOB PRIMARY KEY, v) WITHOUT ROWID;
+    CREATE TABLE large (id INTEGER PRIMARY KEY, d BLOB);
+"""
+_VALUE = "CASE typeof(v) WHEN 'blob' THEN v ELSE (SELECT d FROM large WHERE id = v) END"
+_GET = f"SELECT {_VALUE} FROM kv WHERE k = ?"
+_SCAN = f"SELECT k, {_VALUE} FROM kv WHERE k >= ? AND k < ? ORDER BY k"
+_SCAN_REVERSE = f"SELECT k, {_VALUE} FROM kv WHERE k >= ? AND k < ? ORDER BY k DESC"
+SET = "INSERT OR REPLACE INTO kv VALUES (?, ?)"
+_SET_LARGE = "INSERT INTO large (d) VALUES (?)"
+_CLEAR_LARGE = (
+    "DELETE FROM large WHERE id IN (SELECT v FROM kv WHERE k >= ? AND k < ? AND typeof(v) = 'integer')"
+)
+_CLEAR = "DELETE FROM kv WHERE k >= ? AND k < ?"
+
+
+class SqliteSnapshot(Snapshot):
+    """A read transaction of one connection."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+        self._cursors: list[apsw.Cursor] = []
+        self._clock: clock.Clock | None = None
+
+    def clock(self) -> clock.Clock:
+        if self._clock is None:
+            self._clock = clock.unpack(self.get(_CLOCK_KEY))
+        return self._clock
+
+    def read_version(self) -> Version:
+        return self.clock().version
+
+    def get(self, key: bytes) -> bytes | None:
+        return cast("bytes | None", self._db.execute(_GET, (key,)).get)
+
+    def scan(self, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
+        cursor = self._db.cursor()
+        self._cursors.append(cursor)
+        return _scan(cursor, wanted)
+
+    def scan_many(self, wanted: Sequence[KeyRange]) -> list[Iterator[tuple[bytes, bytes]]]:
+        cursor = self._db.cursor()
+        self._cursors.append(cursor)
+        return [_scan_later(cursor, one) for one in wanted]
+
+    def close_scans(self) -> None:
+        for cursor in self._cursors:
+            cursor.close()
+
+
+def _scan(cursor: apsw.Cursor, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
+    sql = _SCAN_REVERSE if wanted.reverse else _SCAN
+    rows = cast("Iterator[tuple[bytes, bytes]]", cursor.execute(sql, (wanted.begin, wanted.end)))
+    return islice(rows, wanted.limit) if wanted.limit else rows  # `LIMIT ?` prepares anew each time
+
+
+def _scan_later(cursor: apsw.Cursor, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
+    yield from _scan(cursor, wanted)
+
+
+class SqliteTransaction(SqliteSnapshot, Transaction):
+    """The write transaction of a connection: what is set waits in a list until `work` is through."""
+
+    optimistic = False
+
+    def __init__(self, db: apsw.Connection, here: clock.Place) -> None:
+        super().__init__(db)
+        self._here = here
+        self._rows: list[tuple[bytes, bytes | int]] = []
+        self._next: Version | None = None
+        self._time_us = 0
+        self._cleared = False
+        self.announced: list[NamespaceId] = []
+
+    def _version(self) -> Version:
+        if self._next is None:
+            self._next = clock.next_version(self.clock(), self._here)
+        return self._next
+
+    def set(self, key: bytes, value: bytes) -> None:
+        self._rows.append((key, value))
+
+    def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
+        self._rows.append((prefix + self._version() + suffix, self._short(value)))
+
+    def set_versioned_value(self, key: bytes, prefix: bytes, suffix: bytes) -> None:
+        self._rows.append((key, prefix + self._version() + suffix))
+
+    def _short(self, value: bytes) -> bytes | int:
+        """What goes beside a key that was never set before.
+
+        (Where another value may be replaced, as in `set`, it stays beside the key however long it is:
+        else each `set` would have to look for the old one's row in `large`.)"""
+        if len(value) <= _MAX_INLINE:
+            return value
+        self._db.execute(_SET_LARGE, (value,))
+        return self._db.last_insert_rowid()
+
+    def clear(self, key: bytes) -> None:
+        self.clear_range(key, key + b"\0")
+
+    def clear_range(self, begin: bytes, end: bytes) -> None:
+        self._apply()
+        self._db.execute(_CLEAR_LARGE, (begin, end))
+        self._db.execute(_CLEAR, (begin, end))
+        self._cleared = True
+
+    def _apply(self) -> None:
+        if self._rows:
+            self._db.executemany(SET, self._rows)
+            self._rows.clear()
+
+    def add_read_conflict(self, begin: bytes, end: bytes) -> None:
+        """Nothing to do: nobody else writes meanwhile."""
+
+    def add_write_conflict(self, begin: bytes, end: bytes) -> None:
+        """Nothing to do."""
+
+    def announce(self, namespace: NamespaceId) -> None:
+        self.announced.append(namespace)
+
+    def commit_time(self, now_us: int) -> int:
+        self._time_us = max(now_us, self.clock().time_us)
+        return self._time_us
+
+    def finish(self) -> Version | None:
+        """Write what is left and the clock; the commit's version, or None if nothing was written."""
+        if not self._rows and not self._cleared:
+            return None
+        version = self._version()
+        time_us = self._time_us or self.clock().time_us
+        self._rows.append((_CLOCK_KEY, clock.pack(clock.Clock(version, time_us, self._here))))
+        self._apply()
+        return version

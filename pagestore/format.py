@@ -1,0 +1,45 @@
+"""The format key: what kind of store this is, checked by everyone who opens one.
+
+Called by `opener` and `embedded`; calls the engine.  The value is JSON, so that any release can say what
+it found: `{"format": 1, "features": [], "store": "<32 hex digits>"}`.
+
+1. A release opens a store only if it knows the format number and every feature.
+2. What an older release would misread raises the number or adds a feature.  New key families that older
+   releases may ignore need neither.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from pagestore import keys
+from pagestore.api import FormatError
+from pagestore.engines.base import Snapshot
+
+FORMAT = 1
+FEATURES: frozenset[str] = frozenset()
+"""What this release knows beyond the format itself."""
+
+
+def row() -> tuple[bytes, bytes]:
+    """The key and value that make an empty engine a new store."""
+    value = {"format": FORMAT, "features": sorted(FEATURES), "store": os.urandom(16).hex()}
+    return keys.FORMAT, json.dumps(value).encode()
+
+
+def check(tx: Snapshot) -> None:
+    """Raises FormatError."""
+    found = tx.get(keys.FORMAT)
+    if found is None:
+        raise FormatError("there is no page store in it")
+    try:
+        value = json.loads(found)
+        number, features = int(value["format"]), set(map(str, value["features"]))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise FormatError(f"its format record can't be read: {found[:80]!r}") from exc
+    if number != FORMAT:
+        raise FormatError(f"it has format {number}; this release reads format {FORMAT}")
+    if not features <= FEATURES:
+        unknown = ", ".join(sorted(features - FEATURES))
+        raise FormatError(f"it uses features that this release does not know: {unknown}")

@@ -1,0 +1,96 @@
+"""The past of a namespace: its changelog, the version at a time, how much it takes.
+
+Called by `store`, and by `commit` for what came after its base.  Calls the engine, always in short
+transactions: each picks up behind the last key that the one before it saw.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from pagestore import changelog, encoding, keys
+from pagestore.api import (
+    MAX_VERSION,
+    ZERO_VERSION,
+    BelowHorizonError,
+    Change,
+    NamespaceId,
+    NoSuchVersionError,
+    PageNumber,
+    Usage,
+    Version,
+)
+from pagestore.engines.base import Engine, KeyRange, Snapshot
+from pagestore.namespaces import find
+
+_CHUNK = 500
+"""Rows read in one engine transaction."""
+
+
+def rows(
+    engine: Engine, begin: bytes, end: bytes, timeout: float, *, reverse: bool = False
+) -> Iterator[tuple[bytes, bytes]]:
+    """All rows in [begin, end), not of one snapshot."""
+    while True:
+        chunk = _rows(engine, KeyRange(begin, end, _CHUNK, reverse), timeout)
+        yield from chunk
+        if len(chunk) < _CHUNK:
+            return
+        if reverse:
+            end = chunk[-1][0]
+        else:
+            begin = chunk[-1][0] + b"\0"
+
+
+def _rows(engine: Engine, wanted: KeyRange, timeout: float) -> list[tuple[bytes, bytes]]:
+    return engine.read(lambda tx: list(tx.scan(wanted)), timeout=timeout)
+
+
+def changes(
+    engine: Engine,
+    id_: NamespaceId,
+    after: Version,
+    until: Version,
+    timeout: float,
+    *,
+    newest_first: bool = False,
+) -> Iterator[Change]:
+    """Commits in (after, until]."""
+    begin, end = keys.log(id_, after, until)
+    for key, record in rows(engine, begin, end, timeout, reverse=newest_first):
+        yield changelog.read(keys.version_of(key), record)
+
+
+def version_at(tx: Snapshot, id_: NamespaceId, time_us: int) -> Version:
+    """The newest version whose time is <= `time_us`.
+
+    Right where recorded times never go back, as on engines whose `commit_time` sees to it; on others it
+    is off by no more than the clocks of those who commit."""
+    record = find(tx, id_)
+    newest = next((key for key, _ in tx.scan(KeyRange(*keys.times(id_, time_us), 1, reverse=True))), None)
+    if newest is None:
+        raise NoSuchVersionError("that is before the first commit")
+    if time_us > time.time_ns() // 1000 and keys.time_of(newest) < time_us:
+        raise NoSuchVersionError("that time has not come yet")
+    version = keys.version_of(newest)
+    if version < record.horizon:
+        raise BelowHorizonError(version, record.horizon)
+    return version
+
+
+def usage(engine: Engine, id_: NamespaceId, timeout: float) -> Usage:
+    live_pages = live_bytes = history_pages = history_bytes = 0
+    number: PageNumber | None = None
+    begin, end = keys.all_pages(id_)
+    for key, blob in rows(engine, begin, end, timeout, reverse=True):  # a page's newest version comes first
+        size = len(key) + len(blob)
+        if keys.number_of_page(key) != number and not encoding.is_freed(blob):
+            live_pages += 1
+            live_bytes += size
+        else:
+            history_pages += 1
+            history_bytes += size
+        number = keys.number_of_page(key)
+    commits = sum(1 for _ in rows(engine, *keys.log(id_, ZERO_VERSION, MAX_VERSION), timeout))
+    return Usage(live_pages, live_bytes, history_pages, history_bytes, commits)

@@ -1,0 +1,221 @@
+"""Keys: what a store keeps where.  The only file that knows.
+
+Called by the store's files (`commit`, `snapshot`, `history`, `namespaces`); calls nothing.
+
+A key is one family byte and then a tuple in FoundationDB's tuple encoding
+(https://github.com/apple/foundationdb/blob/main/design/tuple.md), so that the same keys serve every
+engine and FoundationDB's own tools can read them (as a subspace whose raw prefix is the family byte).
+
+    family       tuple                    value
+    a image      id, version              allocation image, see `pagestore.allocation`
+    c counter    name                     integer, 8 bytes big-endian: the last number given out
+    d dropped    id                       name of a namespace whose pages are still to be removed
+    e lease      id, lease id             leased page numbers, see `pagestore.allocation`
+    f format                              see `pagestore.format`
+    l log        id, version              changelog record, see `pagestore.changelog`
+      namespace  id, end of log           namespace record, see `pagestore.namespaces`
+    n name       name                     id, 8 bytes big-endian
+    p page       id, number, version      page blob, see `pagestore.encoding`
+    t time       id, µs, version          empty
+    u token      id, token                version, or `VOID_TOKEN`
+    x conflict   id, number               never written: what optimistic engines compare
+
+A namespace's record stands right behind its changelog, so that one reverse scan yields the record, the
+newest commit and those before it: that is all that `begin` and a commit's check need.  Tokens come last
+because a small record that an engine keeps behind all keys then shares their B-tree leaf.
+
+Worked example: page 3 of namespace 1 at version 00000001 0000000000ff is
+
+    70                                   'p', the family
+    15 01                                integer of one byte: namespace id 1
+    15 03                                integer of one byte: page number 3 
+    33 00000001 0000000000ff 0000        versionstamp: ten bytes, then two user bytes, always 0
+
+so all versions of a page lie together, oldest first, and the newest one <= v is found by one reverse
+scan.  Family bytes leave room for tag and stage.
+"""
+
+from __future__ import annotations
+
+from pagestore.api import VERSION_SIZE, NamespaceId, PageNumber, Version
+
+_IMAGE, _COUNTER, _DROPPED, _LEASE, _LOG, _NAME, _PAGE, _TIME, _TOKEN, _CONFLICT = (
+    bytes([b]) for b in b"acdelnptux"
+)
+
+FORMAT = b"f"
+
+_BYTES, _TEXT, _ZERO, _STAMP = b"\x01", b"\x02", b"\x14", b"\x33"
+_USER = b"\0\0"
+_STAMP_TAIL = VERSION_SIZE + len(_USER)
+_END_OF_LOG = _STAMP + b"\xff" * _STAMP_TAIL
+_AFTER_NAMESPACE = _END_OF_LOG[1:] + b"\0"
+
+VERSION_SUFFIX = _USER
+"""Follows the version in every key that ends with one (`Transaction.set_versioned_key`)."""
+
+VOID_TOKEN = b""
+"""Stored for a token whose commit must never happen."""
+
+
+# ---- the tuple encoding ----
+
+
+def _integer(value: int) -> bytes:
+    """A non-negative integer below 2**64: 0x14 + its length in bytes, then the bytes, big-endian."""
+    if value < 256:
+        return bytes((0x15, value)) if value else _ZERO
+    size = (value.bit_length() + 7) >> 3
+    return bytes((0x14 + size,)) + value.to_bytes(size, "big")
+
+
+def _string(code: bytes, value: bytes) -> bytes:
+    """Bytes or UTF-8 text, NUL-terminated; a NUL inside is followed by 0xff."""
+    return code + value.replace(b"\0", b"\0\xff") + b"\0"
+
+
+def _read_integer(key: bytes, at: int) -> tuple[int, int]:
+    """The integer that starts at `at`, and where the next element does."""
+    end = at + 1 + key[at] - 0x14
+    return int.from_bytes(key[at + 1 : end], "big"), end
+
+
+def after(prefix: bytes) -> bytes:
+    """The first key behind all that start with `prefix` (whose last byte is not 0xff)."""
+    return prefix[:-1] + bytes((prefix[-1] + 1,))
+
+
+def version_of(key: bytes) -> Version:
+    """The version that a page, log or time key ends with."""
+    return Version(key[-_STAMP_TAIL : -len(_USER)])
+
+
+# ---- store-wide ----
+
+
+def counter(name: str) -> bytes:
+    return _COUNTER + _string(_TEXT, name.encode())
+
+
+def name(text: str) -> bytes:
+    return _NAME + _string(_TEXT, text.encode())
+
+
+def all_names() -> tuple[bytes, bytes]:
+    return _NAME, after(_NAME)
+
+
+def text_of_name(key: bytes) -> str:
+    return key[2:-1].replace(b"\0\xff", b"\0").decode()
+
+
+def dropped(namespace: NamespaceId) -> bytes:
+    return _DROPPED + _integer(namespace)
+
+
+def all_dropped() -> tuple[bytes, bytes]:
+    return _DROPPED, after(_DROPPED)
+
+
+def namespace_of_dropped(key: bytes) -> NamespaceId:
+    return NamespaceId(_read_integer(key, 1)[0])
+
+
+# ---- one namespace ----
+
+
+def namespace(id_: NamespaceId) -> bytes:
+    return _LOG + _integer(id_) + _END_OF_LOG
+
+
+def log_prefix(id_: NamespaceId) -> bytes:
+    """What stands before the version."""
+    return _LOG + _integer(id_) + _STAMP
+
+
+def log_and_namespace(id_: NamespaceId, since: Version) -> tuple[bytes, bytes]:
+    """Changelog records of versions >= `since`, and behind them the namespace record."""
+    prefix = _LOG + _integer(id_) + _STAMP
+    return prefix + since, prefix + _AFTER_NAMESPACE
+
+
+def log(id_: NamespaceId, newer_than: Version, until: Version) -> tuple[bytes, bytes]:
+    """Changelog records of versions in (newer_than, until]."""
+    prefix = log_prefix(id_)
+    return prefix + newer_than + b"\0\1", prefix + until + b"\0\1"
+
+
+def page_prefix(id_: NamespaceId, number: PageNumber) -> bytes:
+    """What stands before the version."""
+    return _PAGE + _integer(id_) + _integer(number) + _STAMP
+
+
+def page(id_: NamespaceId, number: PageNumber, until: Version) -> tuple[bytes, bytes]:
+    """A page's versions <= `until`."""
+    prefix = page_prefix(id_, number)
+    return prefix, prefix + until + b"\0\1"
+
+
+def all_pages(id_: NamespaceId) -> tuple[bytes, bytes]:
+    prefix = _PAGE + _integer(id_)
+    return prefix, after_integer(prefix)
+
+
+def number_of_page(key: bytes) -> PageNumber:
+    return PageNumber(_read_integer(key, _read_integer(key, 1)[1])[0])
+
+
+def time_prefix(id_: NamespaceId, time_us: int) -> bytes:
+    """What stands before the version."""
+    return _TIME + _integer(id_) + _integer(time_us) + _STAMP
+
+
+def times(id_: NamespaceId, until_us: int) -> tuple[bytes, bytes]:
+    """Time keys of commits recorded at `until_us` or before."""
+    prefix = _TIME + _integer(id_)
+    return prefix, prefix + _integer(until_us + 1)
+
+
+def time_of(key: bytes) -> int:
+    return _read_integer(key, _read_integer(key, 1)[1])[0]
+
+
+def token(id_: NamespaceId, token_: bytes) -> bytes:
+    return _TOKEN + _integer(id_) + _string(_BYTES, token_)
+
+
+def conflict(id_: NamespaceId, number: PageNumber) -> bytes:
+    return _CONFLICT + _integer(id_) + _integer(number)
+
+
+def image(id_: NamespaceId, version: Version) -> bytes:
+    return _IMAGE + _integer(id_) + _STAMP + version + _USER
+
+
+def images(id_: NamespaceId, until: Version) -> tuple[bytes, bytes]:
+    """Allocation images of versions <= `until`."""
+    prefix = _IMAGE + _integer(id_) + _STAMP
+    return prefix, prefix + until + b"\0\1"
+
+
+def lease(id_: NamespaceId, lease_id: bytes) -> bytes:
+    return _LEASE + _integer(id_) + _string(_BYTES, lease_id)
+
+
+def leases(id_: NamespaceId) -> tuple[bytes, bytes]:
+    prefix = _LEASE + _integer(id_)
+    return prefix, after_integer(prefix)
+
+
+def after_integer(prefix: bytes) -> bytes:
+    """The first key behind all that start with this prefix, which ends in an integer of the tuple.
+
+    (No element's code is 0xff, so nothing of it sorts behind.)"""
+    return prefix + b"\xff"
+
+
+def belongings(id_: NamespaceId) -> list[tuple[bytes, bytes]]:
+    """All keys of a namespace but its record, for removal."""
+    number = _integer(id_)
+    prefixes = [family + number for family in (_PAGE, _TIME, _TOKEN)]
+    return [(_LOG + number, namespace(id_)), *((prefix, after_integer(prefix)) for prefix in prefixes)]

@@ -1,0 +1,99 @@
+"""Opens a store by its URL: the one place that knows which engines there are.
+
+Called by programs and by `mvvfs`; calls `embedded` and the memory engine.
+
+    a path, or file:///path     an embedded store: a folder
+    memory:NAME                 in this process only, for tests; lasts as long as the process
+    grpc://..., fdb:...         not in this release
+
+Of each folder a process has one store object at a time (for each of read-only and not), shared by all who
+open it and closed by the last of them: connections, caches and head words are worth sharing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from urllib.parse import unquote, urlsplit
+
+from pagestore import embedded, format
+from pagestore.api import NoSuchStoreError, Store, StoreUnavailableError
+from pagestore.engines.memory import MemoryEngine
+from pagestore.store import PageStore
+
+
+class _Shared:
+    """A store and how often it was opened."""
+
+    def __init__(self, store: PageStore) -> None:
+        self.store = store
+        self.users = 0
+
+
+_lock = threading.Lock()
+_folders: dict[tuple[str, bool], _Shared] = {}
+_memory: dict[str, MemoryEngine] = {}
+
+
+def open_store(url: str, *, create: bool, read_only: bool = False, timeout: float = 5.0) -> Store:
+    """The store at `url`.  Close it as often as it was opened.
+
+    `create`: make it if there is none.  `timeout`: seconds that an operation waits for the store; where
+    it is shared, the longest that anyone asked for.  Raises NoSuchStoreError, FormatError,
+    StoreReadOnlyError, StoreFullError, StoreUnavailableError."""
+    if url.startswith("memory:"):
+        return _open_memory(url, create, timeout)
+    return _open_folder(_path_of(url), create, read_only, timeout)
+
+
+def _path_of(url: str) -> str:
+    scheme, colon, _ = url.partition(":")
+    if scheme == "file" and colon:
+        return os.path.realpath(unquote(urlsplit(url).path))
+    if colon and scheme in ("grpc", "grpcs", "fdb"):
+        raise StoreUnavailableError(f"stores at {scheme}: can't be opened by this release")
+    return os.path.realpath(url)
+
+
+def _open_folder(path: str, create: bool, read_only: bool, timeout: float) -> PageStore:
+    key = path, read_only
+    with _lock:
+        shared = _folders.get(key)
+        if shared is None or not shared.store.usable():
+            store = embedded.open_folder(path, create=create, read_only=read_only, timeout=timeout)
+            shared = _folders[key] = _Shared(store)
+            store.on_close = lambda: _close(key, shared)
+        shared.users += 1
+        shared.store.timeout = max(timeout, shared.store.timeout)
+        return shared.store
+
+
+def _close(key: tuple[str, bool], shared: _Shared) -> bool:
+    """Whether nobody uses the store any more."""
+    with _lock:
+        shared.users -= 1
+        if shared.users <= 0 and _folders.get(key) is shared:
+            del _folders[key]
+        return shared.users <= 0
+
+
+def _open_memory(url: str, create: bool, timeout: float) -> PageStore:
+    with _lock:
+        engine = _memory.get(url)
+        if engine is None:
+            if not create:
+                raise NoSuchStoreError(f"there is no store {url} in this process")
+            engine = _memory[url] = MemoryEngine()
+            engine.transact(lambda tx: tx.set(*format.row()))
+        return PageStore(engine, url, timeout)
+
+
+def _after_fork() -> None:
+    """In a child: stores that were open belong to the parent."""
+    global _lock
+    _lock = threading.Lock()
+    _folders.clear()
+    _memory.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,167 @@
+"""Begin and read: what a transaction sees.
+
+Called by `store`, inside `Engine.read` and, for the pages that a conflict's answer carries, inside a
+commit's engine transaction.  Calls the engine's snapshot.
+
+1. Begin is one reverse scan: the namespace record, the newest commit, those before it.
+2. A read checks the horizon in the same engine transaction as it reads in, so that retention can't take
+   a page away between the check and the read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pagestore import allocation, changelog, keys
+from pagestore.api import (
+    ZERO_VERSION,
+    Begin,
+    BelowHorizonError,
+    Change,
+    CorruptPageError,
+    NamespaceId,
+    NoSuchVersionError,
+    PageNumber,
+    StoredPage,
+    Version,
+    format_version,
+)
+from pagestore.encoding import MAX_CHAIN, chain_of, is_freed
+from pagestore.engines.base import KeyRange, Snapshot
+from pagestore.namespaces import Record, alive, find
+
+MAX_CHANGES = 1000
+MAX_CHANGED_PAGES = 50_000
+"""A client that is further behind than this drops its cache: cheaper than to look at each page."""
+
+CHAIN_ROWS = MAX_CHAIN + 1
+
+
+def namespace_and_log(
+    tx: Snapshot, id_: NamespaceId, since: Version, limit: int
+) -> tuple[Record, Iterator[tuple[bytes, bytes]]]:
+    """The record of a namespace that exists, and its changelog rows of versions >= `since`, newest first.
+
+    `limit` bounds how many rows an engine fetches.  Raises NoSuchNamespaceError."""
+    rows = iter(tx.scan(KeyRange(*keys.log_and_namespace(id_, since), limit + 1, reverse=True)))
+    key, value = next(rows, (b"", b""))
+    return alive(id_, value if key == keys.namespace(id_) else None), rows
+
+
+def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | None) -> Begin:
+    """See `Store.begin`.
+
+    The version is that of the namespace's newest commit, not the store's newest: its state is the same
+    at both, and to learn the latter would take another read.  Where the client knows a later version
+    (from a commit to another namespace), that one holds."""
+    if at is not None:
+        return _begin_at(tx, id_, since, at)
+    if since is None:
+        record, rows = namespace_and_log(tx, id_, ZERO_VERSION, 1)
+        newest = next((keys.version_of(key) for key, _ in rows), record.created)
+        return _everything(tx, id_, record, newest)
+    record, rows = namespace_and_log(tx, id_, since, MAX_CHANGES + 2)
+    changes = _Changes()
+    for key, value in rows:
+        version = keys.version_of(key)
+        if version == since or not changes.add(version, value):
+            break
+    else:
+        _check_not_ahead(tx, since)  # not one of this namespace's own, so not known to be genuine
+    newest = changes.newest or max(since, record.created)
+    listed = changes.oldest_first()
+    return _everything(tx, id_, record, newest) if listed is None else Begin(newest, listed, record.page_size)
+
+
+def _everything(tx: Snapshot, id_: NamespaceId, record: Record, version: Version) -> Begin:
+    """For a client that knows nothing, or too little."""
+    return Begin(version, None, record.page_size, allocation.at(tx, id_, record.page_size, version))
+
+
+class _Changes:
+    """Changelog records as they come in, newest first, given up when there are too many."""
+
+    def __init__(self) -> None:
+        self.newest: Version | None = None
+        self._changes: list[Change] = []
+        self._pages = 0
+
+    def add(self, version: Version, record: bytes) -> bool:
+        """False: too many."""
+        if self.newest is None:
+            self.newest = version
+        change = changelog.read(version, record)
+        self._changes.append(change)
+        self._pages += len(change.pages)
+        return not self._too_many()
+
+    def _too_many(self) -> bool:
+        return len(self._changes) > MAX_CHANGES or self._pages > MAX_CHANGED_PAGES
+
+    def oldest_first(self) -> tuple[Change, ...] | None:
+        return None if self._too_many() else tuple(reversed(self._changes))
+
+
+def _begin_at(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version) -> Begin:
+    record = find(tx, id_)
+    check_readable(at, record)
+    _check_not_ahead(tx, at)
+    if since is None or since > at:
+        return _everything(tx, id_, record, at)
+    changes = _Changes()
+    for key, value in tx.scan(KeyRange(*keys.log(id_, since, at), MAX_CHANGES + 1, reverse=True)):
+        if not changes.add(keys.version_of(key), value):
+            break
+    listed = changes.oldest_first()
+    return _everything(tx, id_, record, at) if listed is None else Begin(at, listed, record.page_size)
+
+
+def _check_not_ahead(tx: Snapshot, version: Version) -> None:
+    if version > tx.read_version():
+        raise NoSuchVersionError(f"version {format_version(version)} does not exist yet")
+
+
+def check_readable(version: Version, record: Record) -> None:
+    """Raises BelowHorizonError, or NoSuchVersionError before the namespace existed."""
+    if version < record.created:
+        raise NoSuchVersionError(
+            f"version {format_version(version)} is older than the database ({format_version(record.created)})"
+        )
+    if version < record.horizon:
+        raise BelowHorizonError(version, record.horizon)
+
+
+def read(
+    tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
+) -> list[StoredPage | None]:
+    """See `Store.read`."""
+    check_readable(version, find(tx, id_))
+    return read_pages(tx, id_, version, numbers)
+
+
+def read_pages(
+    tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
+) -> list[StoredPage | None]:
+    """As `read`, where the horizon has been checked already."""
+    ranges = [KeyRange(*keys.page(id_, n, version), CHAIN_ROWS, reverse=True) for n in numbers]
+    return [_page(n, rows) for n, rows in zip(numbers, tx.scan_many(ranges), strict=True)]
+
+
+def _page(number: PageNumber, rows: Iterator[tuple[bytes, bytes]]) -> StoredPage | None:
+    """The newest version in `rows` with all that its content needs; None if absent or freed."""
+    newest: Version | None = None
+    blobs: list[bytes] = []
+    for key, blob in rows:
+        if newest is None:
+            if is_freed(blob):
+                return None
+            newest = keys.version_of(key)
+        blobs.append(blob)
+        if chain_of(blob) == 0:
+            return StoredPage(number, newest, tuple(blobs))
+    if newest is None:
+        return None
+    raise CorruptPageError(
+        f"page {number} of version {format_version(newest)}: "
+        "the whole version that its deltas start from is missing"
+    )

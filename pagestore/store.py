@@ -1,0 +1,218 @@
+"""The page store: the `Store` interface over any engine.
+
+Called through `pagestore.api.Store` by whoever `pagestore.opener` gave it to.  Each operation is one
+call of the engine (`Engine.read` or `Engine.transact`) around one function of the file that knows how:
+`namespaces`, `snapshot`, `commit`, `history`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+from pagestore import allocation, history, keys, snapshot
+from pagestore.api import (
+    MAX_VERSION,
+    TOKEN_SIZE,
+    ZERO_VERSION,
+    Allocation,
+    Begin,
+    Change,
+    CommitRequest,
+    Committed,
+    ConflictError,
+    HeadWord,
+    InvalidRequestError,
+    Lease,
+    Namespace,
+    NamespaceId,
+    NoSuchNamespaceError,
+    OutcomeUnknownError,
+    PageNumber,
+    Store,
+    StoredPage,
+    StoreFullError,
+    StoreUnavailableError,
+    Usage,
+    Version,
+    format_version,
+)
+from pagestore.commit import MAX_FRESH, Commit, FarBehind
+from pagestore.engines.base import Engine, Result, Snapshot, Transaction
+from pagestore.namespaces import Namespaces, find
+
+log = logging.getLogger("pagestore")
+
+
+class PageStore(Store):
+    """A store whose engine lives in this process."""
+
+    def __init__(self, engine: Engine, url: str, timeout: float) -> None:
+        """`timeout`: seconds an operation may wait for the engine."""
+        self.engine = engine
+        self.url = url
+        self.timeout = timeout
+        self.on_close: Callable[[], bool] | None = None
+        """Set by whoever shares this store: whether a `close` is that of its last user."""
+        self._namespaces = Namespaces(engine, lambda: self.timeout)
+
+    # ---- namespaces ----
+
+    def create(self, name: str, *, page_size: int = 0) -> Namespace:
+        return self._namespaces.create(name, page_size)
+
+    def open(self, name: str) -> Namespace:
+        return self._namespaces.open(name)
+
+    def rename(self, name: str, new_name: str) -> Namespace:
+        return self._namespaces.rename(name, new_name)
+
+    def drop(self, name: str) -> None:
+        self._namespaces.drop(name)
+
+    def finish_drops(self) -> None:
+        """Remove what interrupted drops left behind."""
+        self._namespaces.finish_drops()
+
+    # ---- transactions ----
+
+    def begin(
+        self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None
+    ) -> Begin:
+        return self.engine.read(
+            lambda tx: snapshot.begin(tx, namespace, since, at), timeout=self.timeout
+        )
+
+    def read(
+        self, namespace: NamespaceId, version: Version, numbers: Sequence[PageNumber]
+    ) -> list[StoredPage | None]:
+        return self.engine.read(
+            lambda tx: snapshot.read(tx, namespace, version, numbers), timeout=self.timeout
+        )
+
+    def commit(self, request: CommitRequest) -> Committed:
+        commit = Commit(request, self.engine.limits)
+        try:
+            result = self._run(commit)
+        except ConflictError as conflict:
+            raise self._with_content(conflict) from None
+        except OutcomeUnknownError as exc:
+            raise OutcomeUnknownError(request.token, str(exc.__cause__ or exc)) from exc
+        happened = result.value
+        if happened is not None:
+            return self._repeated(request, happened)
+        assert result.version is not None  # the token is always written
+        if allocation.image_is_due(request.token):
+            self._write_images(request, result.version)
+        return Committed(result.version, commit.time_us, commit.others)
+
+    def _run(self, commit: Commit) -> Result[Version | None]:
+        while True:
+            try:
+                return self.engine.transact(
+                    commit.run, durability=commit.request.durability, timeout=self.timeout
+                )
+            except FarBehind:
+                commit.check_ahead(self.engine, self.timeout)
+
+    def _write_images(self, request: CommitRequest, version: Version) -> None:
+        for part in request.parts:
+            try:
+                allocation.write_image(self.engine, part.namespace, version, self.timeout)
+            except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError) as exc:
+                log.info("no allocation image of %s: %s", format_version(version), exc)  # another one will do
+
+    def _with_content(self, conflict: ConflictError) -> ConflictError:
+        """The same, with the pages' new content, read while nobody waits for it."""
+        pages = self.read(conflict.namespace, conflict.version, conflict.pages[:MAX_FRESH])
+        fresh = tuple(page for page in pages if page is not None)
+        return ConflictError(conflict.namespace, conflict.pages, conflict.version, fresh)
+
+    def _repeated(self, request: CommitRequest, version: Version) -> Committed:
+        """The answer to a commit that had happened already, at `version`."""
+        lists = [
+            list(self.changelog(part.namespace, after=request.base, until=version)) for part in request.parts
+        ]
+        own = [change for changes in lists for change in changes if change.version == version]
+        others = tuple(tuple(change for change in changes if change.version != version) for changes in lists)
+        return Committed(version, own[0].time_us if own else 0, others)
+
+    def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:
+        if len(token) != TOKEN_SIZE:
+            raise InvalidRequestError(f"a token has {TOKEN_SIZE} bytes")
+        key = keys.token(namespace, token)
+
+        def work(tx: Transaction) -> bytes:
+            find(tx, namespace)
+            tx.add_read_conflict(key, key + b"\0")
+            happened = tx.get(key)
+            if happened is None:
+                tx.set(key, keys.VOID_TOKEN)
+            return happened or keys.VOID_TOKEN
+
+        happened = self.engine.transact(work, timeout=self.timeout).value
+        return None if happened == keys.VOID_TOKEN else Version(happened)
+
+    # ---- page numbers ----
+
+    def allocation(self, namespace: NamespaceId, version: Version) -> Allocation:
+        def work(tx: Snapshot) -> Allocation:
+            record = find(tx, namespace)
+            snapshot.check_readable(version, record)
+            return allocation.at(tx, namespace, record.page_size, version)
+
+        return self.engine.read(work, timeout=self.timeout)
+
+    def lease(
+        self, namespace: NamespaceId, want: int, seconds: float, replaces: bytes | None = None
+    ) -> Lease:
+        return allocation.grant(self.engine, namespace, want, seconds, replaces, self.timeout)
+
+    def release(self, namespace: NamespaceId, lease: bytes) -> None:
+        allocation.release(self.engine, namespace, lease, self.timeout)
+
+    # ---- history ----
+
+    def changelog(
+        self,
+        namespace: NamespaceId,
+        *,
+        after: Version = ZERO_VERSION,
+        until: Version = MAX_VERSION,
+        newest_first: bool = False,
+        limit: int = 0,
+    ) -> Iterator[Change]:
+        self.engine.read(lambda tx: find(tx, namespace), timeout=self.timeout)
+        found = history.changes(
+            self.engine, namespace, after, until, self.timeout, newest_first=newest_first
+        )
+        return islice(found, limit or None)
+
+    def version_at(self, namespace: NamespaceId, time_us: int) -> Version:
+        return self.engine.read(
+            lambda tx: history.version_at(tx, namespace, time_us), timeout=self.timeout
+        )
+
+    # ---- the rest ----
+
+    def usage(self, namespace: NamespaceId) -> Usage:
+        self.engine.read(lambda tx: find(tx, namespace), timeout=self.timeout)
+        return history.usage(self.engine, namespace, self.timeout)
+
+    def head_word(self, namespace: NamespaceId) -> HeadWord | None:
+        return self.engine.head_word(namespace)
+
+    def sync(self) -> None:
+        self.engine.sync()
+
+    def usable(self) -> bool:
+        """False once the engine refuses every call: closed, or after a failed flush, or a fork."""
+        return self.engine.usable()
+
+    def close(self) -> None:
+        if self.on_close is None or self.on_close():
+            self.engine.close()
+
+    def list(self) -> list[Namespace]:  # last: from here on, `list` means this in the class body
+        return self._namespaces.list()

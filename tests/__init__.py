@@ -1,0 +1,1 @@
+"""The tests: `sql/` features, `model/` state machines, `process/` real processes, `checker/` what judges them."""

@@ -1,0 +1,81 @@
+"""Worker processes: each runs one function of a module and sends back what it returned.
+
+Called by the tests of this folder.  Every wait is bounded; a worker that raises, dies or takes too long
+fails the test, with its traceback.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from typing import Any, Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_spawn = multiprocessing.get_context("spawn")
+
+
+class WorkerError(AssertionError):
+    """A worker failed; the message is its traceback."""
+
+
+def _main(pipe: Connection, barrier: Barrier | None, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    try:
+        if barrier is not None:
+            barrier.wait(60)
+        pipe.send((True, work(*arguments)))
+    except BaseException:  # noqa: BLE001 (told to the parent)
+        pipe.send((False, traceback.format_exc()))
+
+
+class Worker(Generic[T]):
+    """A process of its own that runs `work(*arguments)`."""
+
+    def __init__(
+        self,
+        work: Callable[..., T],
+        *arguments: Any,
+        barrier: Barrier | None = None,
+        context: Any = _spawn,
+    ) -> None:
+        self._pipe, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(target=_main, args=(theirs, barrier, work, arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def result(self, seconds: float) -> T:
+        """What `work` returned, within so many seconds."""
+        try:
+            if not self._pipe.poll(max(0.0, seconds)):
+                raise WorkerError(f"a worker took longer than it may ({seconds:.0f} s more)")
+            good, found = self._pipe.recv()
+        except EOFError:
+            self.process.join(5)
+            raise WorkerError(f"a worker died: exit code {self.process.exitcode}") from None
+        finally:
+            self.kill()
+        if not good:
+            raise WorkerError(found)
+        return found
+
+    def kill(self) -> None:
+        """SIGKILL, if it is still there."""
+        self.process.kill()
+        self.process.join()
+
+
+def run(work: Callable[..., T], arguments: Sequence[Sequence[Any]], *, seconds: float) -> list[T]:
+    """`work(*each)` for each of `arguments`, in a process each, all starting together; what they returned."""
+    barrier = _spawn.Barrier(len(arguments))
+    workers = [Worker(work, *each, barrier=barrier) for each in arguments]
+    deadline = time.monotonic() + seconds
+    try:
+        return [worker.result(deadline - time.monotonic()) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()

@@ -1,0 +1,59 @@
+"""Rules knocked out of a worker process, to prove that the checker would notice."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import replace
+
+from pagestore.api import Committed, CommitRequest, HeadWord, NamespaceId, PageSet
+from pagestore.store import PageStore
+
+
+def _commit_everything() -> None:
+    """No conflict check at all: every commit is based on the newest version and has read nothing."""
+    _change_requests(
+        lambda store, request: replace(
+            _without_reads(request), base=store.begin(request.parts[0].namespace).version
+        )
+    )
+
+
+def _forget_reads() -> None:
+    """Only what was written is checked, as under snapshot isolation."""
+    _change_requests(lambda _store, request: _without_reads(request))
+
+
+def _without_reads(request: CommitRequest) -> CommitRequest:
+    return replace(request, parts=[replace(part, reads=PageSet()) for part in request.parts])
+
+
+def _change_requests(change: Callable[[PageStore, CommitRequest], CommitRequest]) -> None:
+    real = PageStore.commit
+
+    def commit(self: PageStore, request: CommitRequest) -> Committed:
+        return real(self, change(self, request))
+
+    PageStore.commit = commit  # type: ignore[method-assign]
+
+
+def _never_look_again() -> None:
+    """The head word never moves, so a transaction begins at whatever version the process knows."""
+
+    def head_word(self: PageStore, namespace: NamespaceId) -> HeadWord:
+        word = (ctypes.c_uint64 * 1)(2)
+        return HeadWord(ctypes.addressof(word), word)
+
+    PageStore.head_word = head_word  # type: ignore[method-assign]
+
+
+KNOCKOUTS: dict[str, Callable[[], None]] = {
+    "conflict check": _commit_everything,
+    "read set": _forget_reads,
+    "head word": _never_look_again,
+}
+
+
+def apply(name: str) -> None:
+    """Break this process for good."""
+    KNOCKOUTS[name]()

@@ -1,0 +1,52 @@
+"""Where the workers meet, and in how many ways they may write: what a worker is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import apsw
+
+import mvvfs
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to write.  Whatever the variant, nothing may get lost."""
+
+    begin: str = "BEGIN"
+    options: Mapping[str, object] = field(default_factory=dict)
+    cache_size: int = -2000
+    """SQLite's own page cache; a small one spills pages in mid-transaction."""
+
+
+VARIANTS = {
+    "deferred": Variant(),
+    "immediate": Variant(begin="BEGIN IMMEDIATE"),
+    "small caches": Variant(options={"cache_bytes": 50_000}, cache_size=10),
+    "normal durability": Variant(options={"durability": "normal"}),
+    "durable reads": Variant(options={"reads": "durable"}),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    store: str
+    variant: Variant = field(default_factory=Variant)
+    name: str = "app"
+
+    def connect(self, **options: object) -> apsw.Connection:
+        connection = mvvfs.connect(self.name, **({"store": self.store} | dict(self.variant.options) | options))
+        connection.execute(f"PRAGMA cache_size = {self.variant.cache_size}")
+        return connection
+
+
+def roll_back(connection: apsw.Connection) -> None:
+    """After an error: SQLite has rolled back by itself, or has not."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def value(connection: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> object:
+    ((only,),) = connection.execute(sql, bindings).fetchall()
+    return only

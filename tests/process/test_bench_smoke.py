@@ -1,0 +1,127 @@
+"""The benchmark harness still runs, checks what it measures, and fails loudly; its statistics are right."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import flush, runner, suite
+from bench.errors import BenchError, CheckFailedError
+from bench.results import CaseResult, load, save
+from bench.stats import median_interval, percentile
+from bench.targets import MvTarget, PlainTarget
+from bench.workloads import WORKLOADS
+from bench.workloads.updates import ReadModifyWrite
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def quick(directory: Path, workload: str, processes: int = 2, mode: suite.Mode = suite.AS_IS) -> CaseResult:
+    plan = runner.Plan(directory, rounds=1, seconds=0.1, small=True)
+    return runner.run_case(suite.plain_and_mv(workload, processes, mode), plan, lambda doing: None)
+
+
+@pytest.mark.parametrize("workload", ["insert-own", "rmw-zipfian", "ycsb-a", "bulk", "open", "scan"])
+def test_a_case_runs_on_both_sides_and_is_checked(tmp_path: Path, workload: str) -> None:
+    result = quick(tmp_path, workload, processes=1 if workload in {"bulk", "open", "scan"} else 2)
+    assert result.ratio().median > 0
+    assert all(each.operations > 0 for rounds in result.rounds.values() for each in rounds)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_durable_commit_of_plain_sqlite_is_flushed_and_the_flush_is_longer(tmp_path: Path) -> None:
+    result = quick(tmp_path, "insert-one", 1, suite.LONGER)
+    for rounds in (result.baseline, result.candidate):
+        assert rounds[0].flushes >= rounds[0].operations
+        assert rounds[0].p50_us >= suite.LONGER_US
+
+
+def test_python_flushes_are_counted_too(tmp_path: Path) -> None:
+    library = flush.build(tmp_path)
+    program = (
+        "import os; from bench import flush; count = flush.counter(); fd = os.open('.', os.O_RDONLY);"
+        " os.fsync(fd); os.fdatasync(fd); print(count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=flush.environment(library, 0),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "2"
+
+
+def test_a_lost_update_fails_the_check(tmp_path: Path) -> None:
+    target = PlainTarget()
+    connection = target.connect(target.place(tmp_path))
+    workload = WORKLOADS["rmw-uniform"].small()
+    assert isinstance(workload, ReadModifyWrite)
+    workload.load(connection, 1)
+    connection.execute("UPDATE counters SET value = value + 1 WHERE id IN (3, 4)")
+    workload.check(connection, [[[3, 1]], [[4, 1]]])
+    with pytest.raises(CheckFailedError, match="increments"):
+        workload.check(connection, [[[3, 2]], [[4, 1]]])
+    with pytest.raises(CheckFailedError, match="rows whose counter is wrong"):
+        workload.check(connection, [[[3, 2]]])
+
+
+def test_a_worker_that_dies_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PlainTarget, "to_json", lambda self: {"kind": "plain", "durability": "no such"})
+    with pytest.raises(BenchError, match="ended early"):
+        quick(tmp_path, "insert-one")
+
+
+def test_history_is_grown_and_compared(tmp_path: Path) -> None:
+    places = ("--directory", str(tmp_path), "--output", str(tmp_path / "results.json"))
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "run", "--quick", "--workload", "history-commits", *places],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    results, sizes = load(tmp_path / "results.json")
+    assert {result.case.workload for result in results} == {"history-commits", "history-reads"}
+    assert sizes["bytes_per_commit"] > 0
+
+
+def test_results_survive_the_file_and_are_replaced_case_by_case(tmp_path: Path) -> None:
+    first, again = (quick(tmp_path / "work", "point-reads", 1) for _ in range(2))
+    other = quick(tmp_path / "work", "point-reads", 2)
+    path = tmp_path / "results.json"
+    save(path, [first, other], {"bytes_per_commit": 1.0})
+    save(path, [again], {})
+    assert load(path) == ([again, other], {"bytes_per_commit": 1.0})
+    assert json.loads(path.read_text())["format"] == 1
+
+
+def test_targets_travel_as_json() -> None:
+    from bench.targets import from_json
+
+    for target in (PlainTarget("normal"), MvTarget(cache_bytes=1)):
+        assert from_json(json.loads(json.dumps(target.to_json()))) == target
+
+
+def test_percentiles_are_nearest_rank() -> None:
+    values = [float(value) for value in range(1, 101)]
+    assert [percentile(values, percent) for percent in (0, 50, 99, 100)] == [1, 50, 99, 100]
+    assert percentile([7.0], 99) == 7
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high", "coverage"),
+    [(1, 1, 1, 0.0), (5, 1, 5, 0.9375), (7, 1, 7, 0.984375), (9, 2, 8, 0.9609375), (20, 6, 15, 0.9586)],
+)
+def test_median_intervals_cover(count: int, low: float, high: float, coverage: float) -> None:
+    interval = median_interval([float(value) for value in range(count, 0, -1)])
+    assert (interval.low, interval.high) == (low, high)
+    assert interval.coverage == pytest.approx(coverage, abs=1e-4)

@@ -1,0 +1,50 @@
+"""No update gets lost, and no reader sees half of one, while many processes write."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.process import counters, crew
+from tests.process.place import VARIANTS, Place, Variant, value
+
+CHOSEN = {name: VARIANTS[name] for name in ("deferred", "small caches")}
+
+
+@pytest.mark.parametrize("variant", CHOSEN.values(), ids=CHOSEN)
+def test_increments_add_up(folder: str, seed: int, variant: Variant) -> None:
+    place = Place(folder, variant)
+    check_increments(place, seed, writers=6, seconds=2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_increments_add_up_for_longer(folder: str, seed: int, variant: Variant) -> None:
+    check_increments(Place(folder, variant), seed, writers=8, seconds=20)
+
+
+def check_increments(place: Place, seed: int, *, writers: int, seconds: float) -> None:
+    counters.create(place)
+    work = [(place, seed + i, seconds) for i in range(writers)]
+    acknowledged: Counter[int] = sum(crew.run(counters.increment, work, seconds=seconds + 60), Counter())
+    connection = place.connect()
+    assert dict(connection.execute("SELECT id, n FROM counters WHERE n > 0").fetchall()) == acknowledged
+    assert acknowledged.total() > 20 * writers
+    assert value(connection, "PRAGMA integrity_check") == "ok"
+
+
+@pytest.mark.parametrize("variant", CHOSEN.values(), ids=CHOSEN)
+def test_money_is_neither_made_nor_lost(folder: str, seed: int, variant: Variant) -> None:
+    place = Place(folder, variant)
+    counters.create(place)
+    seconds = 2.0
+    barrier_free = [
+        *(crew.Worker(counters.transfer, place, seed + i, seconds) for i in range(3)),
+        *(crew.Worker(counters.audit, place, seed + 10 + i, seconds) for i in range(2)),
+    ]
+    done = [worker.result(seconds + 60) for worker in barrier_free]
+    assert min(done) > 5
+    connection = place.connect()
+    assert value(connection, "SELECT sum(balance) FROM accounts") == counters.TOTAL
+    assert value(connection, "PRAGMA integrity_check") == "ok"

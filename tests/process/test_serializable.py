@@ -1,0 +1,122 @@
+"""Histories of many processes are strictly serializable; with a rule knocked out they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.checker import Status, Transaction, check, save
+from tests.process import crew, lists
+from tests.process.lists import Job
+from tests.process.place import VARIANTS, Place, Variant, value
+
+
+def record(
+    place: Place,
+    kind: str,
+    seed: int,
+    *,
+    processes: int,
+    transactions: int,
+    threads: int = 1,
+    knocked_out: Sequence[str | None] = (),
+) -> list[Transaction]:
+    """The history of that many processes; `knocked_out` names a rule for each of the first ones."""
+    lists.create(place, kind)
+    broken = [*knocked_out, *[None] * processes][:processes]
+    jobs = [Job(place, kind, i, seed, transactions, threads, broken[i]) for i in range(processes)]
+    history = [t for part in crew.run(lists.work, [(job,) for job in jobs], seconds=90) for t in part]
+    keys = {operation.key for t in history for operation in t.operations}
+    return [*history, lists.read_all(place, kind, keys)]
+
+
+def assert_serializable(history: list[Transaction], tmp_path: Path) -> None:
+    anomalies = check(history)
+    if anomalies:
+        save(tmp_path / "history.jsonl", history)
+    assert not anomalies, f"{len(anomalies)} in {tmp_path}/history.jsonl:\n" + "\n".join(map(str, anomalies[:5]))
+
+
+def assert_busy(history: list[Transaction]) -> None:
+    """That the processes met at all."""
+    assert sum(t.status is Status.OK for t in history) >= 100
+    assert sum(t.status is Status.FAILED for t in history) >= 20
+
+
+def assert_intact(place: Place) -> None:
+    assert value(place.connect(), "PRAGMA integrity_check") == "ok"
+
+
+@pytest.mark.parametrize("kind", lists.KINDS)
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_processes(folder: str, tmp_path: Path, seed: int, kind: str, variant: Variant) -> None:
+    place = Place(folder, variant)
+    history = record(place, kind, seed, processes=4, transactions=150)
+    assert_busy(history)
+    assert_serializable(history, tmp_path)
+    assert_intact(place)
+
+
+@pytest.mark.parametrize("kind", lists.KINDS)
+def test_threads_of_processes(folder: str, tmp_path: Path, seed: int, kind: str) -> None:
+    """Connections of one process share a page cache."""
+    place = Place(folder)
+    history = record(place, kind, seed, processes=2, threads=3, transactions=100)
+    assert_busy(history)
+    assert_serializable(history, tmp_path)
+    assert_intact(place)
+
+
+@pytest.mark.parametrize("kind", lists.KINDS)
+def test_threads_of_this_process(store: str, tmp_path: Path, seed: int, kind: str) -> None:
+    place = Place(store)
+    lists.create(place, kind)
+    history = lists.work(Job(place, kind, 0, seed, transactions=80, threads=6))
+    keys = {operation.key for t in history for operation in t.operations}
+    history.append(lists.read_all(place, kind, keys))
+    assert_busy(history)
+    assert_serializable(history, tmp_path)
+    assert_intact(place)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", lists.KINDS)
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_many_processes(folder: str, tmp_path: Path, seed: int, kind: str, variant: Variant) -> None:
+    place = Place(folder, variant)
+    history = record(place, kind, seed, processes=8, threads=2, transactions=400)
+    assert_busy(history)
+    assert_serializable(history, tmp_path)
+    assert_intact(place)
+
+
+# ---- the proof that it can fail ----
+
+
+def broken_run(folder: str, seed: int, rule: str, *, of: int) -> set[str]:
+    """What is found in a history of three processes, `of` of which ignore a rule.
+
+    The pages are so large that each table is one: what gets lost is rows, and the b-trees stay whole."""
+    place = Place(folder, Variant(options={"page_size": 65536}))
+    history = record(place, "texts", seed, processes=3, transactions=120, knocked_out=[rule] * of)
+    return {anomaly.kind for anomaly in check(history)}
+
+
+@pytest.mark.parametrize("of", [3, 1])
+def test_without_the_conflict_check_updates_get_lost(folder: str, seed: int, of: int) -> None:
+    assert broken_run(folder, seed, "conflict check", of=of) & {"lost-update", "lost-append"}
+
+
+def test_without_the_read_set_writes_skew(folder: str, seed: int) -> None:
+    kinds = broken_run(folder, seed, "read set", of=3)
+    assert "G2" in kinds
+    assert kinds <= {"G2", "G2-realtime"}
+
+
+def test_without_a_look_at_the_head_word_reads_are_stale(folder: str, seed: int) -> None:
+    kinds = broken_run(folder, seed, "head word", of=1)
+    assert kinds
+    assert all(kind.endswith("-realtime") for kind in kinds - {"lost-append"})
