@@ -90,7 +90,7 @@ class Part:
             if self.checked > tx.read_version():
                 raise InvalidRequestError("the base of the commit lies in the future")
         self.refuse_conflicts(later)
-        if record.page_size not in (0, self.page_size):
+        if self.written and record.page_size not in (0, self.page_size):
             raise InvalidRequestError(
                 f"the pages of this database have {record.page_size} bytes, not {self.page_size}"
             )
@@ -208,7 +208,7 @@ def _check_request(request: CommitRequest) -> None:
 
 
 def _check_part(part: CommitPart, numbers: Sequence[int]) -> None:
-    if not valid_page_size(part.page_size):
+    if numbers and not valid_page_size(part.page_size):
         raise InvalidRequestError(f"a page size is a power of two from 512 to 65536, not {part.page_size}")
     if numbers and not 0 <= numbers[0] <= numbers[-1] <= _MAX_PAGE:
         raise InvalidRequestError(f"page numbers are 0 (the header) to {_MAX_PAGE}")
