@@ -1,7 +1,7 @@
 """What the demo tells, step by step; `__main__` calls `tell`.
 
-1. The reader's own file (`--db`) is only read: to find what may be added to, by `mvctl import`, to copy it and
-   to compare.
+1. The reader's own file (`--db`) is only read: to find what may be added to, to import it, to copy it and to
+   compare.
 2. Everything else happens in one working folder, made anew each time.
 3. What is shown as true was checked; what was not as promised ends the demo with a DemoError.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,7 +153,7 @@ def _replay(scene: Scene) -> Outcome:
     return as_is[1]
 
 
-def _both_sides(scene: Scene, jobs: list[Job]) -> tuple[Outcome, Outcome]:
+def _both_sides(scene: Scene, jobs: Sequence[Job]) -> tuple[Outcome, Outcome]:
     """Plain SQLite and ours, one after the other, each in a database of its own."""
     plain = PlainTarget()
     copy = plain.place(scene.folder)
@@ -208,14 +208,14 @@ def _show_outcomes(load: Load, disks: dict[str, tuple[Outcome, Outcome]]) -> Non
     table.add_column("")
     outcomes = []
     for disk, (theirs, ours) in disks.items():
-        table.add_column(f"plain SQLite\n{disk}", justify="right")
-        table.add_column("mvvfs\n", justify="right")
+        table.add_column(f"{disk}\nplain SQLite", justify="right")
+        table.add_column("\nmvvfs", justify="right")
         outcomes += [theirs, ours]
     table.add_row("commits", *(f"{each.commits:,}" for each in outcomes))
     table.add_row("commits/s, durable", *(f"[bold]{each.rate:,.0f}[/]" for each in outcomes))
     table.add_row("conflicts (retries)", *(f"{each.retries:,}" for each in outcomes))
     table.add_row(f"{load.noun} that met one", *(f"{each.met:,}" for each in outcomes))
-    table.add_row("slowest / fastest writer, commits/s", *(f"{each.fairness:.2f}" for each in outcomes))
+    table.add_row("slowest / fastest writer", *(f"{each.fairness:.2f}" for each in outcomes))
     table.add_row("snapshot verified meanwhile", *(f"{each.held.verifications:,} times" for each in outcomes))
     table.add_row("... and it had moved", *("never" for _ in outcomes))
     console.print(table)
@@ -224,7 +224,7 @@ def _show_outcomes(load: Load, disks: dict[str, tuple[Outcome, Outcome]]) -> Non
 
 def _show_snapshot(ours: Outcome) -> None:
     def shown(totals: Totals) -> str:
-        return ", ".join(f"{count:,} {name}" for name, count in totals.items())
+        return ", ".join(f"{name} {count:,}" for name, count in totals.items())
 
     _say(f"a reader that held its snapshot all the while: {shown(ours.held.before)}")
     _say(f"the same reader right after, in a new one: {shown(ours.held.after)}")

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import apsw
-from pagestore.opener import open_store
 
 from mvvfs import names, when
 from mvvfs.connect import connect
@@ -28,6 +27,7 @@ from mvvfs.errors import UnsupportedError
 from mvvfs.names import Location
 from pagestore import embedded
 from pagestore.api import Namespace, NameTakenError, NoSuchVersionError, Store, format_version
+from pagestore.opener import open_store
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is (pages, or bytes for backup and restore)."""
@@ -96,7 +96,7 @@ def import_file(
         if message is None:
             message = f"import of {os.path.basename(source)}"
         with _created(location, page_size, force) as target:
-            connection = connect(target.name, store=location.store_url, mode="rw", message=message)
+            connection = connect(target.name, store=location.store_url, mode="rw", message=message, slow_ms=0)
             try:
                 pages = _copy(origin, connection, progress)
                 version = connection.pragma("mv_version")
@@ -117,7 +117,13 @@ def _source(path: str) -> Iterator[apsw.Connection]:
     connection = apsw.Connection(os.path.abspath(path), flags=_source_flags(path))
     try:
         connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        except apsw.ReadOnlyError as exc:
+            raise UnsupportedError(
+                f"{path} was left in the middle of a transaction, which has to be undone first: open it once "
+                f"with SQLite (sqlite3 {path} .schema), which does that"
+            ) from exc
         yield connection
     finally:
         connection.close(force=True)
@@ -219,7 +225,7 @@ def export_file(
     with opened(location) as opened_store:
         moment = moment_of(opened_store, location, at)
         pin = format_version(moment.version) if moment is not None else None
-        origin = connect(location.namespace, store=location.store_url, mode="rw", at=pin)
+        origin = connect(location.namespace, store=location.store_url, mode="rw", at=pin, slow_ms=0)
         try:
             with origin, _appearing(target, force) as temporary:
                 pages, page_size = _write_file(origin, temporary, progress)
@@ -270,8 +276,7 @@ def _refuse_overwriting(target: str, force: bool) -> None:
 @contextlib.contextmanager
 def _appearing(target: str, force: bool) -> Iterator[str]:
     """A temporary file beside `target` that takes its name, flushed, when the block ends well."""
-    folder = os.path.dirname(os.path.abspath(target))
-    temporary = os.path.join(folder, f".{os.path.basename(target)}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary_name(target)
     try:
         # exclusively, so that a file that cannot be made is reported as such, with its name
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -282,10 +287,15 @@ def _appearing(target: str, force: bool) -> Iterator[str]:
             os.replace(temporary, target)
         else:
             _rename_unless_there(temporary, target)
-        _flush(folder)
+        _flush(os.path.dirname(temporary))
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _temporary_name(target: str) -> str:
+    folder, name = os.path.split(os.path.abspath(target))
+    return os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
 
 
 def _rename_unless_there(temporary: str, target: str) -> None:
@@ -313,8 +323,13 @@ def backup_store(store: str, target: str, *, force: bool = False, progress: Prog
 
     Raises FileExistsError without `force`, and what `pagestore.embedded.backup` raises."""
     _refuse_overwriting(target, force)
-    with _appearing(target, force) as temporary:
-        embedded.backup(names.store_url(store), temporary, progress)
+    if not os.path.lexists(target):
+        embedded.backup(names.store_url(store), target, progress)
+        return
+    temporary = _temporary_name(target)
+    embedded.backup(names.store_url(store), temporary, progress)
+    os.replace(temporary, target)
+    _flush(os.path.dirname(temporary))
 
 
 def restore_store(source: str, store: str, *, progress: Progress | None = None) -> None:
@@ -323,4 +338,12 @@ def restore_store(source: str, store: str, *, progress: Progress | None = None) 
     Raises FileNotFoundError, and what `pagestore.embedded.restore` raises."""
     if not os.path.exists(source):
         raise FileNotFoundError(errno.ENOENT, "no such file", source)
-    embedded.restore(source, names.store_url(store), progress)
+    folder = names.store_url(store)
+    new = not os.path.lexists(folder)
+    try:
+        embedded.restore(source, folder, progress)
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)  # removes it only if it is empty
+        raise

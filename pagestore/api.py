@@ -242,9 +242,13 @@ class Usage:
     """How many bytes a namespace takes in the store, before the engine's own overhead."""
 
     live_pages: int
+    """Pages that exist now."""
     live_bytes: int
+    """What reading them takes: their newest versions, and the older ones that these are deltas of."""
     history_pages: int
+    """Older versions of pages, and pages that were freed."""
     history_bytes: int
+    """What only reading the past takes."""
     commits: int
 
 

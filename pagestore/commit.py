@@ -96,7 +96,7 @@ class Part:
         self.refuse_conflicts(later)
         if self.lease is not None:
             allocation.check_lease(tx, self.id, self.lease, self.allocated)
-        if record.page_size not in (0, self.page_size):
+        if self.written and record.page_size not in (0, self.page_size):
             raise InvalidRequestError(
                 f"the pages of this database have {record.page_size} bytes, not {self.page_size}"
             )
@@ -214,7 +214,7 @@ def _check_request(request: CommitRequest) -> None:
 
 
 def _check_part(part: CommitPart, numbers: Sequence[int]) -> None:
-    if not valid_page_size(part.page_size):
+    if numbers and not valid_page_size(part.page_size):
         raise InvalidRequestError(f"a page size is a power of two from 512 to 65536, not {part.page_size}")
     if numbers and not 1 <= numbers[0] <= numbers[-1] <= _MAX_PAGE:
         raise InvalidRequestError(f"page numbers are 1 to {_MAX_PAGE}")

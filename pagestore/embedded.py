@@ -4,7 +4,7 @@ Called by `opener`, and by tools for backup and restore.  Calls the sqlite engin
 
     store.sqlite        the engine's file; with -wal and -shm beside it, SQLite's own
     heads               head words, see `pagestore.engines.heads`
-    store.sqlite.*.new  being made; left over if its maker died
+    store.sqlite.*.new  being made; left over if its maker died, removed by the next one
 
 1. A folder is a store if and only if it holds `store.sqlite`, which gets that name only once it is
    complete and flushed.  Whoever makes it holds a lock on the folder while it renames, so of two who
@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -25,11 +26,9 @@ from pagestore import format, verify
 from pagestore.api import (
     FormatError,
     NoSuchStoreError,
-    StoreFullError,
-    StoreReadOnlyError,
-    StoreUnavailableError,
 )
 from pagestore.engines import sqlite_file
+from pagestore.engines.file_errors import file_error
 from pagestore.engines.sqlite import SqliteEngine
 from pagestore.faults import fault
 from pagestore.store import PageStore
@@ -37,6 +36,8 @@ from pagestore.store import PageStore
 ENGINE_FILE = "store.sqlite"
 _HEADS = "heads"
 _UNFINISHED = ".new"
+
+_LEFT_OVER_SECONDS = 3600
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is."""
@@ -97,7 +98,8 @@ def backup(folder: str, file: str, progress: Progress | None = None) -> None:
             verify.verify(snapshot, meter.verified)
         _flush_file(unfinished)
         fault("backup.verified")
-        os.link(unfinished, file)  # unlike a rename, never over another file
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # nobody else's, then
+        os.replace(unfinished, file)
         _flush_folder(os.path.dirname(os.path.abspath(file)))
     finally:
         with suppress(FileNotFoundError):
@@ -127,7 +129,7 @@ def restore(file: str, folder: str, progress: Progress | None = None) -> None:
 
 
 class _Meter:
-    """Turns the steps of a backup or restore into one measure: bytes, counted once copied and once verified."""
+    """One measure for the steps of a backup or restore: bytes, counted when copied and when verified."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
@@ -139,8 +141,8 @@ class _Meter:
             self._progress(done, 2 * total)
 
     def verified(self, done: int, total: int) -> None:
-        if self._progress is not None:
-            self._progress(self._bytes + (self._bytes * done // total if total else self._bytes), 2 * self._bytes)
+        if self._progress is not None and total:
+            self._progress(self._bytes + self._bytes * done // total, 2 * self._bytes)
 
 
 def _refuse_other_things(path: str) -> None:
@@ -152,7 +154,7 @@ def _refuse_other_things(path: str) -> None:
             f"{path} is a file, not a store (which is a folder); "
             "to bring an SQLite database into a store, use mvctl import FILE NAME"
         )
-    others = [name for name in os.listdir(path) if name != _HEADS and not name.endswith(_UNFINISHED)]
+    others = [name for name in os.listdir(path) if name != _HEADS and not name.startswith(ENGINE_FILE)]
     if others and not is_store(path):
         raise FormatError(f"{path} is not a store, and not empty (it holds {sorted(others)[0]!r})")
 
@@ -163,7 +165,7 @@ def _create(path: str) -> None:
 
 def _make(path: str, build: Callable[[str], None]) -> bool:
     """Make a folder, if need be, and a store of it; False if it is one already."""
-    with _clear_errors(path):
+    with _clear_errors():
         with suppress(FileExistsError):
             os.mkdir(path)
             _flush_folder(os.path.dirname(os.path.abspath(path)))
@@ -175,6 +177,7 @@ def _install(path: str, build: Callable[[str], None]) -> bool:
     """Make a folder a store, of the engine file that `build` makes; False if it is one already."""
     unfinished = os.path.join(path, f"{ENGINE_FILE}.{os.urandom(4).hex()}{_UNFINISHED}")
     try:
+        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # SQLite keeps the mode
         build(unfinished)
         _flush_file(unfinished)
         fault("create.engine_built")
@@ -185,10 +188,19 @@ def _install(path: str, build: Callable[[str], None]) -> bool:
             os.rename(unfinished, os.path.join(path, ENGINE_FILE))
             fault("create.renamed")
             _flush_folder(path)
+            _remove_leftovers(path)
             return True
     finally:
         with suppress(FileNotFoundError):
             os.unlink(unfinished)
+
+
+def _remove_leftovers(path: str) -> None:
+    """Files that a creator who died left unfinished; those of one who is at it are young."""
+    for entry in os.scandir(path):
+        unfinished = entry.name.startswith(ENGINE_FILE) and _UNFINISHED in entry.name
+        if unfinished and entry.stat().st_mtime < time.time() - _LEFT_OVER_SECONDS:
+            os.unlink(entry.path)
 
 
 @contextmanager
@@ -219,15 +231,9 @@ def _flush_file(path: str) -> None:
 
 
 @contextmanager
-def _clear_errors(path: str) -> Iterator[None]:
+def _clear_errors() -> Iterator[None]:
     """Turn what the file system says into the store's errors."""
     try:
         yield
-    except PermissionError as exc:
-        raise StoreReadOnlyError(f"{path} can't be written to: {exc.strerror}") from exc
     except OSError as exc:
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StoreFullError(f"{path}: {exc.strerror}") from exc
-        if exc.errno == errno.EROFS:
-            raise StoreReadOnlyError(f"{path} can't be written to: {exc.strerror}") from exc
-        raise StoreUnavailableError(f"{path} can't be made: {exc.strerror}") from exc
+        raise file_error(exc) from exc

@@ -82,14 +82,19 @@ def version_at(tx: Snapshot, id_: NamespaceId, time_us: int) -> Version:
 def usage(engine: Engine, id_: NamespaceId, timeout: float) -> Usage:
     live_pages = live_bytes = history_pages = history_bytes = 0
     number: PageNumber | None = None
+    needed = 0  # how many of the rows to come the live page takes
     begin, end = keys.all_pages(id_)
     for key, blob in rows(engine, begin, end, timeout, reverse=True):  # a page's newest version comes first
         size = len(key) + len(blob)
         if keys.number_of_page(key) != number and not encoding.is_freed(blob):
+            needed = encoding.chain_of(blob) + 1
             live_pages += 1
-            live_bytes += size
         else:
             history_pages += 1
+        if needed:
+            needed -= 1
+            live_bytes += size
+        else:
             history_bytes += size
         number = keys.number_of_page(key)
     commits = sum(1 for _ in rows(engine, *keys.log(id_, ZERO_VERSION, MAX_VERSION), timeout))

@@ -173,7 +173,7 @@ def time_prefix(id_: NamespaceId, time_us: int) -> bytes:
 def times(id_: NamespaceId, until_us: int) -> tuple[bytes, bytes]:
     """Time keys of commits recorded at `until_us` or before."""
     prefix = _TIME + _integer(id_)
-    return prefix, prefix + _integer(until_us + 1)
+    return prefix, prefix + _integer(min(max(until_us + 1, 0), (1 << 64) - 1))
 
 
 def time_of(key: bytes) -> int:

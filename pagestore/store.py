@@ -32,6 +32,7 @@ from pagestore.api import (
     PageNumber,
     Store,
     StoredPage,
+    StoreError,
     StoreFullError,
     StoreUnavailableError,
     Usage,
@@ -77,12 +78,8 @@ class PageStore(Store):
 
     # ---- transactions ----
 
-    def begin(
-        self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None
-    ) -> Begin:
-        return self.engine.read(
-            lambda tx: snapshot.begin(tx, namespace, since, at), timeout=self.timeout
-        )
+    def begin(self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None) -> Begin:
+        return self.engine.read(lambda tx: snapshot.begin(tx, namespace, since, at), timeout=self.timeout)
 
     def read(
         self, namespace: NamespaceId, version: Version, numbers: Sequence[PageNumber]
@@ -124,8 +121,11 @@ class PageStore(Store):
                 log.info("no allocation image of %s: %s", format_version(version), exc)  # another one will do
 
     def _with_content(self, conflict: ConflictError) -> ConflictError:
-        """The same, with the pages' new content, read while nobody waits for it."""
-        pages = self.read(conflict.namespace, conflict.version, conflict.pages[:MAX_FRESH])
+        """The same, with the pages' new content if it can be had, read while nobody waits for it."""
+        try:
+            pages = self.read(conflict.namespace, conflict.version, conflict.pages[:MAX_FRESH])
+        except StoreError:  # a conflict it is all the same
+            return conflict
         fresh = tuple(page for page in pages if page is not None)
         return ConflictError(conflict.namespace, conflict.pages, conflict.version, fresh)
 
@@ -184,15 +184,11 @@ class PageStore(Store):
         limit: int = 0,
     ) -> Iterator[Change]:
         self.engine.read(lambda tx: find(tx, namespace), timeout=self.timeout)
-        found = history.changes(
-            self.engine, namespace, after, until, self.timeout, newest_first=newest_first
-        )
+        found = history.changes(self.engine, namespace, after, until, self.timeout, newest_first=newest_first)
         return islice(found, limit or None)
 
     def version_at(self, namespace: NamespaceId, time_us: int) -> Version:
-        return self.engine.read(
-            lambda tx: history.version_at(tx, namespace, time_us), timeout=self.timeout
-        )
+        return self.engine.read(lambda tx: history.version_at(tx, namespace, time_us), timeout=self.timeout)
 
     # ---- the rest ----
 

@@ -6,17 +6,15 @@ a store.  Reads one engine snapshot, so for a large store only an engine without
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pagestore import changelog, encoding, format, keys
 from pagestore.api import (
     MAX_VERSION,
     ZERO_VERSION,
-    CorruptPageError,
     NamespaceId,
     PageNumber,
     StoredPage,
-    format_version,
 )
 from pagestore.engines.base import KeyRange, Snapshot
 from pagestore.namespaces import find
@@ -27,19 +25,31 @@ _TELL_EVERY = 1000
 def verify(tx: Snapshot, progress: Callable[[int, int], None]) -> None:
     """Decode every version of every page, and every changelog record.
 
-    `progress` is told namespaces done and namespaces in all.  Raises FormatError, CorruptPageError."""
-    for _, value in tx.scan(KeyRange(*keys.all_names())):
-        id_ = NamespaceId(int.from_bytes(value, "big"))
-        page_size = find(tx, id_).page_size
+    `progress` is told page numbers done and page numbers in all (roughly: numbers may be unused).
+    Raises FormatError, CorruptPageError."""
+    format.check(tx)
+    ids = [NamespaceId(int.from_bytes(value, "big")) for _, value in tx.scan(KeyRange(*keys.all_names()))]
+    highest = {id_: _highest_page(tx, id_) for id_ in ids}
+    total, before = sum(highest.values()), 0
+    for id_ in ids:
         for key, record in tx.scan(KeyRange(*keys.log(id_, ZERO_VERSION, MAX_VERSION))):
             changelog.read(keys.version_of(key), record)
-        pages = _verify_pages(tx, id_, page_size, pages, verified)
-    verified(pages)
+        page_size = find(tx, id_).page_size
+        for count, page in enumerate(_pages(tx, id_)):
+            encoding.decode(page, page_size)
+            if count % _TELL_EVERY == 0:
+                progress(before + page.number, total)
+        before += highest[id_]
+    progress(total, total)
 
 
-def _verify_pages(
-    tx: Snapshot, id_: NamespaceId, page_size: int, pages: int, verified: Callable[[int], None]
-) -> int:
+def _highest_page(tx: Snapshot, id_: NamespaceId) -> int:
+    rows = tx.scan(KeyRange(*keys.all_pages(id_), 1, reverse=True))
+    return next((keys.number_of_page(key) for key, _ in rows), 0)
+
+
+def _pages(tx: Snapshot, id_: NamespaceId) -> Iterator[StoredPage]:
+    """Every version of every page, each with the older blobs that it needs."""
     number: PageNumber | None = None
     blobs: tuple[bytes, ...] = ()
     for key, blob in tx.scan(KeyRange(*keys.all_pages(id_))):  # of each page, the oldest version first
@@ -49,13 +59,4 @@ def _verify_pages(
             blobs = ()
             continue
         blobs = (blob, *blobs) if encoding.chain_of(blob) else (blob,)
-        page = StoredPage(number, keys.version_of(key), blobs)
-        if encoding.chain_of(blob) != len(blobs) - 1:
-            raise CorruptPageError(
-                f"page {number} of version {format_version(page.version)}: its chain of deltas is broken"
-            )
-        encoding.decode(page, page_size)
-        pages += 1
-        if pages % _TELL_EVERY == 0:
-            verified(pages)
-    return pages
+        yield StoredPage(number, keys.version_of(key), blobs)

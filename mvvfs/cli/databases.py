@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 
 import apsw
@@ -195,7 +196,9 @@ def shell(name: str, at: str | None, commands: tuple[str, ...]) -> None:
 def run_shell(location: Location, at: str | None, commands: tuple[str, ...] = ()) -> None:
     """An interactive shell on the database, at version `at` (as text) if given."""
     with target.opened_database(location):
-        connection = connect(location.namespace, store=location.store_url, mode="rw", at=at)
+        # who types SQL sees that it is slow: that need not be logged, unless asked for
+        slow_ms = None if "MV_SLOW_MS" in os.environ else 0
+        connection = connect(location.namespace, store=location.store_url, mode="rw", at=at, slow_ms=slow_ms)
     connection.set_progress_handler(lambda: False, _STEPS_PER_LOOK)
     try:
         if commands or not sys.stdin.isatty():

@@ -89,7 +89,11 @@ def _with_tables(
 
 def _tables_at(location: Location, change: Change) -> dict[int, str]:
     connection = connect(
-        location.namespace, store=location.store_url, mode="rw", at=format_version(change.version)
+        location.namespace,
+        store=location.store_url,
+        mode="rw",
+        at=format_version(change.version),
+        slow_ms=0,
     )
     try:
         return table_map(connection)

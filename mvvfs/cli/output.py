@@ -50,10 +50,8 @@ def columns(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> None:
     """Print rows with their columns aligned, the last one as long as it likes."""
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(styles))]
     for row in rows:
-        cells = [text.ljust(width) for text, width in zip(row[:-1], widths[:-1], strict=True)] + [row[-1]]
-        show(
-            *(part for cell, style in zip(cells, styles, strict=True) for part in ((cell, style), ("  ", "")))
-        )
+        padded = [text.ljust(width) + "  " for text, width in zip(row[:-1], widths[:-1], strict=True)]
+        show(*zip([*padded, row[-1]], styles, strict=True))
 
 
 def one_line(text: str) -> str:

@@ -17,6 +17,7 @@ import threading
 
 from pagestore._native import ffi, lib
 from pagestore.api import HeadWord, NamespaceId
+from pagestore.engines.file_errors import file_error
 
 _CHUNK = 65536  # a multiple of every page size
 _WORD = 8
@@ -56,9 +57,13 @@ class Heads:
         return word.address
 
     def _map(self, index: int) -> HeadWord | None:
+        """Raises StoreFullError, StoreUnavailableError."""
         with self._lock:
             if index not in self._chunks:
-                memory = self._map_read_only(index) if self._read_only else self._map_for_writing(index)
+                try:
+                    memory = self._map_read_only(index) if self._read_only else self._map_for_writing(index)
+                except OSError as exc:
+                    raise file_error(exc) from exc
                 if memory is None:
                     return None
                 buffer = ffi.from_buffer(memory)

@@ -28,21 +28,17 @@ from typing import TypeVar
 import apsw
 
 from pagestore.api import (
-    CorruptPageError,
     Durability,
-    FormatError,
     HeadWord,
     NamespaceId,
     OutcomeUnknownError,
     StoreError,
-    StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
-    Version,
 )
 from pagestore.engines import clock, heads
-from pagestore.engines.base import Engine, KeyRange, Limits, Result, Snapshot, Transaction
-from pagestore.engines.sqlite_connection import Connection, Pool
+from pagestore.engines.base import Engine, Limits, Result, Snapshot, Transaction
+from pagestore.engines.sqlite_connection import DEFAULT_TIMEOUT, Connection, Pool
 from pagestore.engines.sqlite_errors import as_store_error, opening_error
 from pagestore.engines.sqlite_transaction import SqliteSnapshot, SqliteTransaction
 from pagestore.faults import fault
@@ -52,7 +48,6 @@ T = TypeVar("T")
 MAX_LOG_FRAMES = 4096
 """Pages (of 4 KiB) in the log: 16 MiB."""
 
-_DEFAULT_TIMEOUT = 5.0
 _CHECKPOINT_PATIENCE = 0.01
 """Seconds that a checkpoint waits for readers, holding the write lock."""
 
@@ -74,7 +69,7 @@ class SqliteEngine(Engine):
         self._pool = Pool(lambda: Connection(path, read_only=read_only))
         self._checkpointing = threading.Lock()
         self._checkpoint_at = MAX_LOG_FRAMES
-        connection = self._take(_DEFAULT_TIMEOUT, opening=True)
+        connection = self._take(DEFAULT_TIMEOUT, opening=True)
         self._here = clock.place(path)
         self._heads = heads.Heads(heads_path, read_only=read_only)
         self._give_back(connection)
@@ -128,15 +123,17 @@ class SqliteEngine(Engine):
 
     def _commit(self, connection: Connection, announced: Sequence[NamespaceId]) -> None:
         """COMMIT, with the head words odd while nobody can say whether it is visible yet."""
-        words = [(address, heads.begin(address)) for address in map(self._heads.address, announced)]
-        fault("commit.before_commit")
+        addresses = [self._heads.address(namespace) for namespace in announced]
+        words = [(address, heads.begin(address)) for address in addresses]
         try:
+            fault("commit.before_commit")
             connection.db.execute("COMMIT")
+            fault("commit.after_commit")
         except apsw.IOError as exc:  # the log may hold it whole, for a recovery to find
             raise OutcomeUnknownError(b"", self._give_up(f"commit failed: {exc}")) from exc
-        fault("commit.after_commit")
-        for address, odd in words:
-            heads.end(address, odd)
+        finally:
+            for address, odd in words:
+                heads.end(address, odd)
 
     def _flush(self, connection: Connection) -> None:
         fault("commit.before_sync")
@@ -163,7 +160,7 @@ class SqliteEngine(Engine):
         except (apsw.BusyError, apsw.FullError) as exc:
             _log.debug("checkpoint put off: %s", exc)
             self._checkpoint_at = frames + MAX_LOG_FRAMES // 4
-        except apsw.IOError as exc:  # the commit before it is safe in the log
+        except apsw.Error as exc:  # the commit before it is safe in the log
             self._give_up(f"checkpoint failed: {exc}")
         finally:
             self._checkpointing.release()
@@ -222,7 +219,7 @@ class SqliteEngine(Engine):
             raise opening_error(exc) if opening else as_store_error(exc, 0) from exc
         except OSError as exc:
             raise StoreUnavailableError(f"its files can't be opened: {exc}") from exc
-        connection.wait_at_most(_DEFAULT_TIMEOUT if timeout is None else timeout)
+        connection.wait_at_most(DEFAULT_TIMEOUT if timeout is None else timeout)
         return connection
 
     def _give_back(self, connection: Connection, used: SqliteSnapshot | None = None) -> None:

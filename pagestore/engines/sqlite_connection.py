@@ -39,6 +39,9 @@ APPLICATION_ID = 0x6D767674
 LOG_SIZE_LIMIT = 32 << 20
 """Bytes of the -wal file that are left on disk when the log starts anew."""
 
+DEFAULT_TIMEOUT = 5.0
+"""Seconds to wait for a lock where nobody says."""
+
 _CACHE_KIB = 16384
 _MAX_IDLE = 8
 _NORMAL = 1  # as `PRAGMA synchronous` answers
@@ -63,7 +66,8 @@ class Connection:
         """Raises apsw.Error, FormatError, OSError."""
         self.log_frames = 0
         """Pages in the -wal file after this connection's last commit."""
-        self._timeout = self._deadline = 0.0
+        self._timeout = DEFAULT_TIMEOUT
+        self._deadline = 0.0
         self._log_path = path + "-wal"
         self._log = -1
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
@@ -83,6 +87,7 @@ class Connection:
         db.set_busy_handler(self._wait)
         if db.pragma("application_id") != APPLICATION_ID:
             raise FormatError("it is not a page store's engine file")
+        db.execute("SELECT k, v FROM kv LIMIT 0")
         db.execute(_PRAGMAS)
         db.set_wal_hook(self._note_log)  # in the place of automatic checkpoints
         if db.pragma("journal_mode") != "wal" or db.pragma("synchronous") != _NORMAL:

@@ -5,7 +5,6 @@ Called by `sqlite` and `sqlite_file`; calls nothing.
 
 from __future__ import annotations
 
-import errno
 import os
 
 import apsw
@@ -18,8 +17,7 @@ from pagestore.api import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from pagestore.engines.file_errors import FULL
 
 
 def as_store_error(exc: apsw.Error, system_errno: int) -> StoreError:
@@ -28,7 +26,7 @@ def as_store_error(exc: apsw.Error, system_errno: int) -> StoreError:
     `system_errno` is that of the connection it came from, 0 if there is none."""
     if isinstance(exc, apsw.BusyError | apsw.LockedError):
         return StoreUnavailableError("the store stayed locked for the whole timeout")
-    if isinstance(exc, apsw.FullError) or (isinstance(exc, apsw.IOError) and system_errno in _FULL):
+    if isinstance(exc, apsw.FullError) or (isinstance(exc, apsw.IOError) and system_errno in FULL):
         return StoreFullError(f"no space is left for the store: {exc}")
     if isinstance(exc, apsw.ReadOnlyError):
         return StoreReadOnlyError(f"the store can't be written to: {exc}")

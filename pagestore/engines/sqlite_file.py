@@ -65,13 +65,13 @@ def copy(source: apsw.Connection, path: str, progress: Callable[[int, int], None
 
 @contextmanager
 def examined(path: str) -> Iterator[tuple[apsw.Connection, SqliteSnapshot]]:
-    """A file's content as one snapshot, once SQLite finds the file intact.  Raises FormatError, StoreError."""
+    """A file as one snapshot, once SQLite finds it intact.  Raises FormatError, StoreError."""
     try:
         db = apsw.Connection(path, apsw.SQLITE_OPEN_READONLY)
         try:
             if db.pragma("application_id") != APPLICATION_ID:
                 raise FormatError(f"{path} is not a store's backup")
-            found = db.pragma("integrity_check(1)")
+            found = db.execute("PRAGMA integrity_check(1)").get
             if found != "ok":
                 raise CorruptPageError(f"{path} is damaged: {found}")
             db.execute("BEGIN")

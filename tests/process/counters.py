@@ -52,14 +52,16 @@ def transfer(place: Place, seed: int, seconds: float) -> int:
     connection = place.connect()
     done = 0
     deadline = time.monotonic() + seconds
+
+    def move(source: int, target: int, wanted: int) -> None:
+        amount = min(wanted, _balance(connection, source))
+        there = _balance(connection, target)
+        connection.execute("UPDATE accounts SET balance = balance - ? WHERE id = ?", (amount, source))
+        connection.execute("UPDATE accounts SET balance = ? WHERE id = ?", (there + amount, target))
+
     while time.monotonic() < deadline:
         source, target = rng.sample(range(ROWS), 2)
-        for attempt in mvvfs.transaction(connection, tries=1000):
-            with attempt:
-                amount = min(rng.randrange(1, 50), _balance(connection, source))
-                there = _balance(connection, target)
-                connection.execute("UPDATE accounts SET balance = balance - ? WHERE id = ?", (amount, source))
-                connection.execute("UPDATE accounts SET balance = ? WHERE id = ?", (there + amount, target))
+        mvvfs.transaction(connection, tries=1000).run(move, source, target, rng.randrange(1, 50))
         done += 1
     connection.close()
     return done

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -144,6 +145,23 @@ def test_an_import_reads_the_wal_of_a_file_in_use(mvctl, tmp_path):
     mvctl("export", "app.db", "copy.sqlite")
     assert "INSERT INTO \"other\" VALUES('in the wal');" in dump(tmp_path / "copy.sqlite")
     live.close()
+
+
+def test_a_file_left_in_the_middle_of_a_transaction_is_left_alone(mvctl, tmp_path):
+    source = plain(tmp_path / "plain.sqlite", SCRIPT)
+    writer = sqlite3.connect(source, isolation_level=None)
+    writer.execute("PRAGMA cache_size = 2")
+    writer.execute("BEGIN")
+    writer.execute("UPDATE item SET filling = randomblob(3000)")
+    crashed = tmp_path / "crashed.sqlite"
+    for suffix in ("", "-journal"):
+        shutil.copy(f"{source}{suffix}", f"{crashed}{suffix}")
+    writer.close()
+    before = crashed.read_bytes()
+    assert "open it once" in mvctl("import", crashed, "app.db", code=1).stderr
+    assert crashed.read_bytes() == before
+    assert not (tmp_path / "app.db").exists()
+    mvctl("import", source, "app.db")
 
 
 def test_an_empty_file_is_an_empty_database(mvctl, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,9 @@ def record(
     """The history of that many processes; `knocked_out` names a rule for each of the first ones."""
     lists.create(place, kind)
     broken = [*knocked_out, *[None] * processes][:processes]
-    jobs = [Job(place, kind, i, seed, transactions, threads, broken[i]) for i in range(processes)]
+    jobs = [
+        Job(place, kind, i, seed, transactions, threads=threads, knocked_out=broken[i]) for i in range(processes)
+    ]
     history = [t for part in crew.run(lists.work, [(job,) for job in jobs], seconds=90) for t in part]
     keys = {operation.key for t in history for operation in t.operations}
     return [*history, lists.read_all(place, kind, keys)]
@@ -95,28 +97,41 @@ def test_many_processes(folder: str, tmp_path: Path, seed: int, kind: str, varia
 
 # ---- the proof that it can fail ----
 
+TRIES = 8
+"""Runs within which a broken rule must show."""
 
-def broken_run(folder: str, seed: int, rule: str, *, of: int) -> set[str]:
-    """What is found in a history of three processes, `of` of which ignore a rule.
+
+def broken_runs(folder: str, seed: int, rule: str, *, of: int) -> Iterator[set[str]]:
+    """What is found in histories of three processes, `of` of which ignore a rule.
 
     The pages are so large that each table is one: what gets lost is rows, and the b-trees stay whole."""
-    place = Place(folder, Variant(options={"page_size": 65536}))
-    history = record(place, "texts", seed, processes=3, transactions=120, knocked_out=[rule] * of)
-    return {anomaly.kind for anomaly in check(history)}
+    for i in range(TRIES):
+        place = Place(f"{folder}-{i}", Variant(options={"page_size": 65536, "durability": "normal"}))
+        history = record(place, "texts", seed + i, processes=3, transactions=120, knocked_out=[rule] * of)
+        yield {anomaly.kind for anomaly in check(history)}
 
 
 @pytest.mark.parametrize("of", [3, 1])
 def test_without_the_conflict_check_updates_get_lost(folder: str, seed: int, of: int) -> None:
-    assert broken_run(folder, seed, "conflict check", of=of) & {"lost-update", "lost-append"}
+    runs = broken_runs(folder, seed, "conflict check", of=of)
+    assert any(kinds & {"lost-update", "lost-append"} for kinds in runs)
 
 
 def test_without_the_read_set_writes_skew(folder: str, seed: int) -> None:
-    kinds = broken_run(folder, seed, "read set", of=3)
-    assert "G2" in kinds
-    assert kinds <= {"G2", "G2-realtime"}
+    seen = set()
+    for kinds in broken_runs(folder, seed, "read set", of=3):
+        assert kinds <= {"G2", "G2-realtime"}  # what was written is still checked
+        seen |= kinds
+        if "G2" in seen:
+            break
+    assert "G2" in seen
 
 
 def test_without_a_look_at_the_head_word_reads_are_stale(folder: str, seed: int) -> None:
-    kinds = broken_run(folder, seed, "head word", of=1)
-    assert kinds
-    assert all(kind.endswith("-realtime") for kind in kinds - {"lost-append"})
+    seen = set()
+    for kinds in broken_runs(folder, seed, "head word", of=1):
+        assert all(kind.endswith("-realtime") for kind in kinds - {"lost-append"})
+        seen |= kinds - {"lost-append"}
+        if seen:
+            break
+    assert seen

@@ -301,7 +301,7 @@ def test_a_conflict_at_commit_names_pages_version_and_tables(mv_pair):
     def meet() -> None:
         count(ours)
         ours.execute("UPDATE t SET n = 5")
-        theirs.execute("UPDATE t SET n = 6")
+        theirs.execute("UPDATE t SET n = n + 6")
 
     with pytest.raises(ConflictError, match=r"tried 2 times: 1 page\(s\) .* \(in t\)") as caught:
         transaction(ours, tries=2).run(meet)
