@@ -39,9 +39,10 @@ def plain_uri(path: Path) -> str:
 def test_vacuum(twins: Twins) -> None:
     twins.both(fill)
     twins("DELETE FROM t WHERE id % 3")
-    before = twins("PRAGMA page_count")
     twins("VACUUM")
-    assert twins("PRAGMA page_count") < before
+    twins.reopen()  # a connection that writes is shown its lease as free pages
+    twins("PRAGMA page_count")
+    assert twins("PRAGMA freelist_count") == [(0,)]
     twins.check()
 
 
@@ -169,7 +170,7 @@ def test_backup_from_a_plain_file(connect: Connect, tmp_path: Path, pages: int) 
     for each in (connection, connect()):
         is_intact(each)
         assert dump(each) == dump(plain)
-        assert copied(each) == copied(plain)
+    assert copied(connect()) == copied(plain)
 
 
 def test_backup_over_what_was_there_and_back_in_time(connect: Connect, tmp_path: Path) -> None:
@@ -341,25 +342,21 @@ def test_encoding(make_twins: MakeTwins, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["FULL", "INCREMENTAL"])
-def test_auto_vacuum_databases_come_in_by_backup_and_work(connect: Connect, tmp_path: Path, mode: str) -> None:
-    path = tmp_path / "plain.sqlite"
-    plain = apsw.Connection(str(path))
+def test_auto_vacuum_is_refused(connect: Connect, tmp_path: Path, mode: str) -> None:
+    plain = apsw.Connection(str(tmp_path / "plain.sqlite"))
     plain.execute(f"PRAGMA auto_vacuum = {mode}")
     fill(plain)
     connection = connect()
-    with connection.backup("main", plain, "main") as backup:
+    with pytest.raises(apsw.Error), connection.backup("main", plain, "main") as backup:
         backup.step(-1)
-    plain.execute(f"PRAGMA schema_version = {value(connection, 'PRAGMA schema_version')}")
-    twins = Twins(connect, path)
-    twins("PRAGMA auto_vacuum")
-    twins("DELETE FROM t WHERE id % 3")
-    twins("PRAGMA freelist_count")
-    twins("PRAGMA incremental_vacuum(5)")
-    twins("CREATE TABLE more(x); INSERT INTO more SELECT zeroblob(500) FROM t")
-    twins("DROP TABLE t")
-    twins("PRAGMA page_count")
-    twins.check()
-    twins.close()
+    assert "auto_vacuum" in value(connection, "PRAGMA mv_last_error")
+    assert dump(connection) == []
+    connection.execute(f"PRAGMA auto_vacuum = {mode}")
+    with pytest.raises(apsw.Error, match="auto_vacuum"):
+        connection.execute("CREATE TABLE t(x)")
+    other = connect()
+    other.execute("CREATE TABLE t(x)")
+    is_intact(other)
 
 
 def test_user_version_and_application_id(twins: Twins) -> None:

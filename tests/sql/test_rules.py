@@ -348,11 +348,11 @@ def test_19_the_lock_byte_page_is_never_used(connect: Connect, page_size: int) -
 
 def test_20_the_freelist_is_never_larger_than_the_file(connect: Connect) -> None:
     a, b = filled(connect, 3000, page_size=512), connect()
-    a.execute("DELETE FROM t")
+    a.execute("DELETE FROM t WHERE id < 2900")
     assert 0 < value(b, "PRAGMA freelist_count") < value(b, "PRAGMA page_count")
     assert value(b, "PRAGMA integrity_check") == "ok"
     many_rows(b, 3000)
-    assert value(a, "SELECT count(*) FROM t") == 3000
+    assert value(a, "SELECT count(*) FROM t") == 3101
     assert value(a, "PRAGMA integrity_check") == "ok"
 
 

@@ -1,4 +1,4 @@
-"""The same SQL on an mv database and on a plain file: every answer, and every page, must be the same."""
+"""The same SQL on an mv database and on a plain file: every answer must be the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def answer(connection: apsw.Connection, sql: str, bindings: Any = ()) -> Answer:
 
 def dump(connection: apsw.Connection) -> list[Any]:
     """The schema and every table's rows."""
-    content: list[Any] = rows(connection, "SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema ORDER BY rowid")
+    content: list[Any] = rows(connection, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid")
     names = rows(connection, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
     for (name,) in names:
         content.append((name, rows(connection, f"SELECT * FROM {apsw.format_sql_value(name)}".replace("'", '"'))))
@@ -104,12 +104,11 @@ class Twins:
         return ours
 
     def check(self) -> None:
-        """The same content, the same pages, intact; and again after both were opened anew."""
+        """The same content, intact; and again after both were opened anew.  Page numbers may differ."""
         for _ in range(2):
             for each in (self.mv, self.plain):
                 is_intact(each)
-            for pragma in ("page_size", "page_count", "freelist_count", "encoding", "user_version", "application_id"):
+            for pragma in ("page_size", "encoding", "user_version", "application_id"):
                 self(f"PRAGMA {pragma}")
             self.both(dump)
-            self.both(image)
             self.reopen()
