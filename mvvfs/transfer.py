@@ -33,6 +33,7 @@ Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is (pages, or bytes for backup and restore)."""
 
 _STEP_PAGES = 256
+_BUSY_MS = 5000
 _HEADER_BYTES = 20
 _READ_VERSION = 19  # of the header: 2 means write-ahead log; https://www.sqlite.org/fileformat2.html
 _COMPANIONS = ("-journal", "-wal")
@@ -114,8 +115,11 @@ def _source(path: str) -> Iterator[apsw.Connection]:
         raise FileNotFoundError(errno.ENOENT, "no such file", path)
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, "a folder, not an SQLite file", path)
+    if not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, "may not be read", path)
     connection = apsw.Connection(os.path.abspath(path), flags=_source_flags(path))
     try:
+        connection.set_busy_timeout(_BUSY_MS)
         connection.execute("BEGIN")
         try:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
@@ -218,7 +222,7 @@ def export_file(
 
     The file appears whole, flushed, under its name at the end.  Takes little memory, whatever the size.
     Raises FileExistsError (without `force`; or a -journal or -wal of that name is there, which SQLite
-    would apply to the file), mvvfs.OptionError (WHEN), and what the store raises."""
+    would apply to the file), OptionError (WHEN), and what the store raises."""
     location = names.resolve(name, store)
     started = time.monotonic()
     _refuse_overwriting(target, force)
@@ -278,8 +282,10 @@ def _appearing(target: str, force: bool) -> Iterator[str]:
     """A temporary file beside `target` that takes its name, flushed, when the block ends well."""
     temporary = _temporary_name(target)
     try:
-        # exclusively, so that a file that cannot be made is reported as such, with its name
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:  # SQLite would only say that it was unable to open the file
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, target) from None
         yield temporary
         _flush(temporary)
         _refuse_overwriting(target, force)

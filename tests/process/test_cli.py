@@ -250,7 +250,8 @@ def test_export_never_writes_beside_a_journal(mvctl, tmp_path, app, suffix):
 
 
 def test_export_into_a_folder_that_is_not_there(mvctl, app):
-    mvctl("export", "app.db", "nowhere/copy.sqlite", code=3)
+    complaint = mvctl("export", "app.db", "nowhere/copy.sqlite", code=3).stderr
+    assert complaint.startswith("mvctl: nowhere/copy.sqlite: ")
 
 
 # ---- history ----

@@ -48,11 +48,16 @@ def test_at_the_same_moment(tmp_path: Path, kind: str) -> None:
     work = [(str(tmp_path), kind, who, barrier) for who in range(PROCESSES)]
     assert crew.run(create, work, seconds=90) == [ROUNDS] * PROCESSES
     for i in range(ROUNDS):
-        expected: dict[Place, list[int]] = {}
-        for who in range(PROCESSES):
-            expected.setdefault(place_of(str(tmp_path), kind, i, who), []).append(who)
-        for place, members in expected.items():
-            connection = place.connect(mode="rw")
-            assert [who for (who,) in connection.execute("SELECT who FROM t").fetchall()] == members
+        for name, members in expected(kind, i).items():
+            connection = place_of(str(tmp_path), kind, i, members[0]).connect(mode="rw")
+            assert [who for (who,) in connection.execute("SELECT who FROM t").fetchall()] == members, name
             assert value(connection, "PRAGMA integrity_check") == "ok"
             connection.close()
+
+
+def expected(kind: str, i: int) -> dict[str, list[int]]:
+    """Which processes met in which database in round `i`."""
+    everyone = list(range(PROCESSES))
+    if kind == "databases of a new store":
+        return {f"mine-{who} of store-{i}": [who] for who in everyone}
+    return {f"{kind} {i}": everyone}

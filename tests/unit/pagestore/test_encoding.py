@@ -1,0 +1,164 @@
+"""The page codec: everything comes back, nothing damaged does, and sizes stay in their bounds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagestore.api import HEADER, CorruptPageError, InvalidRequestError, PageNumber, StoredPage, Version
+from pagestore.encoding import FREED, MAX_CHAIN, Base, chain_of, check, decode, encode, is_freed
+
+V = Version(bytes(10))
+P7 = PageNumber(7)
+SIZES = [512, 1024, 4096, 65536]
+
+
+def stored(*blobs: bytes, number: PageNumber = P7) -> StoredPage:
+    return StoredPage(number, V, blobs)
+
+
+def text_page(size: int) -> bytes:
+    return (b"some text that repeats, " * (size // 20))[:size]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_whole_pages(size: int) -> None:
+    noise = random.Random(1).randbytes(size)
+    for content in (bytes(size), noise, text_page(size)):
+        blob, chain = encode(P7, content, None)
+        assert chain == chain_of(blob) == 0
+        assert len(blob) <= size + 7
+        assert decode(stored(blob), size) == content
+        check(P7, blob, size)
+    assert len(encode(P7, text_page(size), None).blob) < size // 4
+
+
+def test_worked_example_of_the_module() -> None:
+    content = (2).to_bytes(4, "big") + bytes(8)
+    blob = encode(HEADER, content, Base(bytes(12), 3)).blob
+    assert blob.hex() == "0000005523eee9" + content.hex()
+    assert decode(stored(blob, number=HEADER), 4096) == content
+    check(HEADER, blob, 4096)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_chain_of_deltas(size: int) -> None:
+    rng = random.Random(size)
+    content = rng.randbytes(size)
+    blob, chain = encode(P7, content, None)
+    blobs = [blob]
+    for step in range(1, MAX_CHAIN + 2):
+        changed = bytearray(content)
+        at = rng.randrange(size - 20)
+        changed[at : at + 20] = rng.randbytes(20)
+        blob, chain = encode(P7, bytes(changed), Base(content, chain))
+        content = bytes(changed)
+        blobs = [blob, *blobs] if chain else [blob]
+        assert chain == step % (MAX_CHAIN + 1)
+        assert decode(stored(*blobs), size) == content
+        assert len(blob) < 40 or chain == 0
+        check(P7, blob, size)
+
+
+@given(st.data())
+def test_any_change_comes_back(data: st.DataObject) -> None:
+    size = data.draw(st.sampled_from([512, 1024]))
+    old = data.draw(st.binary(min_size=size, max_size=size))
+    new = bytearray(old)
+    for at, piece in data.draw(st.lists(st.tuples(st.integers(0, size - 1), st.binary(max_size=300)), max_size=5)):
+        new[at : at + len(piece)] = piece[: size - at]
+    whole = encode(P7, old, None)
+    blob, chain = encode(P7, bytes(new), Base(old, 0))
+    blobs = (blob, whole.blob) if chain else (blob,)
+    assert decode(stored(*blobs), size) == bytes(new)
+
+
+def test_a_delta_is_refused_where_a_whole_blob_is_better() -> None:
+    old, new = (random.Random(n).randbytes(4096) for n in (1, 2))
+    assert encode(P7, new, Base(old, 0)).chain == 0
+
+
+def test_an_unchanged_page_is_a_delta_of_nothing() -> None:
+    content = text_page(4096)
+    blob, chain = encode(P7, content, Base(content, 0))
+    assert (len(blob), chain) == (7, 1)
+
+
+def test_a_base_of_another_size_is_no_base() -> None:
+    assert encode(P7, bytes(1024), Base(bytes(512), 0)).chain == 0
+
+
+@given(st.integers(0, 400), st.integers(1, 255))
+def test_a_damaged_byte_is_noticed_or_does_not_matter(at: int, flip: int) -> None:
+    old = random.Random(3).randbytes(512)
+    new = b"changed" + old[7:300] + b"here too" + old[308:]
+    blobs = [encode(P7, new, Base(old, 0)).blob, encode(P7, old, None).blob]
+    for index, blob in enumerate(blobs):
+        damaged = bytearray(blob)
+        damaged[at % len(blob)] ^= flip
+        try:
+            content = decode(stored(*blobs[:index], bytes(damaged), *blobs[index + 1 :]), 512)
+        except CorruptPageError as exc:
+            assert "page 7 of version v0" in str(exc)
+        else:
+            assert index == 1  # a byte of the older version that the newer one replaces, or its checksum
+            assert content == new
+
+
+@given(st.lists(st.binary(max_size=60), max_size=3), st.sampled_from([0, 7]))
+def test_garbage_is_corrupt_and_nothing_else(blobs: list[bytes], number: int) -> None:
+    with pytest.raises(CorruptPageError):
+        decode(stored(*blobs, number=PageNumber(number)), 512)
+
+
+def test_a_page_under_another_number_is_corrupt() -> None:
+    blob = encode(P7, text_page(512), None).blob
+    with pytest.raises(CorruptPageError, match="page 8"):
+        decode(stored(blob, number=PageNumber(8)), 512)
+
+
+def test_a_chain_that_is_cut_is_corrupt() -> None:
+    content = text_page(512)
+    first = encode(P7, content, None)
+    second = encode(P7, b"x" + content[1:], Base(content, 0))
+    third = encode(P7, b"yy" + content[2:], Base(b"x" + content[1:], 1))
+    for blobs in ([third.blob], [third.blob, first.blob], [third.blob, second.blob], [second.blob]):
+        with pytest.raises(CorruptPageError):
+            decode(stored(*blobs), 512)
+
+
+def test_an_encrypted_page_says_so() -> None:
+    blob = bytearray(encode(P7, bytes(512), None).blob)
+    blob[1] = 5
+    with pytest.raises(CorruptPageError, match="encrypted with key 5"):
+        decode(stored(bytes(blob)), 512)
+    with pytest.raises(InvalidRequestError, match="key 5"):
+        check(P7, bytes(blob), 512)
+
+
+def test_freed() -> None:
+    assert is_freed(FREED)
+    assert not is_freed(encode(P7, bytes(512), None).blob)
+    check(P7, FREED, 512)
+    with pytest.raises(InvalidRequestError):
+        check(HEADER, FREED, 512)
+    with pytest.raises(CorruptPageError):
+        decode(stored(FREED), 512)
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [b"", b"\0\0", bytes(7 + 513), b"\4\0\0" + bytes(4), b"\2\0\0" + bytes(4), b"\0\0\1" + bytes(4), FREED + b"x"],
+)
+def test_what_no_encoder_makes_is_refused(blob: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        check(P7, blob, 512)
+
+
+def test_two_megabytes_out_of_one_kilobyte_are_refused() -> None:
+    bomb = encode(P7, bytes(65536), None).blob
+    with pytest.raises(CorruptPageError):
+        decode(stored(bomb), 512)

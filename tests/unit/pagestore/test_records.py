@@ -1,0 +1,101 @@
+"""The small codecs: changelog records, namespace records, the clock, the format key."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagestore import changelog, format, keys, namespaces
+from pagestore.api import Change, CorruptPageError, FormatError, Version, format_version, parse_version
+from pagestore.engines import clock
+from pagestore.engines.clock import START, Clock, Place
+from pagestore.engines.memory import MemoryEngine
+
+V = Version(bytes(9) + b"\5")
+TOKEN = bytes(range(16))
+
+
+@given(
+    st.sets(st.integers(0, 2**32 - 2), min_size=1, max_size=50),
+    st.text(max_size=200),
+    st.integers(0, 2**60),
+)
+def test_changelog_records_come_back(pages: set[int], message: str, time_us: int) -> None:
+    record = changelog.Record(sorted(pages), TOKEN, message).at(time_us)
+    assert changelog.read(V, record) == Change(V, time_us, tuple(sorted(pages)), TOKEN, message)
+
+
+def test_changelog_example_of_the_module() -> None:
+    record = changelog.Record([0, 3], TOKEN, "").at(0x00064412F3A9B400)
+    assert record.hex() == "01" + "00064412f3a9b400" + TOKEN.hex() + "0003"
+
+
+@pytest.mark.parametrize("record", [b"", b"\1" * 10, b"\3" + bytes(24) + b"\1", b"\2" + bytes(24) + b"\1"])
+def test_a_damaged_changelog_record_is_corrupt(record: bytes) -> None:
+    with pytest.raises(CorruptPageError, match=r"changelog record of v0{19}5"):
+        changelog.read(V, record)
+
+
+@given(st.integers(0, 65536), st.integers(0, 2**60), st.booleans())
+def test_namespace_records_come_back(page_size: int, created_us: int, dropped: bool) -> None:
+    record = namespaces.Record(page_size, created_us, V, V, dropped)
+    assert namespaces.unpack(record.pack()) == record
+
+
+def test_versions_count_up_in_one_place() -> None:
+    here = Place(b"boot" * 4, 1, 2)
+    first = clock.next_version(START, here)
+    assert first.hex() == "00000001" "000000000001"
+    second = clock.next_version(Clock(first, 0, here), here)
+    assert second.hex() == "00000001" "000000000002"
+
+
+@pytest.mark.parametrize("there", [Place(b"toob" * 4, 1, 2), Place(b"boot" * 4, 9, 2), Place(b"boot" * 4, 1, 9)])
+def test_another_boot_or_place_raises_the_epoch(there: Place) -> None:
+    here = Place(b"boot" * 4, 1, 2)
+    before = Clock(Version(bytes.fromhex("000000070000000000ff")), 0, here)
+    assert clock.next_version(before, there).hex() == "00000008" "000000000001"
+
+
+def test_clock_records_come_back() -> None:
+    state = Clock(V, 123456789, Place(b"boot" * 4, 2**64 - 1, 7))
+    assert clock.unpack(clock.pack(state)) == state
+    assert clock.unpack(None) == START
+    with pytest.raises(FormatError):
+        clock.unpack(b"short")
+    assert len(clock.boot_id()) == 16
+
+
+def test_versions_as_text() -> None:
+    assert format_version(V) == "v00000000000000000005"
+    assert parse_version("v5") == parse_version("v00000000000000000005") == V
+    for wrong in ("5", "v", "vx", "v" + "0" * 21, "v 5"):
+        with pytest.raises(ValueError, match="not a version|non-hexadecimal"):
+            parse_version(wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (None, "no page store"),
+        (b"junk", "can't be read"),
+        (b"[]", "can't be read"),
+        (json.dumps({"format": 2, "features": []}).encode(), "format 2"),
+        (json.dumps({"format": 1, "features": ["teleport", "zfs"]}).encode(), "teleport, zfs"),
+    ],
+)
+def test_unknown_formats_are_refused(value: bytes | None, what: str) -> None:
+    engine = MemoryEngine()
+    if value is not None:
+        engine.transact(lambda tx: tx.set(keys.FORMAT, value))
+    with pytest.raises(FormatError, match=what):
+        engine.read(format.check)
+
+
+def test_a_new_stores_format_is_known() -> None:
+    engine = MemoryEngine()
+    engine.transact(lambda tx: tx.set(*format.row()))
+    engine.read(format.check)
