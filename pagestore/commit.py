@@ -226,12 +226,10 @@ def _check_part(part: CommitPart, numbers: Sequence[int]) -> None:
 
 
 def _check_allocation(part: CommitPart, numbers: Sequence[int]) -> None:
-    freed = sorted(number for number, blob in part.writes if encoding.is_freed(blob))
-    if list(part.freed) != freed:
-        raise InvalidRequestError("the pages freed are not those that are written as freed")
-    allocated = list(part.allocated)
-    if allocated and (allocated != sorted(set(allocated)) or not set(allocated) <= set(numbers) - set(freed)):
-        raise InvalidRequestError("a page is allocated and not written")
+    freed = {number for number, blob in part.writes if encoding.is_freed(blob)}
+    for listed, allowed in ((part.freed, freed), (part.allocated, set(numbers) - freed)):
+        if listed and (list(listed) != sorted(set(listed)) or not allowed.issuperset(listed)):
+            raise InvalidRequestError("the pages allocated and freed are not among those that are written so")
 
 
 def _check_limits(parts: Sequence[Part], limits: Limits) -> None:

@@ -19,9 +19,10 @@ A blob is a header of seven bytes and a payload:
     3..6      CRC-32 of the content, seeded with the page number, big-endian
 
 A delta's payload lists the bytes that changed, see native/delta.c.  Zstd frames carry no magic number,
-size or checksum of their own.  Worked example: page 2 of 512 zero bytes, raw, is
+size or checksum of their own.  Worked example: page 2 of 512 zero bytes,
+compressed, is
 
-    00 00 00 924fc328  00000000 ... (512 bytes)
+    01 00 00 924fc328  00004d00001000000100fb2ac002
 """
 
 from __future__ import annotations

@@ -9,8 +9,6 @@ import random
 from collections.abc import Iterable, Mapping
 
 from pagestore.api import (
-    HEADER,
-    HEADER_SIZE,
     Committed,
     CommitPart,
     CommitRequest,
@@ -55,7 +53,9 @@ class Pages:
                 continue
             known = None if old is None else Base(decode(old, self.page_size), chain_of(old.blobs[0]))
             writes.append(PageWrite(number, encode(number, content, known).blob))
-        return CommitPart(self.id, PageSet.of(reads), writes, self.page_size)
+        allocated = sorted(n for n in numbers if before[n] is None and contents[n] is not None)
+        freed = sorted(n for n in numbers if before[n] is not None and contents[n] is None)
+        return CommitPart(self.id, PageSet.of(reads), writes, self.page_size, allocated, freed)
 
     def commit(
         self,
@@ -76,5 +76,4 @@ class Pages:
 
 def content(seed: object, number: int = 1, page_size: int = 512) -> bytes:
     """A page's worth of bytes that belong to the seed."""
-    size = HEADER_SIZE if number == HEADER else page_size
-    return random.Random(f"{seed} {number}").randbytes(size // 4) + bytes(size - size // 4)
+    return random.Random(f"{seed} {number}").randbytes(page_size // 4) + bytes(page_size - page_size // 4)
