@@ -25,7 +25,7 @@ class Histories:
     short: Path
     long: Path
     bytes_per_commit: float
-    """Of single-row updates: how much larger the store's folder got, by the number of commits in between."""
+    """Of single-row updates: how much larger the store got, by the number of commits in between."""
 
 
 def build(directory: Path, short: int, long: int, small: bool, told: Callable[[str], None]) -> Histories:
@@ -59,5 +59,6 @@ def build(directory: Path, short: int, long: int, small: bool, told: Callable[[s
 
 
 def folder_bytes(folder: Path) -> int:
-    """The bytes of all files in it, its engine's write-ahead log included."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """The bytes of its files, but for what the engine keeps and reuses (log and index of a closed database)."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in files if not path.name.endswith(("-wal", "-shm")))

@@ -14,6 +14,8 @@ from typing import Literal
 from bench.targets import Durability, MvTarget, PlainTarget, Target
 
 PROCESSES = (1, 2, 4, 8)
+SMALL_CACHE = 65_536
+"""Bytes: a table's inner pages fit, its leaves do not."""
 LONGER_US = 2_000
 """What a cloud disk's flush costs, about: see flush_delay.c."""
 
@@ -113,7 +115,12 @@ def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:
 
     The bar: latencies within 1.2 times of each other.  Commits are few a round, so that the short history
     stays short."""
-    for workload, operations in (("history-commits", 20 if small else 200), ("history-reads", 0)):
+    usual = MvTarget(durability="normal")
+    uncached = MvTarget(durability="normal", cache_bytes=SMALL_CACHE)
+    for workload, operations, target in (
+        ("history-commits", 20 if small else 200, usual),
+        ("history-reads", 0, uncached),
+    ):
         yield Case(
             workload=workload,
             processes=1,
@@ -122,6 +129,6 @@ def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:
             bar=round(1 / 1.2, 3),
             operations=operations,
             compares="latency",
-            baseline=Arm("short history", MvTarget(durability="normal"), short),
-            candidate=Arm("long history", MvTarget(durability="normal"), long),
+            baseline=Arm("short history", target, short),
+            candidate=Arm("long history", target, long),
         )

@@ -61,6 +61,7 @@ class Part:
         self.id = part.namespace
         self.page_size = part.page_size
         numbers = sorted(write.number for write in part.writes)
+        _check_part(part, numbers)
         self.touched = part.reads.as_set().union(numbers)
         self.rows = [(keys.page_prefix(self.id, number), blob) for number, blob in part.writes]
         self.written = numbers
@@ -75,7 +76,6 @@ class Part:
         """No commit up to this version is in conflict."""
         self.others: list[Change] = []
         """The commits in (base, checked], oldest first."""
-        _check_part(part, numbers)
 
     def check(self, tx: Transaction) -> tuple[Record, list[Change]]:
         """The namespace record, and the commits after `checked`, newest first.  Raises ConflictError,

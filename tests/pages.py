@@ -9,9 +9,9 @@ import random
 from collections.abc import Iterable, Mapping
 
 from pagestore.api import (
-    Committed,
     CommitPart,
     CommitRequest,
+    Committed,
     Durability,
     NamespaceId,
     PageNumber,
@@ -69,9 +69,7 @@ class Pages:
     ) -> Committed:
         base = base or self.version()
         part = self.part(contents, base, reads)
-        return self.store.commit(
-            CommitRequest(token or new_token(), base, (part,), message, durability)
-        )
+        return self.store.commit(CommitRequest(token or new_token(), base, (part,), message, durability))
 
 
 def content(seed: object, number: int = 1, page_size: int = 512) -> bytes:

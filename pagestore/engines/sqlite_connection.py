@@ -109,7 +109,7 @@ class Connection:
         now = time.monotonic()
         if tries == 0:
             self._deadline = now + self._timeout
-        nap = min(_SHORTEST_NAP * 2**tries, _LONGEST_NAP) * random.uniform(0.5, 1.5)
+        nap = min(_SHORTEST_NAP * 2 ** min(tries, 20), _LONGEST_NAP) * random.uniform(0.5, 1.5)
         if now + nap > self._deadline:
             return False
         time.sleep(nap)
@@ -121,7 +121,7 @@ class Connection:
         """Make everything durable that this connection has committed or seen.  Raises OSError."""
         if os.stat(self._log_path).st_ino != self._log_inode:
             raise OSError(errno.ESTALE, "the log was replaced under an open store", self._log_path)
-        _sync(self._log)
+        sync_data(self._log)
 
     # ---- the end ----
 
@@ -143,7 +143,7 @@ class Connection:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.db))
 
 
-def _sync(fd: int) -> None:
+def sync_data(fd: int) -> None:
     if sys.platform == "darwin":
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync there leaves data in the drive's cache
     else:

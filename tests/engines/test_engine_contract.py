@@ -132,7 +132,8 @@ def test_an_exception_rolls_back_and_comes_out_as_it_is(engine: Engine) -> None:
     put(engine, a=b"1")
     with pytest.raises(Refused):
         engine.transact(work)
-    assert scan(engine, b"a", b"z") == [b"a"]
+    assert scan(engine, b"g", b"z") == []
+    assert get(engine, b"a") == b"1"
     with pytest.raises(Refused):
         engine.read(lambda _tx: (_ for _ in ()).throw(Refused))
     put(engine, k=b"2")

@@ -1,0 +1,1 @@
+"""State machines that look for the shortest sequence of steps that breaks a promise."""

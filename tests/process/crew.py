@@ -10,6 +10,7 @@ import multiprocessing
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -43,7 +44,7 @@ class Worker(Generic[T]):
         barrier: Barrier | None = None,
         context: Any = _spawn,
     ) -> None:
-        self._pipe, theirs = context.Pipe(duplex=False)
+        self.pipe, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=_main, args=(theirs, barrier, work, arguments), daemon=True)
         self.process.start()
         theirs.close()
@@ -51,9 +52,9 @@ class Worker(Generic[T]):
     def result(self, seconds: float) -> T:
         """What `work` returned, within so many seconds."""
         try:
-            if not self._pipe.poll(max(0.0, seconds)):
+            if not self.pipe.poll(max(0.0, seconds)):
                 raise WorkerError(f"a worker took longer than it may ({seconds:.0f} s more)")
-            good, found = self._pipe.recv()
+            good, found = self.pipe.recv()
         except EOFError:
             self.process.join(5)
             raise WorkerError(f"a worker died: exit code {self.process.exitcode}") from None
@@ -72,10 +73,23 @@ class Worker(Generic[T]):
 def run(work: Callable[..., T], arguments: Sequence[Sequence[Any]], *, seconds: float) -> list[T]:
     """`work(*each)` for each of `arguments`, in a process each, all starting together; what they returned."""
     barrier = _spawn.Barrier(len(arguments))
-    workers = [Worker(work, *each, barrier=barrier) for each in arguments]
+    return results([Worker(work, *each, barrier=barrier) for each in arguments], seconds=seconds)
+
+
+def results(workers: Sequence[Worker[T]], *, seconds: float) -> list[T]:
+    """What each returned, within so many seconds; the first one that fails ends them all."""
     deadline = time.monotonic() + seconds
+    found: dict[int, T] = {}
+    waiting = {worker.pipe: i for i, worker in enumerate(workers)}
     try:
-        return [worker.result(deadline - time.monotonic()) for worker in workers]
+        while waiting:
+            ready = connection.wait(list(waiting), max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise WorkerError(f"{len(waiting)} of {len(workers)} workers took longer than {seconds:.0f} s")
+            for pipe in ready:
+                i = waiting.pop(pipe)
+                found[i] = workers[i].result(0)
+        return [found[i] for i in range(len(workers))]
     finally:
         for worker in workers:
             worker.kill()

@@ -39,11 +39,11 @@ def test_money_is_neither_made_nor_lost(folder: str, seed: int, variant: Variant
     place = Place(folder, variant)
     counters.create(place)
     seconds = 2.0
-    barrier_free = [
+    workers = [
         *(crew.Worker(counters.transfer, place, seed + i, seconds) for i in range(3)),
         *(crew.Worker(counters.audit, place, seed + 10 + i, seconds) for i in range(2)),
     ]
-    done = [worker.result(seconds + 60) for worker in barrier_free]
+    done = crew.results(workers, seconds=seconds + 60)
     assert min(done) > 5
     connection = place.connect()
     assert value(connection, "SELECT sum(balance) FROM accounts") == counters.TOTAL

@@ -25,7 +25,7 @@ CHOSEN = {name: VARIANTS[name] for name in ("deferred", "small caches", "normal 
 @pytest.mark.parametrize(
     ("variant", "kills"),
     [
-        *(pytest.param(variant, 30, id=name) for name, variant in CHOSEN.items()),
+        *(pytest.param(variant, 50, id=name) for name, variant in CHOSEN.items()),
         *(
             pytest.param(variant, 1000, id=f"{name}, often", marks=[pytest.mark.long, pytest.mark.timeout(900)])
             for name, variant in VARIANTS.items()

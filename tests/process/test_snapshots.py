@@ -70,7 +70,7 @@ def test_snapshots_hold(folder: str, commits: int) -> None:
 
     writers = [crew.Worker(churn, writing, i, 7, commits // 2) for i in range(2)]
     with ThreadPoolExecutor(1) as waiting:
-        done = waiting.submit(lambda: [writer.result(commits / 50 + 60) for writer in writers])
+        done = waiting.submit(crew.results, writers, seconds=commits / 50 + 60)
         looks = 0
         while not done.done():
             sample(reader, before, looks)

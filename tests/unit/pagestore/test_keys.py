@@ -99,6 +99,11 @@ def test_belongings_hold_everything_but_the_record(
     ]
     ranges = keys.belongings(id_)
     assert all(any(inside(key, range_) for range_ in ranges) for key in own)
-    others = [keys.namespace(id_), keys.dropped(id_), keys.name("x"), page_key(NamespaceId(id_ + 1), number, version)]
+    others = [
+        keys.namespace(id_),
+        keys.dropped(id_),
+        keys.name("x"),
+        page_key(NamespaceId(id_ + 1), number, version),
+    ]
     assert not any(inside(key, range_) for key in others for range_ in ranges)
     assert keys.namespace_of_dropped(keys.dropped(id_)) == id_

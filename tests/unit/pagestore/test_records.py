@@ -48,16 +48,18 @@ def test_namespace_records_come_back(page_size: int, created_us: int, dropped: b
 def test_versions_count_up_in_one_place() -> None:
     here = Place(b"boot" * 4, 1, 2)
     first = clock.next_version(START, here)
-    assert first.hex() == "00000001" "000000000001"
+    assert first.hex() == "00000001000000000001"
     second = clock.next_version(Clock(first, 0, here), here)
-    assert second.hex() == "00000001" "000000000002"
+    assert second.hex() == "00000001000000000002"
 
 
-@pytest.mark.parametrize("there", [Place(b"toob" * 4, 1, 2), Place(b"boot" * 4, 9, 2), Place(b"boot" * 4, 1, 9)])
+@pytest.mark.parametrize(
+    "there", [Place(b"toob" * 4, 1, 2), Place(b"boot" * 4, 9, 2), Place(b"boot" * 4, 1, 9)]
+)
 def test_another_boot_or_place_raises_the_epoch(there: Place) -> None:
     here = Place(b"boot" * 4, 1, 2)
     before = Clock(Version(bytes.fromhex("000000070000000000ff")), 0, here)
-    assert clock.next_version(before, there).hex() == "00000008" "000000000001"
+    assert clock.next_version(before, there).hex() == "00000008000000000001"
 
 
 def test_clock_records_come_back() -> None:
@@ -73,7 +75,7 @@ def test_versions_as_text() -> None:
     assert format_version(V) == "v00000000000000000005"
     assert parse_version("v5") == parse_version("v00000000000000000005") == V
     for wrong in ("5", "v", "vx", "v" + "0" * 21, "v 5"):
-        with pytest.raises(ValueError, match="not a version|non-hexadecimal"):
+        with pytest.raises(ValueError, match=r"not a version|non-hexadecimal"):
             parse_version(wrong)
 
 

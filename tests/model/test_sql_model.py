@@ -1,0 +1,293 @@
+"""Several connections to one mv database against plain SQLite as the oracle.
+
+Each rule is one step of one connection, so the order of all steps is known.  Checked at every step:
+
+1. A statement's answer is what plain SQLite answers at the transaction's snapshot.
+2. A commit that goes through gives the same answers when replayed after all earlier ones.
+3. A commit, or a write lock, is refused only if someone else committed since the snapshot began; a
+   transaction that only reads is never refused.
+4. Every version keeps its content, and its b-trees are whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from typing import Any
+
+import apsw
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import mvvfs
+from pagestore.api import format_version
+from pagestore.opener import open_store
+from tests.model.oracle import Answer, Oracle, Shadow, answer, dump
+
+TABLES = ("a", "b", "c")
+CONNECTIONS = 3
+COUNT = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < {})"
+
+who = st.integers(0, CONNECTIONS - 1)
+tables = st.sampled_from(TABLES)
+numbers = st.integers(0, 40)
+sizes = st.sampled_from([0, 10, 200, 1500, 9000])
+
+
+@st.composite
+def writes(draw: st.DrawFn) -> str:
+    table, n, m, size = draw(tables), draw(numbers), draw(numbers), draw(sizes)
+    return draw(
+        st.sampled_from(
+            [
+                f"INSERT INTO {table}(k, data) VALUES({n}, zeroblob({size}))",
+                f"INSERT INTO {table} VALUES({n}, {m}, zeroblob({size}))",
+                f"INSERT OR REPLACE INTO {table} VALUES({n}, {m}, zeroblob({size})) RETURNING id",
+                f"INSERT INTO {table}(k, data) {COUNT.format(n)} SELECT i, zeroblob({size}) FROM n",
+                f"UPDATE {table} SET k = k + {m} WHERE id = {n}",
+                f"UPDATE {table} SET data = zeroblob({size}) WHERE k < {n}",
+                f"DELETE FROM {table} WHERE id = {n}",
+                f"DELETE FROM {table} WHERE k % 3 = {n % 3}",
+                f"DELETE FROM {table}",
+                f"CREATE TABLE {table}(id INTEGER PRIMARY KEY, k INT, data BLOB)",
+                f"CREATE TABLE IF NOT EXISTS {table}(id INTEGER PRIMARY KEY, k INT UNIQUE, data BLOB)",
+                f"DROP TABLE IF EXISTS {table}",
+                f"CREATE INDEX IF NOT EXISTS {table}_k ON {table}(k, id)",
+                f"DROP INDEX IF EXISTS {table}_k",
+                f"INSERT INTO {table}(k) SELECT k + {m} FROM {draw(tables)} WHERE id <= {n}",
+            ]
+        )
+    )
+
+
+@st.composite
+def reads(draw: st.DrawFn) -> str:
+    table, n = draw(tables), draw(numbers)
+    return draw(
+        st.sampled_from(
+            [
+                f"SELECT count(*), sum(k), sum(length(data)) FROM {table}",
+                f"SELECT id, k FROM {table} WHERE id = {n}",
+                f"SELECT id FROM {table} WHERE k > {n} ORDER BY k, id",
+                f"SELECT max(id) FROM {table}",
+                "SELECT name FROM sqlite_schema ORDER BY name",
+                "PRAGMA page_count",
+                "PRAGMA freelist_count",
+            ]
+        )
+    )
+
+
+class Client:
+    """A connection, and the transaction that it has open."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.shadow: Shadow | None = None
+        """Of the open transaction, once its snapshot has begun."""
+        self.savepoints = 0
+        self.doomed = False
+        """It was refused the write lock: it may go on reading, but never write."""
+
+
+class SqlModel(RuleBasedStateMachine):
+    options: dict[str, Any] = {}  # noqa: RUF012 (subclasses replace it)
+    cache_size = -2000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.mkdtemp(prefix="mvvfs-model-")
+        self.oracle = Oracle()
+        self.clients = [Client(self.open()) for _ in range(CONNECTIONS)]
+        self.store = open_store(f"{self.folder}/store", create=False)
+        self.namespace = self.store.open("app").id
+
+    def open(self, **more: Any) -> apsw.Connection:
+        options = {"store": f"{self.folder}/store", "durability": "normal"} | self.options | more
+        connection = mvvfs.connect("app", **options)
+        connection.execute(f"PRAGMA cache_size = {self.cache_size}")
+        return connection
+
+    def teardown(self) -> None:
+        for client in self.clients:
+            client.connection.close()
+        self.store.close()
+        self.oracle.close()
+        shutil.rmtree(self.folder)
+
+    # ---- steps ----
+
+    @initialize(autocommit=st.lists(writes(), max_size=4))
+    def fill(self, autocommit: list[str]) -> None:
+        self.autocommit(0, "CREATE TABLE a(id INTEGER PRIMARY KEY, k INT, data BLOB)")
+        for sql in autocommit:
+            self.autocommit(0, sql)
+
+    @rule(i=who, sql=writes() | reads())
+    def statement(self, i: int, sql: str) -> None:
+        if self.clients[i].connection.in_transaction:
+            self.in_transaction(self.clients[i], sql)
+        else:
+            self.autocommit(i, sql)
+
+    @rule(i=who)
+    def begin(self, i: int) -> None:
+        client = self.clients[i]
+        if not client.connection.in_transaction:
+            client.connection.execute("BEGIN")
+
+    @rule(i=who)
+    def begin_immediate(self, i: int) -> None:
+        """With nothing read, the write lock is always to be had."""
+        client = self.clients[i]
+        if not client.connection.in_transaction:
+            client.connection.execute("BEGIN IMMEDIATE")
+            client.shadow = self.oracle.begin()
+
+    @rule(i=who)
+    def savepoint(self, i: int) -> None:
+        client = self.clients[i]
+        if client.connection.in_transaction:
+            client.savepoints += 1
+            self.in_transaction(client, f"SAVEPOINT s{client.savepoints}")
+
+    @rule(i=who, back=st.integers(0, 3), release=st.booleans())
+    def end_savepoint(self, i: int, back: int, release: bool) -> None:
+        client = self.clients[i]
+        if client.connection.in_transaction and client.savepoints:
+            chosen = max(1, client.savepoints - back)
+            self.in_transaction(client, f"{'RELEASE' if release else 'ROLLBACK TO'} s{chosen}")
+            client.savepoints = chosen - 1 if release else chosen
+
+    @rule(i=who)
+    def rollback(self, i: int) -> None:
+        if self.clients[i].connection.in_transaction:
+            self.clients[i].connection.execute("ROLLBACK")
+            self.forget(self.clients[i])
+
+    @rule(i=who)
+    def commit(self, i: int) -> None:
+        client = self.clients[i]
+        if not client.connection.in_transaction:
+            return
+        before, shadow = self.newest(), client.shadow
+        try:
+            client.connection.execute("COMMIT")
+        except mvvfs.ConflictError as conflict:
+            self.may_be_refused(client)
+            assert shadow is not None
+            assert shadow.writes
+            assert conflict.pages
+            assert not client.connection.in_transaction
+        else:
+            if self.newest() != before:
+                assert shadow is not None
+                self.oracle.commit(shadow)
+                self.oracle.committed(self.newest())
+            elif shadow is not None:
+                assert dump(shadow.plain) == shadow.before, "a commit was dropped"
+        self.forget(client)
+
+    @rule(i=who)
+    def vacuum(self, i: int) -> None:
+        if not self.clients[i].connection.in_transaction:
+            self.autocommit(i, "VACUUM")
+
+    @rule(i=who)
+    def reopen(self, i: int) -> None:
+        client = self.clients[i]
+        client.connection.close()
+        self.forget(client)
+        client.connection = self.open()
+
+    @precondition(lambda self: self.oracle.history)
+    @rule(data=st.data())
+    def look_back(self, data: st.DataObject) -> None:
+        version, content = data.draw(st.sampled_from(self.oracle.history))
+        past = self.open(at=version)
+        assert dump(past) == content
+        assert past.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        past.close()
+
+    @invariant()
+    def a_new_connection_sees_what_was_committed(self) -> None:
+        fresh = self.open(mode="ro")
+        assert dump(fresh) == dump(self.oracle.plain)
+        assert fresh.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        fresh.close()
+
+    # ---- what the steps are made of ----
+
+    def autocommit(self, i: int, sql: str) -> None:
+        """Nobody else takes a step in between, so it is never refused."""
+        before = self.newest()
+        ours = answer(self.clients[i].connection, sql)
+        assert ours == answer(self.oracle.plain, sql), sql
+        if self.newest() != before:
+            self.oracle.committed(self.newest())
+
+    def in_transaction(self, client: Client, sql: str) -> None:
+        if client.shadow is None and not sql.startswith("SAVEPOINT"):
+            client.shadow = self.oracle.begin()
+            for i in range(client.savepoints):
+                self.note(client.shadow, f"SAVEPOINT s{i + 1}")
+        try:
+            ours = answer(client.connection, sql)
+        except apsw.BusyError as refused:
+            assert refused.extendedresult == apsw.SQLITE_BUSY_SNAPSHOT
+            self.may_be_refused(client)
+            client.doomed = True
+            if not client.connection.in_transaction:
+                self.forget(client)
+            return
+        if client.shadow is not None:
+            assert ours == self.note(client.shadow, sql), sql
+            client.shadow.writes |= client.connection.txn_state("main") == apsw.SQLITE_TXN_WRITE
+            if client.shadow.writes:
+                assert not client.doomed, "the write lock was refused, and then given"
+
+    def note(self, shadow: Shadow, sql: str) -> Answer:
+        expected = answer(shadow.plain, sql)
+        shadow.statements.append((sql, expected))
+        return expected
+
+    def may_be_refused(self, client: Client) -> None:
+        assert client.shadow is not None
+        assert self.oracle.commits > client.shadow.based_on, "refused, though nobody else has committed"
+
+    def forget(self, client: Client) -> None:
+        if client.shadow is not None:
+            client.shadow.plain.close()
+        client.shadow, client.savepoints, client.doomed = None, 0, False
+
+    def newest(self) -> str:
+        return format_version(self.store.begin(self.namespace).version)
+
+
+class SqlModelWithSmallCaches(SqlModel):
+    """Pages spill in mid-transaction, and the process's page cache evicts."""
+
+    options = {"cache_bytes": 20_000}  # noqa: RUF012
+    cache_size = 5
+
+
+TestSql = SqlModel.TestCase
+TestSql.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestSqlWithSmallCaches = SqlModelWithSmallCaches.TestCase
+TestSqlWithSmallCaches.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("model", [SqlModel, SqlModelWithSmallCaches])
+def test_for_longer(model: type[SqlModel]) -> None:
+    run_state_machine_as_test(model, settings=settings(max_examples=1500, stateful_step_count=60, deadline=None))
