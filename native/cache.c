@@ -425,6 +425,7 @@ int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_commit *c, mv_page **pag
   int rc = take_in(db, c->others, c->other_count);
   if (rc == 0) rc = take_in(db, &own, 1);
   if (rc == 0) {
+    hold(db, s, version); /* first: what only the base needs may go */
     for (uint32_t i = 0; i < c->freed_count; i++) supersede(db, c->freed[i], version);
     for (uint32_t i = 0; i < c->write_count; i++) {
       mv_page *p = pages[i];
@@ -435,7 +436,6 @@ int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_commit *c, mv_page **pag
       p->end = successor(version);
       link_page(db, p);
     }
-    hold(db, s, version);
     reach(db, version, quick ? word_before + 2 : 0);
     evict(db);
   }

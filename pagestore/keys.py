@@ -217,5 +217,5 @@ def after_integer(prefix: bytes) -> bytes:
 def belongings(id_: NamespaceId) -> list[tuple[bytes, bytes]]:
     """All keys of a namespace but its record, for removal."""
     number = _integer(id_)
-    prefixes = [family + number for family in (_PAGE, _TIME, _TOKEN)]
+    prefixes = [family + number for family in (_PAGE, _TIME, _TOKEN, _IMAGE, _LEASE)]
     return [(_LOG + number, namespace(id_)), *((prefix, after_integer(prefix)) for prefix in prefixes)]

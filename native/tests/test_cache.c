@@ -13,6 +13,17 @@ static const uint8_t *version(uint64_t n) {
   return out;
 }
 
+/* One change at version n, of one page; and the changelog reaches it. */
+static void change(mv_db *db, uint64_t n, uint32_t page) {
+  mv_change c = {.pages = &page, .page_count = page != 0};
+  memcpy(c.version, version(n), MV_VERSION_SIZE);
+  CHECK(mv_db_apply(db, &c, 1, version(n), 0) == 0);
+}
+
+static void advance(mv_db *db, uint64_t n, uint64_t word) {
+  CHECK(mv_db_apply(db, NULL, 0, version(n), word) == 0);
+}
+
 static mv_version v(uint64_t n) { return (mv_version){n, 0}; }
 
 static void put(mv_db *db, uint32_t number, uint64_t from, uint64_t at, uint8_t fill) {
@@ -36,19 +47,15 @@ static void versions_are_ten_big_endian_bytes(void) {
 
 static void an_open_entry_lasts_until_its_page_changes(void) {
   mv_db *db = mv_db_new(1 << 20);
-  uint32_t seven = 7, eight = 8;
   mv_snapshot reader = {0};
-  mv_version last;
-  mv_db_advance(db, version(10), 0);
+  advance(db, 10, 0);
   put(db, 7, 4, 10, 'a');
   CHECK(content(db, 7, 10) == 'a' && content(db, 7, 4) == 'a' && content(db, 7, 3) == -1);
   CHECK(content(db, 7, 11) == -1); /* nothing is known of 11 yet */
-  mv_db_hold(db, &reader, v(10), &last);
-  mv_db_invalidate(db, version(11), &eight, 1);
-  mv_db_advance(db, version(11), 0);
+  mv_db_hold(db, &reader, v(10));
+  change(db, 11, 8);
   CHECK(content(db, 7, 11) == 'a');
-  mv_db_invalidate(db, version(12), &seven, 1);
-  mv_db_advance(db, version(12), 0);
+  change(db, 12, 7);
   CHECK(content(db, 7, 12) == -1 && content(db, 7, 10) == 'a'); /* the reader keeps what it sees */
   put(db, 7, 12, 12, 'b');
   CHECK(content(db, 7, 12) == 'b' && content(db, 7, 10) == 'a');
@@ -58,11 +65,9 @@ static void an_open_entry_lasts_until_its_page_changes(void) {
 
 static void a_change_during_a_fetch_is_not_lost(void) {
   mv_db *db = mv_db_new(1 << 20);
-  uint32_t seven = 7;
-  mv_db_advance(db, version(10), 0);
+  advance(db, 10, 0);
   /* a fetch at 10 is under way; meanwhile page 7 changes at 11 */
-  mv_db_invalidate(db, version(11), &seven, 1);
-  mv_db_advance(db, version(11), 0);
+  change(db, 11, 7);
   put(db, 7, 4, 10, 'a');
   CHECK(content(db, 7, 10) == 'a' && content(db, 7, 11) == -1);
   mv_db_release(db);
@@ -70,10 +75,12 @@ static void a_change_during_a_fetch_is_not_lost(void) {
 
 static void forgetting_ends_every_entry(void) {
   mv_db *db = mv_db_new(1 << 20);
-  mv_db_advance(db, version(10), 0);
+  advance(db, 10, 0);
   put(db, 7, 4, 10, 'a');
-  mv_db_forget(db, version(20));
-  mv_db_advance(db, version(20), 0);
+  mv_alloc *alloc = mv_alloc_new(30, NULL, 0);
+  mv_db_reset(db, version(20), 0, alloc);
+  CHECK(db->alloc == alloc);
+  mv_alloc_release(alloc);
   CHECK(content(db, 7, 10) == 'a' && content(db, 7, 20) == -1);
   mv_db_release(db);
 }
@@ -82,33 +89,61 @@ static void a_commit_takes_its_pages_over(void) {
   _Atomic uint64_t word = 8;
   mv_db *db = mv_db_new(1 << 20);
   mv_snapshot s = {0};
-  mv_version last;
+  mv_start start;
+  uint32_t nine = 9;
   mv_db_set_word(db, (uint64_t)(uintptr_t)&word);
-  mv_db_advance(db, version(10), 8);
-  CHECK(mv_db_quick_begin(db, &s, &last) && mv_version_cmp(s.version, v(10)) == 0);
+  advance(db, 10, 8);
+  CHECK(mv_db_quick_begin(db, &s, &start) && mv_version_cmp(s.version, v(10)) == 0);
+  mv_alloc_release(start.alloc);
   put(db, 7, 4, 10, 'a');
   mv_page *before = mv_db_pin(db, 7, v(10));
   CHECK(before && before->data[0] == 'a');
   mv_page *page = mv_page_new(7, 512);
   memset(page->data, 'b', 512);
   atomic_store(&word, 10); /* odd and even: one commit */
-  mv_db_hold(db, &s, v(12), &last);
-  mv_db_committed(db, v(10), v(12), &page, 1, 0, 8);
+  mv_commit c = {.write_count = 1, .allocated = &nine, .allocated_count = 1};
+  memcpy(c.version, version(12), MV_VERSION_SIZE);
+  CHECK(mv_db_committed(db, &s, &c, &page, 8) == 0);
   CHECK(content(db, 7, 12) == 'b' && content(db, 7, 11) == -1);
+  CHECK(mv_alloc_has(db->alloc, 9) && db->alloc->highest == 9 && db->alloc->free_count == 8);
   CHECK(before->data[0] == 'a'); /* pinned: still there */
   mv_db_unpin(db, before);
-  CHECK(mv_db_quick_begin(db, &s, &last) && mv_version_cmp(last, v(12)) == 0);
+  CHECK(mv_db_quick_begin(db, &s, &start) && mv_version_cmp(start.last_change, v(12)) == 0);
+  mv_alloc_release(start.alloc);
   atomic_store(&word, 11); /* someone commits: ask */
-  CHECK(!mv_db_quick_begin(db, &s, &last));
+  CHECK(!mv_db_quick_begin(db, &s, &start));
   atomic_store(&word, 12);
-  CHECK(!mv_db_quick_begin(db, &s, &last));
+  CHECK(!mv_db_quick_begin(db, &s, &start));
+  mv_db_drop(db, &s);
+  mv_db_release(db);
+}
+
+/* Another thread took our commit in before we did: nothing counts twice. */
+static void a_late_commit_is_not_applied_twice(void) {
+  mv_db *db = mv_db_new(1 << 20);
+  mv_snapshot s = {0};
+  uint32_t two = 2;
+  advance(db, 10, 0);
+  mv_db_hold(db, &s, v(10));
+  mv_change ours = {.pages = &two, .allocated = &two, .page_count = 1, .allocated_count = 1};
+  memcpy(ours.version, version(11), MV_VERSION_SIZE);
+  mv_change theirs = {.pages = &two, .freed = &two, .page_count = 1, .freed_count = 1};
+  memcpy(theirs.version, version(12), MV_VERSION_SIZE);
+  mv_change both[] = {ours, theirs};
+  CHECK(mv_db_apply(db, both, 2, version(12), 0) == 0);
+  mv_page *page = mv_page_new(2, 512);
+  memset(page->data, 'x', 512);
+  mv_commit c = {.write_count = 1, .allocated = &two, .allocated_count = 1};
+  memcpy(c.version, version(11), MV_VERSION_SIZE);
+  CHECK(mv_db_committed(db, &s, &c, &page, 0) == 0);
+  CHECK(!mv_alloc_has(db->alloc, 2) && content(db, 2, 11) == 'x' && content(db, 2, 12) == -1);
   mv_db_drop(db, &s);
   mv_db_release(db);
 }
 
 static void memory_is_bounded(void) {
   mv_db *db = mv_db_new(64 * 1024);
-  mv_db_advance(db, version(10), 0);
+  advance(db, 10, 0);
   for (uint32_t n = 1; n <= 5000; n++) {
     put(db, n, 4, 10, (uint8_t)n);
     CHECK(db->bytes <= 64 * 1024);
@@ -125,10 +160,8 @@ static void memory_is_bounded(void) {
 
 static void superseded_versions_do_not_pile_up(void) {
   mv_db *db = mv_db_new(64 << 20);
-  uint32_t seven = 7;
   for (uint64_t n = 1; n <= 2000; n++) {
-    mv_db_invalidate(db, version(n), &seven, 1);
-    mv_db_advance(db, version(n), 0);
+    change(db, n, 7);
     put(db, 7, n, n, 'x');
     CHECK(db->page_count == 1);
   }
@@ -141,9 +174,7 @@ enum { WRITES = 4000 };
 static void *writer(void *arg) {
   mv_db *db = arg;
   for (uint64_t n = 2; n < WRITES; n++) {
-    uint32_t number = 1 + (uint32_t)(n % 16);
-    mv_db_invalidate(db, version(n), &number, 1);
-    mv_db_advance(db, version(n), 0);
+    change(db, n, 1 + (uint32_t)(n % 16));
   }
   return NULL;
 }
@@ -154,10 +185,9 @@ static void *reader(void *arg) {
   uint64_t found;
   for (int i = 0; i < 20000; i++) {
     mv_snapshot s = {0};
-    mv_version last;
     mv_db_applied(db, bytes);
     mv_version at = mv_version_get(bytes);
-    mv_db_hold(db, &s, at, &last);
+    mv_db_hold(db, &s, at);
     uint32_t number = 1 + (uint32_t)(i % 16);
     /* the newest n <= at with n % 16 == number - 1, as the writer numbers its changes */
     uint64_t expected = at.hi - (at.hi - (number - 1)) % 16;
@@ -178,7 +208,7 @@ static void *reader(void *arg) {
 static void threads_agree(void) {
   mv_db *db = mv_db_new(1 << 20);
   pthread_t threads[4];
-  mv_db_advance(db, version(1), 0);
+  advance(db, 1, 0);
   CHECK(pthread_create(&threads[0], NULL, writer, db) == 0);
   for (int i = 1; i < 4; i++) CHECK(pthread_create(&threads[i], NULL, reader, db) == 0);
   for (int i = 0; i < 4; i++) CHECK(pthread_join(threads[i], NULL) == 0);
@@ -191,6 +221,7 @@ int main(void) {
   a_change_during_a_fetch_is_not_lost();
   forgetting_ends_every_entry();
   a_commit_takes_its_pages_over();
+  a_late_commit_is_not_applied_twice();
   memory_is_bounded();
   superseded_versions_do_not_pile_up();
   threads_agree();

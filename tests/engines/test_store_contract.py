@@ -10,7 +10,6 @@ import pytest
 
 from pagestore import snapshot
 from pagestore.api import (
-    HEADER,
     MAX_VERSION,
     ZERO_VERSION,
     BelowHorizonError,
@@ -141,11 +140,11 @@ def test_page_size(page_store: PageStore) -> None:
     for size in (512, 4096, 65536):
         pages = Pages(page_store, page_store.create(f"open {size}").id, size)
         assert page_store.begin(pages.id).page_size == 0
-        pages.commit({1: content(1, 1, size), HEADER: bytes(12)})
+        pages.commit({1: content(1, 1, size), 2: content(2, 2, size)})
         assert page_store.begin(pages.id).page_size == size
         assert page_store.open(f"open {size}").page_size == size
         assert pages.read(1) == content(1, 1, size)
-        assert pages.read(HEADER) == bytes(12)
+        assert pages.read(2) == content(2, 2, size)
 
 
 # ---- snapshots ----
@@ -155,7 +154,7 @@ def test_an_empty_namespace(page_store: PageStore, pages: Pages) -> None:
     start = page_store.begin(pages.id)
     assert (start.changes, start.page_size) == (None, 0)
     assert start.version >= page_store.open("main").horizon
-    assert page_store.read(pages.id, start.version, [HEADER, PageNumber(1)]) == [None, None]
+    assert page_store.read(pages.id, start.version, [PageNumber(2), PageNumber(1)]) == [None, None]
     assert page_store.begin(pages.id, start.version).changes == ()
     assert list(page_store.changelog(pages.id)) == []
     with pytest.raises(NoSuchVersionError):
@@ -287,14 +286,14 @@ def test_disjoint_commits_from_one_base_both_go_through(pages: Pages) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reads", "writes"), [([1], [5]), ([1, 5], [5]), ([], [1]), ([7], [5]), ([9], [5]), ([0], [5])]
+    ("reads", "writes"), [([1], [5]), ([1, 5], [5]), ([], [1]), ([7], [5]), ([9], [5])]
 )
 def test_what_was_read_or_written_must_not_have_changed(
     pages: Pages, reads: list[int], writes: list[int]
 ) -> None:
-    """Blind writes count as reads; so do pages that did not exist (9), were freed (7), and the header (0)."""
+    """Blind writes count as reads; so do pages that did not exist (9) or were freed (7)."""
     base = pages.commit({n: content(n) for n in (1, 2, 7)}).version
-    winner = pages.commit({1: content("new"), 7: None, 9: content("new"), HEADER: bytes(12)}, base).version
+    winner = pages.commit({1: content("new"), 7: None, 9: content("new")}, base).version
     with pytest.raises(ConflictError) as caught:
         pages.commit({n: content("lost") for n in writes}, base, reads)
     (page,) = {*reads, *writes} - {5}

@@ -12,7 +12,12 @@ import pytest
 NATIVE = Path(__file__).parents[2] / "native"
 COMPILER = os.environ.get("CC", "cc")
 FLAGS = ["-std=c11", "-g", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
-SOURCES = {"sets": ["sets.c"], "cache": ["cache.c"], "journal": ["journal.c"]}
+SOURCES = {
+    "alloc": ["alloc.c"],
+    "cache": ["alloc.c", "cache.c", "sets.c"],
+    "journal": ["journal.c"],
+    "sets": ["sets.c"],
+}
 
 
 def has_sanitizer(name: str, folder: Path) -> bool:
