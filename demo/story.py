@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from bench import flush
 from bench.targets import MvTarget, PlainTarget, Target
 from demo import anyfile, compare, flights, mvctl
 from demo.crew import WRITERS, Outcome, run_load
-from demo.load import DemoError, Job, Load, Totals
+from demo.load import DemoError, Job, Load
 from demo.slow_disk import SLOWER_US, slow_disk
 
 LOG_LINES = "6"
@@ -48,9 +49,14 @@ class Scene:
         """The same for `MvTarget.connect`."""
         return Path(self.name)
 
-    def mvctl(self, command: str, *arguments: str) -> None:
-        store = () if self.mv.store is None else ("--store", self.mv.store)
-        mvctl.run(command, *store, *arguments, show=_say)
+    def mvctl(self, command: str, *arguments: str, show: Callable[[str], None] | None = None) -> None:
+        """Run it on this scene's store; `show` instead of the terminal."""
+        mvctl.run(command, *self.options, *arguments, show=show or _say)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What mvctl has to be told beside the name."""
+        return () if self.mv.store is None else ("--store", self.mv.store)
 
     def second(self) -> Scene:
         """The same with another mv database."""
@@ -71,8 +77,8 @@ def tell(folder: Path, archive: Path, db: Path | None, store: str | None) -> Non
     _travel_back(scene, base)
     _prove(scene, outcome)
     console.print(f"\n[bold green]All of it held.[/] {time.monotonic() - started:.0f} s. Look around:")
-    _say(f"$ mvctl shell {scene.name}")
-    _say(f"$ mvctl log --tables {scene.name}")
+    for command in ("shell", "info", "log"):
+        _say(f"$ mvctl {shlex.join([command, *scene.options, scene.name])}")
 
 
 # ---- the database ----
@@ -139,16 +145,15 @@ def _replay(scene: Scene) -> Outcome:
     connection.close()
     _step(f"{len(jobs):,} {scene.load.noun}, {WRITERS} writer processes at once, one transaction each")
     second = scene.second()
-    mvctl_store = () if second.mv.store is None else ("--store", second.mv.store)
-    mvctl.run("import", *mvctl_store, str(second.original), second.name, show=lambda line: None)
+    second.mvctl("import", str(second.original), second.name, show=lambda line: None)
     connection = second.mv.connect(second.database)
     second.load.prepare(connection)
     connection.close()
     as_is = _both_sides(scene, jobs)
     with slow_disk():
         slower = _both_sides(second, jobs)
-    here = f"this disk ({flush.probe(scene.folder):.1f} ms a flush)"
-    _show_outcomes(scene.load, {here: as_is, f"each flush {SLOWER_US / 1000:.0f} ms longer": slower})
+    here = f"this disk:\n{flush.probe(scene.folder):.1f} ms a flush"
+    _show_outcomes(scene.load, {here: as_is, f"a cloud disk:\n{SLOWER_US / 1000:.0f} ms longer": slower})
     _show_snapshot(as_is[1])
     return as_is[1]
 
@@ -204,30 +209,29 @@ def _check_integrity(what: str, connection: apsw.Connection) -> None:
 
 
 def _show_outcomes(load: Load, disks: dict[str, tuple[Outcome, Outcome]]) -> None:
-    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table = Table(box=None, padding=(0, 1), header_style="dim")
     table.add_column("")
     outcomes = []
     for disk, (theirs, ours) in disks.items():
         table.add_column(f"{disk}\nplain SQLite", justify="right")
-        table.add_column("\nmvvfs", justify="right")
+        table.add_column("\n\nmvvfs", justify="right")
         outcomes += [theirs, ours]
     table.add_row("commits", *(f"{each.commits:,}" for each in outcomes))
     table.add_row("commits/s, durable", *(f"[bold]{each.rate:,.0f}[/]" for each in outcomes))
-    table.add_row("conflicts (retries)", *(f"{each.retries:,}" for each in outcomes))
-    table.add_row(f"{load.noun} that met one", *(f"{each.met:,}" for each in outcomes))
-    table.add_row("slowest / fastest writer", *(f"{each.fairness:.2f}" for each in outcomes))
-    table.add_row("snapshot verified meanwhile", *(f"{each.held.verifications:,} times" for each in outcomes))
-    table.add_row("... and it had moved", *("never" for _ in outcomes))
+    table.add_row("conflicts = retries", *(f"{each.retries:,}" for each in outcomes))
+    table.add_row(f"{load.noun} retried", *(f"{each.met:,}" for each in outcomes))
+    table.add_row("slowest/fastest writer", *(f"{each.fairness:.2f}" for each in outcomes))
+    table.add_row("snapshot verified", *(f"{each.held.verifications:,} x" for each in outcomes))
+    table.add_row("... and had moved", *(f"{each.held.moved} x" for each in outcomes))
     console.print(table)
-    _say("plain SQLite: WAL, synchronous=FULL, busy timeout, BEGIN IMMEDIATE; mvvfs: durability=full")
+    _say("plain SQLite: WAL, synchronous=FULL, busy timeout, BEGIN IMMEDIATE")
+    _say("mvvfs: durability=full")
 
 
 def _show_snapshot(ours: Outcome) -> None:
-    def shown(totals: Totals) -> str:
-        return ", ".join(f"{name} {count:,}" for name, count in totals.items())
-
-    _say(f"a reader that held its snapshot all the while: {shown(ours.held.before)}")
-    _say(f"the same reader right after, in a new one: {shown(ours.held.after)}")
+    _say("a reader held its snapshot all the while; then it looked again in a new one:")
+    for name, before in ours.held.before.items():
+        _say(f"  {name}: {before:,} all the while, then {ours.held.after[name]:,}")
 
 
 # ---- history ----

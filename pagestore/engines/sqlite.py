@@ -38,6 +38,7 @@ from pagestore.api import (
 )
 from pagestore.engines import clock, heads
 from pagestore.engines.base import Engine, Limits, Result, Snapshot, Transaction
+from pagestore.engines.file_errors import FULL
 from pagestore.engines.sqlite_connection import DEFAULT_TIMEOUT, Connection, Pool
 from pagestore.engines.sqlite_errors import as_store_error, opening_error
 from pagestore.engines.sqlite_transaction import SqliteSnapshot, SqliteTransaction
@@ -129,15 +130,17 @@ class SqliteEngine(Engine):
             fault("commit.before_commit")
             connection.db.execute("COMMIT")
             fault("commit.after_commit")
-        except apsw.IOError as exc:  # the log may hold it whole, for a recovery to find
+        except apsw.IOError as exc:
+            if connection.db.system_errno in FULL:  # the log's last frame, which makes it count, is not whole
+                raise
             raise OutcomeUnknownError(b"", self._give_up(f"commit failed: {exc}")) from exc
         finally:
             for address, odd in words:
                 heads.end(address, odd)
 
     def _flush(self, connection: Connection) -> None:
-        fault("commit.before_sync")
         try:
+            fault("commit.before_sync")
             connection.flush()
         except OSError as exc:
             raise OutcomeUnknownError(b"", self._give_up(f"flush failed: {exc}")) from exc

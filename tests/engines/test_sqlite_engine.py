@@ -252,7 +252,7 @@ def test_the_log_is_bounded(
 
 
 def test_a_reader_delays_the_bound_and_nobody_else(
-    open_engine: Callable[..., SqliteEngine], monkeypatch: pytest.MonkeyPatch
+    path: Path, open_engine: Callable[..., SqliteEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "MAX_LOG_FRAMES", 20)
     engine, other = open_engine(), open_engine()
@@ -265,9 +265,10 @@ def test_a_reader_delays_the_bound_and_nobody_else(
         assert db.execute("SELECT v FROM kv WHERE k = ?", (b"k",)).get == b"old"
     for _ in range(20):
         put(engine, bytes(4000), durability="normal")
-    with engine.standing_still() as db:
-        _, frames, _ = 0, *db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    assert frames < 60
+    before = os.stat(f"{path}-wal").st_size
+    for _ in range(200):
+        put(engine, bytes(4000), durability="normal")
+    assert os.stat(f"{path}-wal").st_size == before
 
 
 def test_what_ails_a_checkpoint_does_not_touch_the_commit(
@@ -385,7 +386,7 @@ def test_limits_on_file_sizes_are_a_full_disk(path: Path) -> None:
         engine = SqliteEngine(str(path), str(path.parent / "heads"))
         put(engine, b"before")
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-        with pytest.raises(StoreFullError):
+        with pytest.raises(StoreFullError):  # noqa: PT012 (at one of them)
             for _ in range(100):
                 put(engine, os.urandom(4000))
         assert len(get(engine) or b"") == 4000

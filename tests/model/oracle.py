@@ -25,7 +25,9 @@ def answer(connection: apsw.Connection, sql: str) -> Answer:
 
 def dump(connection: apsw.Connection) -> list[Any]:
     """The schema and all rows, in their order on disk."""
-    schema = connection.execute("SELECT type, name, rootpage, sql FROM sqlite_schema ORDER BY name").fetchall()
+    schema = connection.execute(
+        "SELECT type, name, rootpage, sql FROM sqlite_schema ORDER BY name"
+    ).fetchall()
     tables = [name for kind, name, _, _ in schema if kind == "table"]
     return [schema, *((name, connection.execute(f"SELECT * FROM {name}").fetchall()) for name in tables)]
 

@@ -126,59 +126,71 @@ class SqlModel(RuleBasedStateMachine):
 
     # ---- steps ----
 
-    @initialize(autocommit=st.lists(writes(), max_size=4))
-    def fill(self, autocommit: list[str]) -> None:
-        self.autocommit(0, "CREATE TABLE a(id INTEGER PRIMARY KEY, k INT, data BLOB)")
-        for sql in autocommit:
-            self.autocommit(0, sql)
+    @initialize(rows=numbers, size=sizes)
+    def fill(self, rows: int, size: int) -> None:
+        for table in TABLES:
+            self.autocommit(0, f"CREATE TABLE {table}(id INTEGER PRIMARY KEY, k INT, data BLOB)")
+            self.autocommit(
+                0, f"INSERT INTO {table}(k, data) {COUNT.format(rows)} SELECT i, zeroblob({size}) FROM n"
+            )
 
-    @rule(i=who, sql=writes() | reads())
-    def statement(self, i: int, sql: str) -> None:
-        if self.clients[i].connection.in_transaction:
-            self.in_transaction(self.clients[i], sql)
-        else:
-            self.autocommit(i, sql)
+    @rule(i=who, sql=reads())
+    def read(self, i: int, sql: str) -> None:
+        self.in_transaction(i, sql)
 
-    @rule(i=who)
-    def begin(self, i: int) -> None:
-        client = self.clients[i]
-        if not client.connection.in_transaction:
-            client.connection.execute("BEGIN")
+    @rule(i=who, sql=writes())
+    def write(self, i: int, sql: str) -> None:
+        self.in_transaction(i, sql)
 
-    @rule(i=who)
-    def begin_immediate(self, i: int) -> None:
+    @rule(i=who, sql=reads(), then=writes())
+    def read_and_write(self, i: int, sql: str, then: str) -> None:
+        self.in_transaction(i, sql)
+        self.in_transaction(i, then)
+
+    @precondition(lambda self: self.having(open=False))
+    @rule(data=st.data(), sql=writes())
+    def write_at_once(self, data: st.DataObject, sql: str) -> None:
+        self.autocommit(self.choose(data, open=False), sql)
+
+    @precondition(lambda self: self.having(open=False))
+    @rule(data=st.data())
+    def vacuum(self, data: st.DataObject) -> None:
+        self.autocommit(self.choose(data, open=False), "VACUUM")
+
+    @precondition(lambda self: self.having(open=False))
+    @rule(data=st.data())
+    def begin_immediate(self, data: st.DataObject) -> None:
         """With nothing read, the write lock is always to be had."""
-        client = self.clients[i]
-        if not client.connection.in_transaction:
-            client.connection.execute("BEGIN IMMEDIATE")
-            client.shadow = self.oracle.begin()
+        client = self.clients[self.choose(data, open=False)]
+        client.connection.execute("BEGIN IMMEDIATE")
+        client.shadow = self.oracle.begin()
 
-    @rule(i=who)
-    def savepoint(self, i: int) -> None:
-        client = self.clients[i]
-        if client.connection.in_transaction:
-            client.savepoints += 1
-            self.in_transaction(client, f"SAVEPOINT s{client.savepoints}")
+    @precondition(lambda self: self.having(open=True))
+    @rule(data=st.data())
+    def savepoint(self, data: st.DataObject) -> None:
+        i = self.choose(data, open=True)
+        self.clients[i].savepoints += 1
+        self.in_transaction(i, f"SAVEPOINT s{self.clients[i].savepoints}")
 
-    @rule(i=who, back=st.integers(0, 3), release=st.booleans())
-    def end_savepoint(self, i: int, back: int, release: bool) -> None:
-        client = self.clients[i]
-        if client.connection.in_transaction and client.savepoints:
-            chosen = max(1, client.savepoints - back)
-            self.in_transaction(client, f"{'RELEASE' if release else 'ROLLBACK TO'} s{chosen}")
-            client.savepoints = chosen - 1 if release else chosen
+    @precondition(lambda self: any(client.savepoints for client in self.clients))
+    @rule(data=st.data(), back=st.integers(0, 3), how=st.sampled_from(["RELEASE", "ROLLBACK TO"]))
+    def end_savepoint(self, data: st.DataObject, back: int, how: str) -> None:
+        i = data.draw(st.sampled_from([i for i, client in enumerate(self.clients) if client.savepoints]))
+        chosen = max(1, self.clients[i].savepoints - back)
+        self.clients[i].savepoints = chosen - (how == "RELEASE")
+        self.in_transaction(i, f"{how} s{chosen}")
 
-    @rule(i=who)
-    def rollback(self, i: int) -> None:
-        if self.clients[i].connection.in_transaction:
-            self.clients[i].connection.execute("ROLLBACK")
-            self.forget(self.clients[i])
+    @precondition(lambda self: self.having(open=True))
+    @rule(data=st.data())
+    def rollback(self, data: st.DataObject) -> None:
+        client = self.clients[self.choose(data, open=True)]
+        client.connection.execute("ROLLBACK")
+        self.forget(client)
 
-    @rule(i=who)
-    def commit(self, i: int) -> None:
-        client = self.clients[i]
-        if not client.connection.in_transaction:
-            return
+    @precondition(lambda self: self.having(open=True))
+    @rule(data=st.data())
+    def commit(self, data: st.DataObject) -> None:
+        client = self.clients[self.choose(data, open=True)]
         before, shadow = self.newest(), client.shadow
         try:
             client.connection.execute("COMMIT")
@@ -196,11 +208,6 @@ class SqlModel(RuleBasedStateMachine):
             elif shadow is not None:
                 assert dump(shadow.plain) == shadow.before, "a commit was dropped"
         self.forget(client)
-
-    @rule(i=who)
-    def vacuum(self, i: int) -> None:
-        if not self.clients[i].connection.in_transaction:
-            self.autocommit(i, "VACUUM")
 
     @rule(i=who)
     def reopen(self, i: int) -> None:
@@ -227,6 +234,13 @@ class SqlModel(RuleBasedStateMachine):
 
     # ---- what the steps are made of ----
 
+    def having(self, *, open: bool) -> list[int]:
+        """The clients that have a transaction open, or not."""
+        return [i for i, client in enumerate(self.clients) if client.connection.in_transaction == open]
+
+    def choose(self, data: st.DataObject, *, open: bool) -> int:
+        return data.draw(st.sampled_from(self.having(open=open)))
+
     def autocommit(self, i: int, sql: str) -> None:
         """Nobody else takes a step in between, so it is never refused."""
         before = self.newest()
@@ -235,7 +249,11 @@ class SqlModel(RuleBasedStateMachine):
         if self.newest() != before:
             self.oracle.committed(self.newest())
 
-    def in_transaction(self, client: Client, sql: str) -> None:
+    def in_transaction(self, i: int, sql: str) -> None:
+        """Opens the transaction if need be; its snapshot begins with the first statement that reads."""
+        client = self.clients[i]
+        if not client.connection.in_transaction:
+            client.connection.execute("BEGIN")
         if client.shadow is None and not sql.startswith("SAVEPOINT"):
             client.shadow = self.oracle.begin()
             for i in range(client.savepoints):
@@ -290,4 +308,6 @@ TestSqlWithSmallCaches.settings = settings(max_examples=40, stateful_step_count=
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("model", [SqlModel, SqlModelWithSmallCaches])
 def test_for_longer(model: type[SqlModel]) -> None:
-    run_state_machine_as_test(model, settings=settings(max_examples=1500, stateful_step_count=60, deadline=None))
+    run_state_machine_as_test(
+        model, settings=settings(max_examples=1500, stateful_step_count=60, deadline=None)
+    )
