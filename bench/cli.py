@@ -1,4 +1,4 @@
-"""The command line: `python -m bench run`, `show`, `document`."""
+"""The command line: `python -m bench run`, `show`, `document`, `profile`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from rich.console import Console
 from bench import growth, suite
 from bench.errors import BenchError
 from bench.plot import svg
+from bench.profiling import profile
 from bench.report import TIMES, document, table
 from bench.results import CaseResult, load, save
 from bench.runner import ROOT, Plan, run_case
+from bench.targets import KINDS, from_json
 from bench.workloads import WORKLOADS
 
 console = Console()
@@ -148,6 +150,17 @@ def document_command(check: bool, publish: Path | None) -> None:
             raise BenchError(f"not what was measured: {names} (python -m bench document)")
         for path in stale:
             path.write_text(wanted[path])
+
+
+@main.command("profile")
+@click.argument("workload", type=click.Choice(sorted(WORKLOADS)))
+@click.option("--side", type=click.Choice(sorted(KINDS)), default="mv", show_default=True)
+@click.option("--durability", type=click.Choice(["full", "normal"]), default="normal", show_default=True)
+@click.option("--operations", default=3_000, show_default=True)
+def profile_command(workload: str, side: str, durability: str, operations: int) -> None:
+    """Show where the time goes in a WORKLOAD with one process."""
+    target = from_json({"kind": side, "durability": durability})
+    click.echo(profile(workload, target, operations, DIRECTORY))
 
 
 def _show(results: Sequence[CaseResult], sizes: dict[str, float]) -> None:

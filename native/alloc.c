@@ -265,6 +265,7 @@ static void rest_trunk(const mv_freelist *list, uint32_t number, uint8_t *out) {
 void mv_freelist_page(const mv_freelist *list, uint32_t number, uint8_t *out, uint32_t page_size) {
   uint32_t index = own_below(list, number);
   memset(out, 0, page_size);
+  if (number == list->pending) return;
   if (index < list->own_count && list->own[index] == number) {
     if (index % (list->leaves + 1) == 0) own_trunk(list, index, out);
   } else if (rest_below(list, number) % (list->leaves + 1) == 0) {

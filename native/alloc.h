@@ -54,7 +54,8 @@ void mv_alloc_release(mv_alloc *a);
 /* What it becomes when `allocated` and `freed` (each ascending, disjoint) change; a new one. */
 mv_alloc *mv_alloc_change(const mv_alloc *a, const uint32_t *allocated, uint32_t allocated_count,
                           const uint32_t *freed, uint32_t freed_count, uint32_t pending);
-int mv_alloc_has(const mv_alloc *a, uint32_t number); /* whether the page is allocated */
+/* Whether the page is allocated; not to be asked of the pending-byte page, which never is. */
+int mv_alloc_has(const mv_alloc *a, uint32_t number);
 
 typedef struct mv_freelist { /* as shown to one connection while it holds its lock */
   mv_alloc *alloc;

@@ -64,7 +64,8 @@ int mv_page_read(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uin
     return mv_fail(f, SQLITE_BUSY_SNAPSHOT,
                    "a cursor that was open across a commit needs a page that another commit changed: "
                    "close it and start a new transaction");
-  if (!mv_alloc_has(f->alloc, number)) return mv_free_page_read(f, number, out, offset, amount);
+  if (number == f->list.pending || !mv_alloc_has(f->alloc, number))
+    return mv_free_page_read(f, number, out, offset, amount);
   if (!f->pinned && mv_set_add(&f->reads, number)) return SQLITE_NOMEM;
   if (number == 1 && offset >= 24 && offset + amount <= 40) { /* at every SHARED: all of it is at hand */
     dress_page_1(f, out, offset, amount);

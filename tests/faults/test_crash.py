@@ -1,0 +1,143 @@
+"""kill -9 at every fault point: what was acknowledged is there, nothing is there by halves, work goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pagestore import embedded, faults
+from pagestore.api import NoSuchStoreError, Store
+from pagestore.embedded import is_store
+from pagestore.opener import open_store
+from tests.faults.victim import COMMITS, PAGES, state
+from tests.pages import Pages
+
+COMMIT_POINTS = sorted(p for p in faults.POINTS if p.startswith(("commit.", "checkpoint.")))
+CREATE_POINTS = sorted(p for p in faults.POINTS if p.startswith("create."))
+DROP_POINTS = sorted(p for p in faults.POINTS if p.startswith("drop."))
+BACKUP_POINTS = sorted(p for p in faults.POINTS if p.startswith("backup."))
+RESTORE_POINTS = sorted(p for p in faults.POINTS if p.startswith("restore."))
+
+
+def victim(fault: str | None, action: str, folder: Path, *other: Path) -> list[str]:
+    """Run it until it dies, or ends; what it was told is done."""
+    environment = os.environ | {
+        "MV_FAULTS": "" if fault is None else f"{fault.partition('@')[0]}=kill@{fault.partition('@')[2]}"
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.victim", action, str(folder), *map(str, other)],
+        env=environment, stdout=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == (0 if fault is None else -signal.SIGKILL), "the fault point was not passed"
+    return done.stdout.split()
+
+
+def verify(store: Store, acknowledged: int) -> int:
+    """Check the database against what its writers said; the number of its last commit."""
+    pages = Pages(store, store.open("main").id)
+    log = list(store.changelog(pages.id))
+    assert [change.message for change in log] == [str(n) for n in range(1, len(log) + 1)]
+    assert acknowledged <= len(log) <= acknowledged + 1
+    for n, change in enumerate(log, start=1):
+        assert {page: pages.read(page, change.version) for page in PAGES} == state(n)
+        assert store.outcome(pages.id, change.token) == change.version
+    return len(log)
+
+
+def test_every_point_is_crashed_at_below() -> None:
+    assert {*COMMIT_POINTS, *CREATE_POINTS, *DROP_POINTS, *BACKUP_POINTS, *RESTORE_POINTS} == faults.POINTS
+
+
+@pytest.mark.parametrize("point", COMMIT_POINTS)
+def test_commit(tmp_path: Path, point: str) -> None:
+    folder = tmp_path / "store"
+    acknowledged = int((["0", *victim(None, "commit", folder)])[-1])
+    bystander = open_store(str(folder), create=False)  # its pages and head words outlive the victim
+    for nth in (1, 2):
+        before = acknowledged
+        told = victim(f"{point}@{nth}", "commit", folder)
+        last = int(told[-1]) if told else before
+        acknowledged = verify(bystander, last)
+    bystander.close()
+    told = victim(None, "commit", folder)
+    assert int(told[-1]) == acknowledged + COMMITS
+    reopened = open_store(str(folder), create=False)
+    assert verify(reopened, int(told[-1])) == acknowledged + COMMITS
+    reopened.close()
+
+
+def test_commit_killed_at_any_moment(tmp_path: Path, seed: int) -> None:
+    folder = tmp_path / "store"
+    victim(None, "commit", folder)
+    acknowledged, chance = COMMITS, random.Random(seed)
+    for _ in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.victim", "commit", str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        told = [process.stdout.readline()]
+        time.sleep(chance.uniform(0, 0.01))
+        process.kill()
+        told += process.stdout.readlines()
+        process.wait()
+        store = open_store(str(folder), create=False)
+        acknowledged = verify(store, int(told[-1]))
+        store.close()
+
+
+@pytest.mark.parametrize("point", CREATE_POINTS)
+def test_create(tmp_path: Path, point: str) -> None:
+    folder = tmp_path / "store"
+    victim(f"{point}@1", "commit", folder)
+    assert is_store(str(folder)) == (point == "create.renamed")
+    if not is_store(str(folder)):
+        with pytest.raises(NoSuchStoreError):
+            open_store(str(folder), create=False)
+    assert victim(None, "commit", folder)[-1] == str(COMMITS)
+
+
+@pytest.mark.parametrize("point", DROP_POINTS)
+def test_drop(tmp_path: Path, point: str) -> None:
+    folder = tmp_path / "store"
+    victim(None, "commit", folder)
+    assert victim(f"{point}@1", "drop", folder) == []
+    victim(None, "drop", folder)
+    store = open_store(str(folder), create=False)
+    assert store.list() == []
+    store.close()
+    assert victim(None, "commit", folder)[-1] == str(COMMITS)
+
+
+@pytest.mark.parametrize("point", BACKUP_POINTS)
+def test_backup(tmp_path: Path, point: str) -> None:
+    folder, file = tmp_path / "store", tmp_path / "backup"
+    victim(None, "commit", folder)
+    victim(f"{point}@1", "backup", folder, file)
+    assert not file.exists()
+    victim(None, "backup", folder, file)
+    embedded.restore(str(file), str(tmp_path / "again"))
+    store = open_store(str(tmp_path / "again"), create=False)
+    verify(store, COMMITS)
+    store.close()
+
+
+@pytest.mark.parametrize("point", RESTORE_POINTS)
+def test_restore(tmp_path: Path, point: str) -> None:
+    folder, file, again = tmp_path / "store", tmp_path / "backup", tmp_path / "again"
+    victim(None, "commit", folder)
+    victim(None, "backup", folder, file)
+    victim(f"{point}@1", "restore", again, file)
+    assert not is_store(str(again))
+    victim(None, "restore", again, file)
+    store = open_store(str(again), create=False)
+    verify(store, COMMITS)
+    store.close()

@@ -1,0 +1,60 @@
+"""What gets killed: `python -m tests.faults.victim ACTION FOLDER [OTHER]`, with MV_FAULTS saying where.
+
+Says on standard output what it was told is done, a line at a time, so that the tests can hold the store
+to it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pagestore import embedded
+from pagestore.api import NameTakenError, NoSuchNamespaceError
+from pagestore.engines import sqlite
+from pagestore.opener import open_store
+from tests.pages import Pages
+
+PAGES = range(1, 4)
+COMMITS = 12
+
+
+def state(n: int) -> dict[int, bytes]:
+    """The pages of commit `n`: all hold its number, and enough else to be long values now and then."""
+    return {page: n.to_bytes(4, "big") + (b"ab" if n % 3 else bytes([n % 256, page])) * 254 for page in PAGES}
+
+
+def commit(folder: str) -> None:
+    store = open_store(folder, create=True)
+    try:
+        id_ = store.create("main").id
+    except NameTakenError:
+        id_ = store.open("main").id
+    pages = Pages(store, id_)
+    first = int.from_bytes((pages.read(1) or b"")[:4], "big") + 1
+    for n in range(first, first + COMMITS):
+        pages.commit(state(n), durability="full", message=str(n))
+        print(n, flush=True)
+
+
+def drop(folder: str) -> None:
+    store = open_store(folder, create=False)
+    try:
+        store.drop("main")
+    except NoSuchNamespaceError:
+        pass
+    print("dropped", flush=True)
+
+
+def main(action: str, folder: str, *other: str) -> None:
+    sqlite.MAX_LOG_FRAMES = 10  # a checkpoint every few commits
+    if action == "commit":
+        commit(folder)
+    elif action == "drop":
+        drop(folder)
+    elif action == "backup":
+        embedded.backup(folder, *other)
+    elif action == "restore":
+        embedded.restore(*other, folder)
+
+
+main(*sys.argv[1:])
