@@ -1,7 +1,7 @@
 """Where a process's time goes in one workload: Python's profiler around the loop, in this process.
 
-Called by `cli`.  The profiler makes calls dearer than they are: shares mislead a little in favour of C, so the
-time of an operation is taken beforehand, without it.
+Called by `cli`.  The profiler makes calls dearer than they are: shares mislead a little in favour of C, so
+the time of an operation is taken beforehand, without it.
 """
 
 from __future__ import annotations

@@ -8,8 +8,13 @@
 Start reading at ARCHITECTURE.md.
 """
 
+import logging
+
 from mvvfs.connect import connect, register
 from mvvfs.errors import ConflictError, Error, OutcomeUnknownError
 from mvvfs.retry import transaction
 
 __all__ = ["ConflictError", "Error", "OutcomeUnknownError", "connect", "register", "transaction"]
+
+for _name in ("mvvfs", "pagestore"):  # a library leaves it to the program what is shown
+    logging.getLogger(_name).addHandler(logging.NullHandler())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import tempfile
 import secrets
 import shutil
 import time
@@ -90,7 +91,10 @@ def import_file(
     UnsupportedError (page size of an existing one), and what the store raises."""
     location = names.resolve(name, store)
     started = time.monotonic()
-    with _source(source) as origin:
+    with contextlib.ExitStack() as stack:
+        origin = stack.enter_context(_source(source))
+        if origin.pragma("auto_vacuum"):
+            origin = stack.enter_context(_source(stack.enter_context(_without_auto_vacuum(source))))
         page_size: int = origin.pragma("page_size")
         if os.path.realpath(source) == os.path.realpath(location.store_url):
             raise UnsupportedError(f"{name} is the file itself: give the database another name")
@@ -106,6 +110,24 @@ def import_file(
     with opened(location) as opened_store:
         moment = moment_of(opened_store, location, version)
     return Copied(location, moment, pages, page_size, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _without_auto_vacuum(path: str) -> Iterator[str]:
+    """A temporary copy of an auto_vacuum file in the mode that an mv database has.
+
+    Like any VACUUM it may renumber the rows of tables that have no INTEGER PRIMARY KEY
+    (https://www.sqlite.org/lang_vacuum.html)."""
+    with tempfile.TemporaryDirectory(prefix="mvvfs-import-") as folder:
+        copy = os.path.join(folder, "copy.sqlite")
+        connection = apsw.Connection(os.path.abspath(path), flags=_source_flags(path))
+        try:
+            connection.set_busy_timeout(_BUSY_MS)
+            connection.pragma("auto_vacuum", "NONE")
+            connection.execute("VACUUM INTO ?", (copy,))
+        finally:
+            connection.close(force=True)
+        yield copy
 
 
 @contextlib.contextmanager

@@ -70,6 +70,7 @@ int mv_call_open(const mv_host *host, mv_open *args) {
 }
 
 void mv_call_close(const mv_host *host, void *session) {
+  if (!Py_IsInitialized()) return; /* a connection that outlived the interpreter */
   call c = enter();
   mv_py_close(session);
   leave(host, c);

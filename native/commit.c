@@ -9,6 +9,8 @@
 
 #include <stdlib.h>
 
+#define DEAR_READS 2048
+
 /* Page 1 as stored (rule 12): what every write transaction rewrites is zeroed, and the file format
 ** versions are those of a rollback-journal database, also after an import from a WAL one. */
 static void undress_page_1(mv_page *p) {
@@ -176,7 +178,8 @@ static void accept(mv_file *f, batch *b, const mv_commit *c, const uint8_t *head
   f->stats.pages_written += b->count;
   f->wrote = b->count;
   f->outcome = 1;
-  if (c->other_count || c->allocated_count || c->freed_count) f->must_move = 1;
+  /* A large read set is dear to hand over with every commit: let SQLite's cache go instead (rule 3). */
+  if (c->other_count || c->allocated_count || c->freed_count || f->reads.count > DEAR_READS) f->must_move = 1;
   wish_for_lease(f, c->allocated_count);
 }
 

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <strings.h>
 
-#define KEPT_READS 1024 /* pages that SQLite's cache may carry over into the next snapshot (rule 3) */
+/* Pages that SQLite's cache may carry over into the next snapshot (rule 3): enough for a cache of 256 MiB. */
+#define KEPT_READS 65536
 
 typedef enum event {
   EV_SHARED,      /* xLock(SHARED) from no lock */

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from pagestore import allocation, changelog, encoding, history, keys, snapshot
 from pagestore.api import (
@@ -62,7 +63,7 @@ class Part:
         self.page_size = part.page_size
         numbers = sorted(write.number for write in part.writes)
         _check_part(part, numbers)
-        self.touched = part.reads.as_set().union(numbers)
+        self._reads = part.reads
         self.rows = [(keys.page_prefix(self.id, number), blob) for number, blob in part.writes]
         self.written = numbers
         self.allocated = part.allocated
@@ -76,6 +77,11 @@ class Part:
         """No commit up to this version is in conflict."""
         self.others: list[Change] = []
         """The commits in (base, checked], oldest first."""
+
+    @cached_property
+    def touched(self) -> frozenset[int]:
+        """Read or written.  Worked out only if someone committed meanwhile, or the engine must know."""
+        return self._reads.as_set().union(self.written)
 
     def check(self, tx: Transaction) -> tuple[Record, list[Change]]:
         """The namespace record, and the commits after `checked`, newest first.  Raises ConflictError,

@@ -198,9 +198,11 @@ def _install(path: str, build: Callable[[str], None]) -> bool:
 def _remove_leftovers(path: str) -> None:
     """Files that a creator who died left unfinished; those of one who is at it are young."""
     for entry in os.scandir(path):
-        unfinished = entry.name.startswith(ENGINE_FILE) and _UNFINISHED in entry.name
-        if unfinished and entry.stat().st_mtime < time.time() - _LEFT_OVER_SECONDS:
-            os.unlink(entry.path)
+        if not entry.name.startswith(ENGINE_FILE) or _UNFINISHED not in entry.name:
+            continue
+        with suppress(FileNotFoundError):  # its creator, or another opener, has just removed it
+            if entry.stat().st_mtime < time.time() - _LEFT_OVER_SECONDS:
+                os.unlink(entry.path)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ to it.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 from pagestore import embedded
 from pagestore.api import NameTakenError, NoSuchNamespaceError
@@ -38,10 +39,8 @@ def commit(folder: str) -> None:
 
 def drop(folder: str) -> None:
     store = open_store(folder, create=False)
-    try:
+    with suppress(NoSuchNamespaceError):
         store.drop("main")
-    except NoSuchNamespaceError:
-        pass
     print("dropped", flush=True)
 
 
@@ -57,4 +56,5 @@ def main(action: str, folder: str, *other: str) -> None:
         embedded.restore(*other, folder)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
