@@ -32,41 +32,45 @@ def dump(connection: apsw.Connection) -> list[Any]:
     return [schema, *((name, connection.execute(f"SELECT * FROM {name}").fetchall()) for name in tables)]
 
 
-def new_plain() -> apsw.Connection:
-    return apsw.Connection(":memory:")
+@dataclass(frozen=True)
+class Moment:
+    """The state after a commit."""
 
-
-def copy_of(connection: apsw.Connection) -> apsw.Connection:
-    copy = new_plain()
-    with copy.backup("main", connection, "main") as backup:
-        backup.step(-1)
-    return copy
+    version: str
+    content: list[Any]
+    image: bytes
 
 
 @dataclass
 class Shadow:
-    """An open transaction on a copy of what was committed when its snapshot began."""
+    """An open transaction on a copy of what its snapshot holds."""
 
     plain: apsw.Connection
-    based_on: int
-    """Commits before its snapshot."""
-    before: list[Any]
-    """The content when it began."""
+    moment: Moment
     statements: list[tuple[str, Answer]] = field(default_factory=list)
     writes: bool = False
+
+    def run(self, sql: str) -> Answer:
+        expected = answer(self.plain, sql)
+        self.statements.append((sql, expected))
+        return expected
 
 
 class Oracle:
     def __init__(self) -> None:
-        self.plain = new_plain()
-        self.commits = 0
-        self.history: list[tuple[str, list[Any]]] = []
-        """Each version with its content, oldest first."""
+        self.plain = apsw.Connection(":memory:")
+        self.history: list[Moment] = []
+        """Every version, oldest first."""
 
-    def begin(self) -> Shadow:
-        plain = copy_of(self.plain)
+    def begin(self, moment: Moment, statements: list[tuple[str, Answer]] = []) -> Shadow:  # noqa: B006 (never changed)
+        """A transaction at that moment, in which the statements get the answers that they had elsewhere."""
+        plain = apsw.Connection(":memory:")
+        plain.deserialize("main", moment.image)
         plain.execute("BEGIN")
-        return Shadow(plain, self.commits, dump(plain))
+        shadow = Shadow(plain, moment)
+        for sql, expected in statements:
+            assert shadow.run(sql) == expected, f"the snapshot moved, and shows: {sql}"
+        return shadow
 
     def commit(self, shadow: Shadow) -> None:
         """Replay a transaction that committed: in this order, every answer must be what it was."""
@@ -76,10 +80,12 @@ class Oracle:
         self.plain.execute("COMMIT")
 
     def committed(self, version: str) -> None:
-        """Note that something was committed as `version`."""
-        assert not self.history or version > self.history[-1][0], "a later commit has an older version"
-        self.commits += 1
-        self.history.append((version, dump(self.plain)))
+        """Note that what was done to the plain database is now `version` of the other."""
+        assert not self.history or version > self.history[-1].version, "a later commit has an older version"
+        self.history.append(Moment(version, dump(self.plain), self.plain.serialize("main")))
+
+    def moment(self, version: str) -> Moment:
+        return next(moment for moment in reversed(self.history) if moment.version <= version)
 
     def close(self) -> None:
         self.plain.close()

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 import mvvfs
 from pagestore.api import format_version
 from pagestore.opener import open_store
-from tests.model.oracle import Answer, Oracle, Shadow, answer, dump
+from tests.model.oracle import Oracle, Shadow, answer, dump
 
 TABLES = ("a", "b", "c")
 CONNECTIONS = 3
@@ -93,7 +93,7 @@ class Client:
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self.shadow: Shadow | None = None
-        """Of the open transaction, once its snapshot has begun."""
+        """The open transaction, once its snapshot has begun."""
         self.savepoints = 0
         self.doomed = False
         """It was refused the write lock: it may go on reading, but never write."""
@@ -107,6 +107,7 @@ class SqlModel(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="mvvfs-model-")
         self.oracle = Oracle()
+        self.checked = 0
         self.clients = [Client(self.open()) for _ in range(CONNECTIONS)]
         self.store = open_store(f"{self.folder}/store", create=False)
         self.namespace = self.store.open("app").id
@@ -163,7 +164,8 @@ class SqlModel(RuleBasedStateMachine):
         """With nothing read, the write lock is always to be had."""
         client = self.clients[self.choose(data, open=False)]
         client.connection.execute("BEGIN IMMEDIATE")
-        client.shadow = self.oracle.begin()
+        client.shadow = self.oracle.begin(self.oracle.history[-1])
+        client.shadow.writes = True
 
     @precondition(lambda self: self.having(open=True))
     @rule(data=st.data())
@@ -206,7 +208,7 @@ class SqlModel(RuleBasedStateMachine):
                 self.oracle.commit(shadow)
                 self.oracle.committed(self.newest())
             elif shadow is not None:
-                assert dump(shadow.plain) == shadow.before, "a commit was dropped"
+                assert dump(shadow.plain) == shadow.moment.content, "a commit was dropped"
         self.forget(client)
 
     @rule(i=who)
@@ -216,17 +218,19 @@ class SqlModel(RuleBasedStateMachine):
         self.forget(client)
         client.connection = self.open()
 
-    @precondition(lambda self: self.oracle.history)
     @rule(data=st.data())
     def look_back(self, data: st.DataObject) -> None:
-        version, content = data.draw(st.sampled_from(self.oracle.history))
-        past = self.open(at=version)
-        assert dump(past) == content
+        moment = data.draw(st.sampled_from(self.oracle.history))
+        past = self.open(at=moment.version)
+        assert dump(past) == moment.content
         assert past.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         past.close()
 
     @invariant()
     def a_new_connection_sees_what_was_committed(self) -> None:
+        if self.checked == len(self.oracle.history):
+            return
+        self.checked = len(self.oracle.history)
         fresh = self.open(mode="ro")
         assert dump(fresh) == dump(self.oracle.plain)
         assert fresh.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -254,10 +258,6 @@ class SqlModel(RuleBasedStateMachine):
         client = self.clients[i]
         if not client.connection.in_transaction:
             client.connection.execute("BEGIN")
-        if client.shadow is None and not sql.startswith("SAVEPOINT"):
-            client.shadow = self.oracle.begin()
-            for i in range(client.savepoints):
-                self.note(client.shadow, f"SAVEPOINT s{i + 1}")
         try:
             ours = answer(client.connection, sql)
         except apsw.BusyError as refused:
@@ -267,20 +267,37 @@ class SqlModel(RuleBasedStateMachine):
             if not client.connection.in_transaction:
                 self.forget(client)
             return
-        if client.shadow is not None:
-            assert ours == self.note(client.shadow, sql), sql
-            client.shadow.writes |= client.connection.txn_state("main") == apsw.SQLITE_TXN_WRITE
-            if client.shadow.writes:
-                assert not client.doomed, "the write lock was refused, and then given"
+        if client.shadow is None and sql.startswith("SAVEPOINT"):
+            return  # no snapshot yet
+        shadow = self.shadow_of(client, sql)
+        assert ours == shadow.run(sql), sql
+        shadow.writes |= client.connection.txn_state("main") == apsw.SQLITE_TXN_WRITE
+        assert not (shadow.writes and client.doomed), "the write lock was refused, and then given"
 
-    def note(self, shadow: Shadow, sql: str) -> Answer:
-        expected = answer(shadow.plain, sql)
-        shadow.statements.append((sql, expected))
-        return expected
+    def shadow_of(self, client: Client, sql: str) -> Shadow:
+        """The transaction on plain SQLite, at the snapshot at which the client stands after `sql`.
+
+        It may have moved forward when `sql` took the write lock, if no answer so far would differ."""
+        ((version,),) = client.connection.execute("PRAGMA mv_version").fetchall()
+        moment = self.oracle.moment(str(version))
+        shadow = client.shadow
+        if shadow is None:
+            assert moment is self.oracle.history[-1], "a snapshot does not begin at the newest version"
+            savepoints = client.savepoints - sql.startswith("SAVEPOINT")
+            client.shadow = self.oracle.begin(moment)
+            for i in range(savepoints):
+                client.shadow.run(f"SAVEPOINT s{i + 1}")
+        elif moment is not shadow.moment:
+            assert not shadow.writes, "the snapshot of a writing transaction moved"
+            assert moment.version > shadow.moment.version
+            client.shadow = self.oracle.begin(moment, shadow.statements)
+            shadow.plain.close()
+        assert client.shadow is not None
+        return client.shadow
 
     def may_be_refused(self, client: Client) -> None:
         assert client.shadow is not None
-        assert self.oracle.commits > client.shadow.based_on, "refused, though nobody else has committed"
+        assert client.shadow.moment is not self.oracle.history[-1], "refused, though nobody else has committed"
 
     def forget(self, client: Client) -> None:
         if client.shadow is not None:

@@ -52,7 +52,7 @@ def make(folder: Path, commits: int = 1) -> Pages:
     store = open_store(str(folder), create=True)
     pages = Pages(store, store.create("main").id)
     for n in range(commits):
-        pages.commit({1: content(n), 2 + n % 5: content(n), 0: bytes(12)})
+        pages.commit({1: content(n), 2 + n % 5: content(n)})
     return pages
 
 
