@@ -212,8 +212,10 @@ static int send(mv_file *f, batch *b, const uint8_t *header, uint64_t word) {
     c.leased = bsearch(&c.allocated[i], f->list.own, f->list.own_count, sizeof(uint32_t), ascending) != NULL;
   int rc = mv_call_commit(f->host, f->session, &c);
   if (c.lease_ended) {
-    mv_numbers_free(&f->lease);
-    f->wants_lease = 1;
+    mv_numbers_free(&f->lease); /* the next try does without: it may take as long */
+    f->wants_lease = 0;
+  } else if (rc != SQLITE_OK) {
+    wish_for_lease(f, c.allocated_count); /* so that the next try does not meet others there */
   }
   if (rc == SQLITE_OK) accept(f, b, &c, header, word);
   return rc;

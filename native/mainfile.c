@@ -196,10 +196,16 @@ static int any_read_changed(const mv_file *f, const mv_set *changed) {
   return 0;
 }
 
-/* At RESERVED the snapshot moves to the newest version if nothing but page 1 has been read, and that did
-** not change, nor the allocation (rule 6).  If a page that was read did change, the commit could only
-** fail: with nothing but page 1 read, plain BUSY makes SQLite start over on a new snapshot after its
-** busy handler; else 517.  In all other cases the snapshot stays where it is. */
+/* Whether the transaction has read nothing but page 1: SQLite is at BEGIN IMMEDIATE or at a first writing
+** statement, and would start over on a new snapshot if it is told BUSY. */
+static int is_fresh(const mv_file *f) {
+  return f->connection && api_txn_state(f->host->api, f->connection, NULL) == SQLITE_TXN_NONE;
+}
+
+/* At RESERVED a fresh transaction moves to the newest version, if neither what SQLite's cache holds nor the
+** allocation changed (rule 6).  If a page that was read did change, the commit could only fail: a fresh one
+** gets plain BUSY, upon which SQLite starts over after its busy handler; another one 517.  In all other
+** cases the snapshot stays where it is. */
 static int move_forward(mv_file *f) {
   if (mv_db_unmoved(f->db, mv_base(f)) || f->stale.count || mv_other_files_hold_snapshots(f)) return SQLITE_OK;
   mv_set changed = {0};
@@ -210,12 +216,12 @@ static int move_forward(mv_file *f) {
   int rc = newest(f, since, &v);
   mv_collect_changes(NULL);
   if (rc == SQLITE_OK && mv_version_cmp(v, mv_base(f)) > 0) {
-    int only_page_1 = f->reads.count == 0 || (f->reads.count == 1 && mv_set_has(&f->reads, 1));
+    int fresh = is_fresh(f);
     if (any_read_changed(f, &changed)) {
       f->stats.conflicts++;
       f->must_move = 1;
-      rc = only_page_1 ? SQLITE_BUSY : mv_busy(f, "another commit changed what this transaction read");
-    } else if (only_page_1 && !mv_set_has(&changed, MV_REALLOCATED)) {
+      rc = fresh ? SQLITE_BUSY : mv_busy(f, "another commit changed what this transaction read");
+    } else if (fresh && !mv_set_has(&changed, MV_REALLOCATED)) {
       mv_db_hold(f->db, &f->snapshot, v);
     }
   }

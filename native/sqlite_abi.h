@@ -79,6 +79,11 @@ typedef struct sqlite3_api_routines sqlite3_api_routines;
 #define api_uri_parameter(api, name, key) \
   MV_API(api, 189, const char *(*)(const char *, const char *))(name, key)
 
+#define api_txn_state(api, db, schema) MV_API(api, 252, int (*)(sqlite3 *, const char *))(db, schema)
+
+#define MV_OLDEST_SQLITE 3034000 /* the first that has all of them */
+#define SQLITE_TXN_NONE 0
+
 /* Result codes */
 #define SQLITE_OK 0
 #define SQLITE_ERROR 1

@@ -97,7 +97,7 @@ static int register_with(const sqlite3_api_routines *api, int raises) {
     }
   }
   sqlite3_vfs *dflt = api_vfs_find(api, NULL);
-  if (host_count == MAX_HOSTS || !dflt || dflt->iVersion < 2) {
+  if (host_count == MAX_HOSTS || !dflt || dflt->iVersion < 2 || api_libversion_number(api) < MV_OLDEST_SQLITE) {
     rc = SQLITE_ERROR;
     goto done;
   }

@@ -123,7 +123,9 @@ def _unpack_image(version: Version, packed: bytes) -> Allocation:
         image = zstandard.ZstdDecompressor().decompress(packed)
         return Allocation(PageNumber(int.from_bytes(image[:4], "big")), _unpack_runs(image[4:]))
     except (zstandard.ZstdError, struct.error) as exc:
-        raise CorruptPageError(f"the allocation image of {format_version(version)} is damaged: {exc}") from exc
+        raise CorruptPageError(
+            f"the allocation image of {format_version(version)} is damaged: {exc}"
+        ) from exc
 
 
 def at(tx: Snapshot, id_: NamespaceId, page_size: int, version: Version) -> Allocation:
@@ -134,7 +136,8 @@ def at(tx: Snapshot, id_: NamespaceId, page_size: int, version: Version) -> Allo
         allocation = _unpack_image(base, packed)
         break
     changes = (
-        changelog.read(keys.version_of(key), record) for key, record in tx.scan(KeyRange(*keys.log(id_, base, version)))
+        changelog.read(keys.version_of(key), record)
+        for key, record in tx.scan(KeyRange(*keys.log(id_, base, version)))
     )
     free: FreeSet | None = None
     for change in changes:
@@ -218,7 +221,9 @@ def grant(
                 tx.clear(granted.key)
             else:
                 taken.update(_numbers(granted.runs))
-        numbers = _choose(at(tx, id_, record.page_size, tx.read_version()), taken, want, pending_page(record.page_size))
+        numbers = _choose(
+            at(tx, id_, record.page_size, tx.read_version()), taken, want, pending_page(record.page_size)
+        )
         ends = now + round(seconds * 1e6)
         tx.set(keys.lease(id_, lease_id), ends.to_bytes(8, "big") + _pack_runs(runs_of(numbers)))
         return numbers
@@ -238,4 +243,6 @@ def check_lease(tx: Transaction, id_: NamespaceId, lease_id: bytes, allocated: S
     tx.add_read_conflict(key, key + b"\0")
     found = tx.get(key)
     if found is None or int.from_bytes(found[:8], "big") <= time.time_ns() // 1000:
-        raise LeaseEndedError(f"the lease of page numbers ended before the commit that takes {len(allocated)} of them")
+        raise LeaseEndedError(
+            f"the lease of page numbers ended before the commit that takes {len(allocated)} of them"
+        )

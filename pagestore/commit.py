@@ -68,9 +68,12 @@ class Part:
         self.written = numbers
         self.allocated = part.allocated
         self.lease = part.lease
-        self.record = (
-            changelog.Record(numbers, request.token, request.message, part.allocated, part.freed) if numbers else None
-        )
+        self.record: changelog.Record | None = None
+        """What goes into the changelog; None if nothing is written."""
+        if numbers:
+            self.record = changelog.Record(
+                numbers, request.token, request.message, part.allocated, part.freed
+            )
         self.token_key = keys.token(self.id, request.token)
         self.base = request.base
         self.checked = request.base

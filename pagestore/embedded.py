@@ -154,7 +154,9 @@ def _refuse_other_things(path: str) -> None:
             f"{path} is a file, not a store (which is a folder); "
             "to bring an SQLite database into a store, use mvctl import FILE NAME"
         )
-    others = [name for name in os.listdir(path) if name != _HEADS and not name.startswith(ENGINE_FILE)]
+    # A log left without its file is another thing: a new file of that name would take it for its own.
+    unfinished = f"{ENGINE_FILE}."
+    others = [name for name in os.listdir(path) if name != _HEADS and not name.startswith(unfinished)]
     if others and not is_store(path):
         raise FormatError(f"{path} is not a store, and not empty (it holds {sorted(others)[0]!r})")
 

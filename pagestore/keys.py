@@ -28,7 +28,7 @@ Worked example: page 3 of namespace 1 at version 00000001 0000000000ff is
 
     70                                   'p', the family
     15 01                                integer of one byte: namespace id 1
-    15 03                                integer of one byte: page number 3 
+    15 03                                integer of one byte: page number 3
     33 00000001 0000000000ff 0000        versionstamp: ten bytes, then two user bytes, always 0
 
 so all versions of a page lie together, oldest first, and the newest one <= v is found by one reverse

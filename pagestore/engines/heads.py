@@ -56,6 +56,11 @@ class Heads:
         assert word is not None  # only a read-only opener finds none
         return word.address
 
+    def close(self) -> None:
+        """Let go of all mappings; each lives on as long as a word of it is in use."""
+        with self._lock:
+            self._chunks.clear()
+
     def _map(self, index: int) -> HeadWord | None:
         """Raises StoreFullError, StoreUnavailableError."""
         with self._lock:

@@ -200,6 +200,7 @@ class SqliteEngine(Engine):
         if self._pid == os.getpid():
             for connection in self._pool.drain():
                 connection.close()
+            self._heads.close()
 
     def usable(self) -> bool:
         return self._unusable is None and self._pid == os.getpid()

@@ -34,7 +34,8 @@ _GET = f"SELECT {_VALUE} FROM kv WHERE k = ?"
 _SCAN = f"SELECT k, {_VALUE} FROM kv WHERE k >= ? AND k < ? ORDER BY k"
 _SCAN_REVERSE = f"SELECT k, {_VALUE} FROM kv WHERE k >= ? AND k < ? ORDER BY k DESC"
 SET = "INSERT OR REPLACE INTO kv VALUES (?, ?)"
-_SET_LARGE = "INSERT INTO large (d) VALUES (?)"
+_LAST_LARGE = "SELECT ifnull(max(id), 0) FROM large"
+_SET_LARGE = "INSERT INTO large VALUES (?, ?)"
 _CLEAR_LARGE = (
     "DELETE FROM large WHERE id IN (SELECT v FROM kv WHERE k >= ? AND k < ? AND typeof(v) = 'integer')"
 )
@@ -94,6 +95,8 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
         super().__init__(db)
         self._here = here
         self._rows: list[tuple[bytes, bytes | int]] = []
+        self._large: list[tuple[int, bytes]] = []
+        self._last_large: int | None = None
         self._next: Version | None = None
         self._time_us = 0
         self._cleared = False
@@ -120,8 +123,11 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
         else each `set` would have to look for the old one's row in `large`.)"""
         if len(value) <= _MAX_INLINE:
             return value
-        self._db.execute(_SET_LARGE, (value,))
-        return self._db.last_insert_rowid()
+        if self._last_large is None:
+            self._last_large = cast(int, self._db.execute(_LAST_LARGE).get)
+        self._last_large += 1
+        self._large.append((self._last_large, value))
+        return self._last_large
 
     def clear(self, key: bytes) -> None:
         self.clear_range(key, key + b"\0")
@@ -133,6 +139,9 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
         self._cleared = True
 
     def _apply(self) -> None:
+        if self._large:
+            self._db.executemany(_SET_LARGE, self._large)
+            self._large.clear()
         if self._rows:
             self._db.executemany(SET, self._rows)
             self._rows.clear()

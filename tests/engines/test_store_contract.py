@@ -285,9 +285,7 @@ def test_disjoint_commits_from_one_base_both_go_through(pages: Pages) -> None:
     assert (pages.read(1), pages.read(2)) == (content(3), content(4))
 
 
-@pytest.mark.parametrize(
-    ("reads", "writes"), [([1], [5]), ([1, 5], [5]), ([], [1]), ([7], [5]), ([9], [5])]
-)
+@pytest.mark.parametrize(("reads", "writes"), [([1], [5]), ([1, 5], [5]), ([], [1]), ([7], [5]), ([9], [5])])
 def test_what_was_read_or_written_must_not_have_changed(
     pages: Pages, reads: list[int], writes: list[int]
 ) -> None:

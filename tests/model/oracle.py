@@ -14,6 +14,9 @@ import apsw
 
 Answer = tuple[str, Any]
 
+PAGES_IN_USE = "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count"
+"""The same however pages are numbered, and however many free ones a connection is shown."""
+
 
 def answer(connection: apsw.Connection, sql: str) -> Answer:
     """What came back, in a form that can be compared; errors of SQL itself included."""
@@ -24,12 +27,15 @@ def answer(connection: apsw.Connection, sql: str) -> Answer:
 
 
 def dump(connection: apsw.Connection) -> list[Any]:
-    """The schema and all rows, in their order on disk."""
-    schema = connection.execute(
-        "SELECT type, name, rootpage, sql FROM sqlite_schema ORDER BY name"
-    ).fetchall()
-    tables = [name for kind, name, _, _ in schema if kind == "table"]
-    return [schema, *((name, connection.execute(f"SELECT * FROM {name}").fetchall()) for name in tables)]
+    """The schema, the number of pages in use, and all rows in their order on disk."""
+    schema = connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY rowid").fetchall()
+    used = connection.execute(PAGES_IN_USE).fetchall()
+    tables = sorted(name for kind, name, _ in schema if kind == "table")
+    return [
+        schema,
+        used,
+        *((name, connection.execute(f"SELECT * FROM {name}").fetchall()) for name in tables),
+    ]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 import mvvfs
 from pagestore.api import format_version
 from pagestore.opener import open_store
-from tests.model.oracle import Oracle, Shadow, answer, dump
+from tests.model.oracle import PAGES_IN_USE, Oracle, Shadow, answer, dump
 
 TABLES = ("a", "b", "c")
 CONNECTIONS = 3
@@ -80,8 +80,7 @@ def reads(draw: st.DrawFn) -> str:
                 f"SELECT id FROM {table} WHERE k > {n} ORDER BY k, id",
                 f"SELECT max(id) FROM {table}",
                 "SELECT name FROM sqlite_schema ORDER BY name",
-                "PRAGMA page_count",
-                "PRAGMA freelist_count",
+                PAGES_IN_USE,
             ]
         )
     )
@@ -143,10 +142,12 @@ class SqlModel(RuleBasedStateMachine):
     def write(self, i: int, sql: str) -> None:
         self.in_transaction(i, sql)
 
-    @rule(i=who, sql=reads(), then=writes())
-    def read_and_write(self, i: int, sql: str, then: str) -> None:
+    @rule(i=who, sql=reads(), then=writes(), commit=st.booleans())
+    def read_and_write(self, i: int, sql: str, then: str, commit: bool) -> None:
         self.in_transaction(i, sql)
         self.in_transaction(i, then)
+        if commit and self.clients[i].connection.in_transaction:
+            self.end(self.clients[i])
 
     @precondition(lambda self: self.having(open=False))
     @rule(data=st.data(), sql=writes())
@@ -192,24 +193,7 @@ class SqlModel(RuleBasedStateMachine):
     @precondition(lambda self: self.having(open=True))
     @rule(data=st.data())
     def commit(self, data: st.DataObject) -> None:
-        client = self.clients[self.choose(data, open=True)]
-        before, shadow = self.newest(), client.shadow
-        try:
-            client.connection.execute("COMMIT")
-        except mvvfs.ConflictError as conflict:
-            self.may_be_refused(client)
-            assert shadow is not None
-            assert shadow.writes
-            assert conflict.pages
-            assert not client.connection.in_transaction
-        else:
-            if self.newest() != before:
-                assert shadow is not None
-                self.oracle.commit(shadow)
-                self.oracle.committed(self.newest())
-            elif shadow is not None:
-                assert dump(shadow.plain) == shadow.moment.content, "a commit was dropped"
-        self.forget(client)
+        self.end(self.clients[self.choose(data, open=True)])
 
     @rule(i=who)
     def reopen(self, i: int) -> None:
@@ -253,6 +237,25 @@ class SqlModel(RuleBasedStateMachine):
         if self.newest() != before:
             self.oracle.committed(self.newest())
 
+    def end(self, client: Client) -> None:
+        """COMMIT."""
+        before, shadow = self.newest(), client.shadow
+        try:
+            client.connection.execute("COMMIT")
+        except mvvfs.ConflictError as conflict:
+            self.check_refusal(client, conflict)
+            assert shadow is not None
+            assert shadow.writes
+            assert not client.connection.in_transaction
+        else:
+            if self.newest() != before:
+                assert shadow is not None
+                self.oracle.commit(shadow)
+                self.oracle.committed(self.newest())
+            elif shadow is not None:
+                assert dump(shadow.plain) == shadow.moment.content, "a commit was dropped"
+        self.forget(client)
+
     def in_transaction(self, i: int, sql: str) -> None:
         """Opens the transaction if need be; its snapshot begins with the first statement that reads."""
         client = self.clients[i]
@@ -260,9 +263,8 @@ class SqlModel(RuleBasedStateMachine):
             client.connection.execute("BEGIN")
         try:
             ours = answer(client.connection, sql)
-        except apsw.BusyError as refused:
-            assert refused.extendedresult == apsw.SQLITE_BUSY_SNAPSHOT
-            self.may_be_refused(client)
+        except apsw.BusyError as conflict:
+            self.check_refusal(client, conflict)
             client.doomed = True
             if not client.connection.in_transaction:
                 self.forget(client)
@@ -295,9 +297,12 @@ class SqlModel(RuleBasedStateMachine):
         assert client.shadow is not None
         return client.shadow
 
-    def may_be_refused(self, client: Client) -> None:
+    def check_refusal(self, client: Client, conflict: apsw.BusyError) -> None:
+        assert conflict.extendedresult == apsw.SQLITE_BUSY_SNAPSHOT
         assert client.shadow is not None
-        assert client.shadow.moment is not self.oracle.history[-1], "refused, though nobody else has committed"
+        assert client.shadow.moment is not self.oracle.history[-1], (
+            "refused, though nobody else has committed"
+        )
 
     def forget(self, client: Client) -> None:
         if client.shadow is not None:
@@ -315,15 +320,23 @@ class SqlModelWithSmallCaches(SqlModel):
     cache_size = 5
 
 
-TestSql = SqlModel.TestCase
-TestSql.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
-TestSqlWithSmallCaches = SqlModelWithSmallCaches.TestCase
-TestSqlWithSmallCaches.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+class SqlModelWithoutLeases(SqlModel):
+    options = {"leases": "off"}  # noqa: RUF012
+
+
+MODELS = [SqlModel, SqlModelWithSmallCaches, SqlModelWithoutLeases]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_sql(model: type[SqlModel]) -> None:
+    run_state_machine_as_test(
+        model, settings=settings(max_examples=25, stateful_step_count=50, deadline=None)
+    )
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("model", [SqlModel, SqlModelWithSmallCaches])
+@pytest.mark.parametrize("model", MODELS)
 def test_for_longer(model: type[SqlModel]) -> None:
     run_state_machine_as_test(
         model, settings=settings(max_examples=1500, stateful_step_count=60, deadline=None)

@@ -15,8 +15,10 @@ FLAGS = ["-std=c11", "-g", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"
 SOURCES = {
     "alloc": ["alloc.c"],
     "cache": ["alloc.c", "cache.c", "sets.c"],
+    "delta": ["delta.c"],
     "journal": ["journal.c"],
     "sets": ["sets.c"],
+    "words": ["words.c"],
 }
 
 

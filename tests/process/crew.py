@@ -25,7 +25,9 @@ class WorkerError(AssertionError):
     """A worker failed; the message is its traceback."""
 
 
-def _main(pipe: Connection, barrier: Barrier | None, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
+def _main(
+    pipe: Connection, barrier: Barrier | None, work: Callable[..., Any], arguments: Sequence[Any]
+) -> None:
     try:
         if barrier is not None:
             barrier.wait(60)
@@ -85,7 +87,9 @@ def results(workers: Sequence[Worker[T]], *, seconds: float) -> list[T]:
         while waiting:
             ready = connection.wait(list(waiting), max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise WorkerError(f"{len(waiting)} of {len(workers)} workers took longer than {seconds:.0f} s")
+                raise WorkerError(
+                    f"{len(waiting)} of {len(workers)} workers took longer than {seconds:.0f} s"
+                )
             for pipe in ready:
                 i = waiting.pop(pipe)
                 found[i] = workers[i].result(0)

@@ -31,7 +31,8 @@ def create(place: Place, writers: int) -> None:
     with connection:
         connection.executemany("INSERT INTO totals VALUES(?, 0)", ((i,) for i in range(writers)))
         connection.executemany(
-            "INSERT INTO accounts VALUES(?, ?, zeroblob(1500))", ((i, MONEY // ACCOUNTS) for i in range(ACCOUNTS))
+            "INSERT INTO accounts VALUES(?, ?, zeroblob(1500))",
+            ((i, MONEY // ACCOUNTS) for i in range(ACCOUNTS)),
         )
     connection.close()
 
@@ -79,5 +80,7 @@ def check(connection: apsw.Connection) -> dict[int, int]:
         found = connection.execute("SELECT writer, max(n), count(*) FROM parts GROUP BY writer").fetchall()
     written = {writer: n for writer, n in totals.items() if n}
     assert {writer: n for writer, n, _ in found} == written
-    assert {writer: count for writer, _, count in found} == {writer: n * PARTS for writer, n in written.items()}
+    assert {writer: count for writer, _, count in found} == {
+        writer: n * PARTS for writer, n in written.items()
+    }
     return totals

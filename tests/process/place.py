@@ -23,6 +23,7 @@ class Variant:
 VARIANTS = {
     "deferred": Variant(),
     "immediate": Variant(begin="BEGIN IMMEDIATE"),
+    "no leases": Variant(options={"leases": "off"}),
     "small caches": Variant(options={"cache_bytes": 50_000}, cache_size=10),
     "normal durability": Variant(options={"durability": "normal"}),
     "durable reads": Variant(options={"reads": "durable"}),
@@ -36,7 +37,9 @@ class Place:
     name: str = "app"
 
     def connect(self, **options: object) -> apsw.Connection:
-        connection = mvvfs.connect(self.name, **({"store": self.store} | dict(self.variant.options) | options))
+        connection = mvvfs.connect(
+            self.name, **({"store": self.store} | dict(self.variant.options) | options)
+        )
         connection.execute(f"PRAGMA cache_size = {self.variant.cache_size}")
         return connection
 

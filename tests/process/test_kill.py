@@ -27,7 +27,9 @@ CHOSEN = {name: VARIANTS[name] for name in ("deferred", "small caches", "normal 
     [
         *(pytest.param(variant, 50, id=name) for name, variant in CHOSEN.items()),
         *(
-            pytest.param(variant, 1000, id=f"{name}, often", marks=[pytest.mark.long, pytest.mark.timeout(900)])
+            pytest.param(
+                variant, 1000, id=f"{name}, often", marks=[pytest.mark.long, pytest.mark.timeout(900)]
+            )
             for name, variant in VARIANTS.items()
         ),
     ],

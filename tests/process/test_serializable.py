@@ -27,7 +27,8 @@ def record(
     lists.create(place, kind)
     broken = [*knocked_out, *[None] * processes][:processes]
     jobs = [
-        Job(place, kind, i, seed, transactions, threads=threads, knocked_out=broken[i]) for i in range(processes)
+        Job(place, kind, i, seed, transactions, threads=threads, knocked_out=broken[i])
+        for i in range(processes)
     ]
     history = [t for part in crew.run(lists.work, [(job,) for job in jobs], seconds=90) for t in part]
     keys = {operation.key for t in history for operation in t.operations}
@@ -38,7 +39,9 @@ def assert_serializable(history: list[Transaction], tmp_path: Path) -> None:
     anomalies = check(history)
     if anomalies:
         save(tmp_path / "history.jsonl", history)
-    assert not anomalies, f"{len(anomalies)} in {tmp_path}/history.jsonl:\n" + "\n".join(map(str, anomalies[:5]))
+    assert not anomalies, f"{len(anomalies)} in {tmp_path}/history.jsonl:\n" + "\n".join(
+        map(str, anomalies[:5])
+    )
 
 
 def assert_busy(history: list[Transaction]) -> None:

@@ -55,7 +55,9 @@ def sample(connection: apsw.Connection, before: list[tuple[object, ...]], i: int
     assert value(connection, "SELECT sum(n) FROM t") == 0
 
 
-@pytest.mark.parametrize("commits", [3_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize(
+    "commits", [3_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
+)
 def test_snapshots_hold(folder: str, commits: int) -> None:
     place = Place(folder, Variant(options={"cache_bytes": SMALL_CACHE}, cache_size=20))
     writing = Place(folder, Variant(options={"durability": "normal"}))
@@ -65,7 +67,9 @@ def test_snapshots_hold(folder: str, commits: int) -> None:
     reader.execute("BEGIN")
     assert content(reader) == before
     late.execute("BEGIN")
-    assert value(late, "SELECT n FROM t WHERE id = 1") == 0  # its snapshot begins; the rest is read much later
+    assert (
+        value(late, "SELECT n FROM t WHERE id = 1") == 0
+    )  # its snapshot begins; the rest is read much later
     version = value(reader, "PRAGMA mv_version")
 
     writers = [crew.Worker(churn, writing, i, 7, commits // 2) for i in range(2)]

@@ -52,7 +52,11 @@ def meet_a_full_disk(store: str, flag: str) -> dict[str, object]:
     connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES('before')")
     full.touch()
     raised = []
-    for sql in ("INSERT INTO t VALUES('lost')", "INSERT INTO t VALUES(zeroblob(20000000))", "CREATE TABLE u(x)"):
+    for sql in (
+        "INSERT INTO t VALUES('lost')",
+        "INSERT INTO t VALUES(zeroblob(20000000))",
+        "CREATE TABLE u(x)",
+    ):
         try:
             connection.execute(sql)
         except apsw.Error as error:
@@ -177,7 +181,9 @@ def test_a_read_only_folder_can_be_read(open_to_all: Path) -> None:
 def test_nothing_can_be_created_in_a_read_only_folder(open_to_all: Path) -> None:
     (open_to_all / "place").mkdir()
     make_read_only(open_to_all / "place")
-    (said,) = crew.run(without_privileges, [(create_read_only, str(open_to_all / "place" / "store"))], seconds=60)
+    (said,) = crew.run(
+        without_privileges, [(create_read_only, str(open_to_all / "place" / "store"))], seconds=60
+    )
     assert said != "created"
     assert "store" in said
     assert list((open_to_all / "place").iterdir()) == []

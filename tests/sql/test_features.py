@@ -35,7 +35,7 @@ SCRIPTS = {
     ),
     "json": (
         "CREATE TABLE j(id INTEGER PRIMARY KEY, doc TEXT, bin BLOB)",
-        "INSERT INTO j VALUES(1, json('{\"a\": [1, 2, {\"b\": null}]}'), jsonb('{\"k\": 1.5}'))",
+        'INSERT INTO j VALUES(1, json(\'{"a": [1, 2, {"b": null}]}\'), jsonb(\'{"k": 1.5}\'))',
         "UPDATE j SET doc = json_set(doc, '$.a[2].b', json_array(7, 8)), bin = jsonb_insert(bin, '$.m', 'x')",
         "SELECT json_extract(doc, '$.a[2].b[1]'), doc ->> '$.a[0]', json(bin) FROM j",
         "SELECT key, value, type FROM j, json_each(doc, '$.a')",

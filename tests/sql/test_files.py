@@ -280,8 +280,12 @@ def test_attach_a_past_version_beside_the_present(connect: Connect, store: str) 
     version = value(connection, "PRAGMA mv_version")
     connection.execute("DELETE FROM t WHERE id % 2")
     connection.execute("ATTACH ? AS past", (to_uri("app", store=store, at=version),))
-    assert rows(connection, "SELECT id FROM past.t EXCEPT SELECT id FROM main.t") == [(i,) for i in range(1, 100, 2)]
-    connection.execute("INSERT INTO main.t SELECT * FROM past.t WHERE id = 1")  # reads the past, writes the present
+    assert rows(connection, "SELECT id FROM past.t EXCEPT SELECT id FROM main.t") == [
+        (i,) for i in range(1, 100, 2)
+    ]
+    connection.execute(
+        "INSERT INTO main.t SELECT * FROM past.t WHERE id = 1"
+    )  # reads the past, writes the present
     assert value(connect(), "SELECT count(*) FROM t") == 51
     with pytest.raises(apsw.ReadOnlyError):
         connection.execute("DELETE FROM past.t")

@@ -32,7 +32,9 @@ def opened(store: str) -> Iterator[Store]:
 
 
 def test_a_connection_for_each_thread(connect: Connect) -> None:
-    connect().execute("CREATE TABLE t(id INTEGER PRIMARY KEY, n INT); INSERT INTO t SELECT value, 0 FROM json_each('[1,2,3]')")
+    connect().execute(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, n INT); INSERT INTO t SELECT value, 0 FROM json_each('[1,2,3]')"
+    )
     threads, rounds = 6, 40
 
     def count(i: int) -> None:
@@ -181,12 +183,12 @@ def control_c() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def test_interrupt_during_a_fetch(
-    connect: Connect, opened: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupt_during_a_fetch(connect: Connect, opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     connect(cache_bytes=0).execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
     connection = connect(cache_bytes=0)
-    connection.execute("INSERT INTO t SELECT value, zeroblob(3000) FROM json_each(?)", (str(list(range(100))),))
+    connection.execute(
+        "INSERT INTO t SELECT value, zeroblob(3000) FROM json_each(?)", (str(list(range(100))),)
+    )
     wire = Tripwire(monkeypatch, opened, "read")
     reader = connect(cache_bytes=0)
     reader.execute("PRAGMA cache_size = 5")
@@ -258,7 +260,9 @@ def test_an_exception_in_a_callback_comes_out_as_itself(
 ) -> None:
     connection = connect(cache_bytes=0, reads="durable")
     connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
-    connection.execute("INSERT INTO t SELECT value, zeroblob(3000) FROM json_each(?)", (str(list(range(50))),))
+    connection.execute(
+        "INSERT INTO t SELECT value, zeroblob(3000) FROM json_each(?)", (str(list(range(50))),)
+    )
     fresh = connect(cache_bytes=0, reads="durable")
     fresh.execute("PRAGMA cache_size = 5")
     wire = Tripwire(monkeypatch, opened, method)
@@ -295,7 +299,9 @@ def test_an_interrupted_statement(connect: Connect) -> None:
     connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
     connection.set_progress_handler(lambda: True, 1000)
     with pytest.raises(apsw.InterruptError):
-        connection.execute("WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) INSERT INTO t SELECT i FROM n")
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) INSERT INTO t SELECT i FROM n"
+        )
     connection.set_progress_handler(None)
     assert value(connection, "SELECT count(*) FROM t") == 1
     connection.execute("INSERT INTO t VALUES(2)")

@@ -167,7 +167,8 @@ def test_parameters_that_would_be_unsafe(folder: str, parameter: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["mode=sometimes", "durability=perhaps", "cache_bytes=-1", "timeout=soon", "page_size=1000", "reads=no"]
+    "wrong",
+    ["mode=sometimes", "durability=perhaps", "cache_bytes=-1", "timeout=soon", "page_size=1000", "reads=no"],
 )
 def test_options_that_make_no_sense(folder: str, wrong: str) -> None:
     mvvfs.register()
@@ -198,7 +199,9 @@ def test_the_standard_module(store: str, connect: Connect) -> None:
 
 def test_a_conflict_in_the_standard_module(store: str) -> None:
     mvvfs.register()
-    first, second = (sqlite3.connect(to_uri("app", store=store), uri=True, isolation_level=None) for _ in range(2))
+    first, second = (
+        sqlite3.connect(to_uri("app", store=store), uri=True, isolation_level=None) for _ in range(2)
+    )
     first.execute("CREATE TABLE t(x)")
     first.execute("INSERT INTO t VALUES(0)")
     second.execute("BEGIN")

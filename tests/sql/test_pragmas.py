@@ -56,7 +56,9 @@ def test_journal_mode_of_an_attached_database(connect: Connect, store: str, mode
     memory.execute("CREATE TABLE mv.t(id INTEGER PRIMARY KEY, x)")
     for i in range(3):
         memory.execute("BEGIN")
-        memory.executemany("INSERT INTO mv.t VALUES(?, printf('%.300c', 'x'))", [(1000 * i + j,) for j in range(200)])
+        memory.executemany(
+            "INSERT INTO mv.t VALUES(?, printf('%.300c', 'x'))", [(1000 * i + j,) for j in range(200)]
+        )
         memory.execute("COMMIT")
         if mode != "OFF":  # SQLite can't roll back without a journal
             memory.execute("BEGIN; DELETE FROM mv.t; ROLLBACK")
@@ -78,7 +80,9 @@ def test_a_rollback_without_a_journal_leaves_the_database_as_it_was(connect: Con
     assert value(connection, "SELECT count(*) FROM t WHERE length(x) = 300") == 500
 
 
-@pytest.mark.parametrize("pragma", ["PRAGMA locking_mode = EXCLUSIVE", "PRAGMA main.locking_mode = EXCLUSIVE"])
+@pytest.mark.parametrize(
+    "pragma", ["PRAGMA locking_mode = EXCLUSIVE", "PRAGMA main.locking_mode = EXCLUSIVE"]
+)
 def test_exclusive_locking_is_answered_and_harmless(connect: Connect, pragma: str) -> None:
     connection, other = connect(), connect()
     assert value(connection, pragma) == "normal"
@@ -190,7 +194,9 @@ def test_mv_version(connect: Connect) -> None:
     connection.execute("INSERT INTO t VALUES(1)")
     second = value(connection, "PRAGMA mv_version")
     assert empty < first < second
-    assert all(len(each) == 21 and each[0] == "v" and int(each[1:], 16) >= 0 for each in (empty, first, second))
+    assert all(
+        len(each) == 21 and each[0] == "v" and int(each[1:], 16) >= 0 for each in (empty, first, second)
+    )
     other = connect()
     other.execute("BEGIN")
     assert value(other, "SELECT x FROM t") == 1

@@ -30,10 +30,14 @@ def answer(connection: apsw.Connection, sql: str, bindings: Any = ()) -> Answer:
 
 def dump(connection: apsw.Connection) -> list[Any]:
     """The schema and every table's rows."""
-    content: list[Any] = rows(connection, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid")
+    content: list[Any] = rows(
+        connection, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"
+    )
     names = rows(connection, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
     for (name,) in names:
-        content.append((name, rows(connection, f"SELECT * FROM {apsw.format_sql_value(name)}".replace("'", '"'))))
+        content.append(
+            (name, rows(connection, f"SELECT * FROM {apsw.format_sql_value(name)}".replace("'", '"')))
+        )
     return content
 
 
@@ -71,7 +75,9 @@ def is_intact(connection: apsw.Connection) -> None:
 
 
 class Twins:
-    def __init__(self, connect: Callable[[], apsw.Connection], plain_file: Path, setup: Sequence[str] = ()) -> None:
+    def __init__(
+        self, connect: Callable[[], apsw.Connection], plain_file: Path, setup: Sequence[str] = ()
+    ) -> None:
         self._connect = connect
         self._plain_file = plain_file
         self._setup = setup

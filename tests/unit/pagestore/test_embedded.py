@@ -98,6 +98,14 @@ def test_a_folder_with_other_things_is_refused(folder: Path) -> None:
     assert os.listdir(folder) == ["letters"]
 
 
+def test_a_log_without_its_file_is_refused(folder: Path) -> None:
+    """SQLite would play it into whatever file of that name came next."""
+    make(folder, commits=5)
+    (folder / "store.sqlite").unlink()
+    with pytest.raises(FormatError, match="not a store, and not empty"):
+        embedded.open_folder(str(folder), create=True, read_only=False, timeout=1)
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "text", "link"])
 def test_a_file_is_refused_and_left_alone(folder: Path, kind: str) -> None:
     target = folder.with_suffix(".target") if kind == "link" else folder
