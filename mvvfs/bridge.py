@@ -18,7 +18,7 @@ from typing import Any
 from mvvfs import errors, names, when
 from mvvfs._shim import ffi, lib
 from mvvfs.options import Options, from_uri
-from mvvfs.session import Database, Databases, Session, c_alloc, c_changes
+from mvvfs.session import MAX_TURN_SECONDS, Database, Databases, Session, c_alloc, c_changes
 from pagestore.api import (
     LeaseEndedError,
     NoSuchNamespaceError,
@@ -149,6 +149,7 @@ def mv_py_open(args: Any) -> int:
     args.db = database.cache
     args.read_only = read_only
     args.leases = options.leases == "on"
+    args.queued = options.concurrency == "queued"
     args.always_begin = options.reads == "durable"
     args.slow_seconds = options.slow_ms / 1000
     if pinned is not None:
@@ -261,6 +262,39 @@ def mv_py_lease(handle: Any, args: Any) -> int:
     return _OK
 
 
+_TURN_SECONDS = 5.0
+"""The turn of a transaction that asked for the write lock first; one that lost says how long it needs."""
+
+_TURN_WAIT = 0.1
+"""Seconds to wait in one go; in between the host's busy handler has its say."""
+
+
+@ffi.def_extern(error=_IOERR, onerror=_outside)
+def mv_py_turn(handle: Any, take: int) -> int:
+    session = _session(handle)
+    try:
+        if not take:
+            session.leave_turn()
+            return _OK
+        wait = min(_TURN_WAIT, session.options.timeout)
+        return _OK if session.take_turn(seconds=_TURN_SECONDS, wait=wait) else errors.BUSY
+    except BaseException as exc:  # noqa: BLE001
+        return _failed(session, exc)
+
+
+def _turn_pragma(session: Session, value: str | None) -> str:
+    """`PRAGMA mv_turn = 'pages 5'`, `'all 5'` (seconds) or `'leave'`: for `mvvfs.transaction`."""
+    what, _, seconds = (value or "").partition(" ")
+    if what == "leave":
+        session.leave_turn()
+        return "left"
+    if what not in ("pages", "all"):
+        raise errors.OptionError("mv_turn takes 'pages SECONDS', 'all SECONDS' or 'leave'")
+    hold = min(max(float(seconds or _TURN_SECONDS), 0.1), MAX_TURN_SECONDS)
+    came = session.take_turn(seconds=hold, everything=what == "all", wait=max(session.options.timeout, hold))
+    return "taken" if came else "waiting"
+
+
 def _interrupt_later(interruption: BaseException) -> None:
     """The commit happened, so the statement must succeed; the interrupt comes right after it."""
     if isinstance(interruption, KeyboardInterrupt):
@@ -273,12 +307,18 @@ def _interrupt_later(interruption: BaseException) -> None:
 
 
 @ffi.def_extern(onerror=_outside)
-def mv_py_failed(handle: Any, code: int, what: Any) -> None:
+def mv_py_failed(handle: Any, file: Any, code: int, what: Any) -> None:
     session = _session(handle)
     error = errors.for_code(code, ffi.string(what).decode())
     session.last_error = f"{type(error).__name__}: {error}"
-    if code != errors.BUSY:  # xLock: SQLite may still wait and go on
+    if code != errors.BUSY:
         lib.mv_set_pending(id(error))
+        return
+    # xLock: SQLite may still wait and go on
+    size = lib.mv_file_reads(file, ffi.NULL)
+    packed = ffi.new("uint32_t[]", size)
+    lib.mv_file_reads(file, packed)
+    session.lost_reads = PageSet(ffi.buffer(packed)[:])
 
 
 def _stats(session: Session, file: Any) -> str:
@@ -296,6 +336,8 @@ def _pragma(session: Session, file: Any, name: str, value: str | None) -> str | 
         return _stats(session, file)
     if name == "mv_last_error":
         return session.last_error
+    if name == "mv_turn":
+        return _turn_pragma(session, value)
     if name == "mv_message":
         if value is not None:
             session.set_message(value)

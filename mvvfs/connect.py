@@ -10,6 +10,7 @@ from typing import Literal
 import apsw
 
 from mvvfs import _shim, bridge
+from mvvfs.connection import Connection
 from mvvfs.errors import RegisterError
 from mvvfs.options import from_keywords, to_uri
 
@@ -90,6 +91,7 @@ def connect(
     page_size: int | None = None,
     slow_ms: float | None = None,
     leases: Literal["on", "off"] | None = None,
+    concurrency: Literal["optimistic", "queued"] | None = None,
 ) -> apsw.Connection:
     """Open a database; docs/options.md explains every option.
 
@@ -99,7 +101,7 @@ def connect(
     register(sqlite3=False)
     keywords = {key: value for key, value in locals().items() if key != "name" and value is not None}
     options = from_keywords(keywords)
-    connection = apsw.Connection(to_uri(name, **keywords), flags=_flags(options.mode))
+    connection = Connection(to_uri(name, **keywords), flags=_flags(options.mode))
     connection.set_busy_timeout(round(options.timeout * 1000))
     return connection
 

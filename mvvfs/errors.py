@@ -204,6 +204,7 @@ class _Row(NamedTuple):
 TABLE: tuple[_Row, ...] = (
     _Row(api.ConflictError, ConflictError.code, ConflictError, _conflict),
     _Row(api.LeaseEndedError, ConflictError.code, ConflictError),
+    _Row(api.TurnTakenError, ConflictError.code, ConflictError),
     _Row(api.NoSuchNamespaceError, NoSuchDatabaseError.code, NoSuchDatabaseError),
     _Row(api.NameTakenError, DatabaseExistsError.code, DatabaseExistsError),
     _Row(api.InvalidNameError, InvalidNameError.code, InvalidNameError),

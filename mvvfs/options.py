@@ -24,6 +24,7 @@ Mode = Literal["rwc", "rw", "ro"]
 Durability = Literal["full", "normal"]
 Reads = Literal["latest", "durable"]
 Leases = Literal["on", "off"]
+Concurrency = Literal["optimistic", "queued"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Options:
     page_size: int = 0
     slow_ms: float = 1000.0
     leases: Leases = "on"
+    concurrency: Concurrency = "optimistic"
 
 
 class Option(NamedTuple):
@@ -185,6 +187,13 @@ OPTIONS: tuple[Option, ...] = (
         "`on`, `off`",
         "`on`: a connection that allocates pages takes a lease of page numbers, so that transactions which "
         "grow the database don't meet there. `off`: they may conflict.",
+    ),
+    Option(
+        "concurrency",
+        _one_of("optimistic", "queued"),
+        "`optimistic`, `queued`",
+        "`optimistic`: transactions run side by side, and one that lost a conflict is refused. `queued`: each "
+        "write transaction first waits its turn, as `BEGIN IMMEDIATE` does.",
     ),
 )
 

@@ -60,7 +60,8 @@ class transaction:
 
         transaction(connection).run(book, "12A")
 
-    `mode` is SQLite's: DEFERRED or IMMEDIATE.  `message` goes into the changelog with the commit.
+    After `turn_after` lost tries, or one that ran longer than `turn_seconds`, the transaction waits for its
+    turn: then nobody else may write what it reads, so that it soon commits.  `mode` is SQLite's: DEFERRED or IMMEDIATE.  `message` goes into the changelog with the commit.
     Whatever the function does outside the database happens once per try.
 
     Raises ConflictError, with pages, tables, winning version and tries, when the tries run out;
@@ -73,17 +74,21 @@ class transaction:
         connection: apsw.Connection,
         *,
         tries: int = 10,
+        turn_after: int = 3,
+        turn_seconds: float = 1.0,
         mode: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED",
         message: str | None = None,
     ) -> None:
-        if tries < 1:
-            raise ValueError("tries must be at least 1")
+        if tries < 1 or turn_after < 1:
+            raise ValueError("tries and turn_after must be at least 1")
         if mode not in ("DEFERRED", "IMMEDIATE"):
             raise ValueError("mode must be DEFERRED or IMMEDIATE")
         if message is not None and "\0" in message:
             raise ValueError("the message holds a NUL character")
         self.connection = connection
         self.tries = tries
+        self.turn_after = turn_after
+        self.turn_seconds = turn_seconds
         self.mode = mode
         self.message = message
         self._entered: list[_Attempt] = []
@@ -113,21 +118,56 @@ class transaction:
 
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function in a transaction, again on a conflict, and return what it returned."""
-        number = 0
+        number, turns = 0, _Turns(self)
         while True:
             number += 1
             attempt = _Attempt(self)
+            started = time.monotonic()
             try:
                 with attempt:  # leaving it commits, and raises if that was refused
                     return function(*args, **kwargs)
             except apsw.BusyError as exc:
                 if not attempt.conflict:
+                    turns.leave()
                     raise
                 if _holds_snapshot(self.connection):
                     traceback.clear_frames(exc.__traceback__)  # lets go of cursors of functions that ended
                 if number == self.tries or _holds_snapshot(self.connection):
+                    turns.leave()
                     raise _explained(self.connection, exc, number) from exc
-            pause(number)
+            except BaseException:
+                turns.leave()
+                raise
+            if not turns.wait(number, time.monotonic() - started):
+                pause(number)
+
+
+class _Turns:
+    """The place in the queue of one transaction that keeps losing."""
+
+    def __init__(self, owner: transaction) -> None:
+        self._owner = owner
+        self._taken = 0
+
+    def wait(self, lost: int, seconds: float) -> bool:
+        """Before the next try, if enough were lost or the last one was long: wait for the turn.
+
+        It is for the pages that the lost try had read; for all pages, if that try was long (others may
+        have written pages since that it will read) or held the turn already.  False: no turn was due, or
+        none came within the connection's timeout."""
+        long = seconds > self._owner.turn_seconds
+        if lost < self._owner.turn_after and not long:
+            return False
+        what = "all" if long or self._taken else "pages"
+        self._taken += 1
+        hold = min(60.0, 2.0 + 3.0 * seconds)
+        answer = self._owner.connection.execute(f"PRAGMA mv_turn = '{what} {hold:.1f}'").get
+        return bool(answer == "taken")
+
+    def leave(self) -> None:
+        if self._taken:
+            self._taken = 0
+            self._owner.connection.execute("PRAGMA mv_turn = 'leave'").fetchall()
 
 
 def pause(refused: int) -> None:

@@ -11,7 +11,9 @@ Called by `bridge` (which turns C structs into calls and exceptions into SQLite 
 from __future__ import annotations
 
 import os
+import random
 import threading
+import time
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ from pagestore.api import (
     Store,
     StoredPage,
     StoreError,
+    TurnTakenError,
     Version,
     new_token,
 )
@@ -45,6 +48,15 @@ from pagestore.encoding import chain_of, decode
 
 LEASE_SECONDS = 60.0
 """How long page numbers are ours; a writer that goes on takes new ones."""
+
+
+MAX_TURN_SECONDS = 60.0
+"""The longest turn: after that a transaction has to take another place in the queue."""
+
+
+def nap() -> float:
+    """Seconds between two looks at whether a turn has ended."""
+    return random.uniform(0.0002, 0.0008)
 
 
 class Database:
@@ -160,6 +172,9 @@ class Session:
         self.message = options.message
         self.last_error: str | None = None
         self._lease: bytes | None = None
+        self._ticket: bytes | None = None
+        self.lost_reads = PageSet()
+        """What the last refused transaction had read."""
         self.kept: object = None
         """What the shim still looks at after the last call."""
 
@@ -196,20 +211,52 @@ class Session:
             parts=(CommitPart(database.id, reads, writes, page_size, allocated, freed, self._lease if leased else None),),
             message=self.message,
             durability=self.options.durability,
+            ticket=self._ticket,
         )
         interrupted: BaseException | None = None
         try:
-            done = database.store.commit(request)
+            done = self._commit_between_turns(request)
         except ConflictError as conflict:
             database.keep(conflict.fresh, conflict.version, page_size)
+            self.lost_reads = reads
             raise
         except StoreError:
             raise
         except BaseException as interruption:  # noqa: BLE001 (settled, then raised by the bridge)
             done = self._settle(request, interruption)
             interrupted = interruption
+        self._ticket = None  # the commit gave it up
         others = done.others[0] if done.others else ()
         return Outcome(done.version, others, interrupted)
+
+    def _commit_between_turns(self, request: CommitRequest) -> Committed:
+        """Wait while somebody has a turn that this commit would spoil, as long as an operation may wait."""
+        deadline = time.monotonic() + max(self.options.timeout, MAX_TURN_SECONDS)
+        while True:
+            try:
+                return self.database.store.commit(request)
+            except TurnTakenError as taken:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(min(taken.seconds, nap()))
+
+    def take_turn(self, *, seconds: float, everything: bool = False, wait: float) -> bool:
+        """Take a place in the queue, or keep it, and wait at most `wait` seconds for the turn."""
+        database = self.database
+        if self._ticket is None:
+            self._ticket = new_token()
+        pages = None if everything else self.lost_reads
+        deadline = time.monotonic() + wait
+        while not database.store.take_turn(database.id, self._ticket, pages, seconds):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(nap())
+        return True
+
+    def leave_turn(self) -> None:
+        if self._ticket is not None:
+            ticket, self._ticket = self._ticket, None
+            self.database.store.leave_turn(self.database.id, ticket)
 
     def _settle(self, request: CommitRequest, interruption: BaseException) -> Committed:
         """Whether an interrupted commit happened; raises the interruption if it never will."""
@@ -229,6 +276,7 @@ class Session:
         return lease
 
     def close(self) -> None:
+        self.leave_turn()
         if self._lease is not None:
             self.database.store.release(self.database.id, self._lease)
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import apsw
 
@@ -36,6 +37,10 @@ Progress = Callable[[int, int], None]
 _STEP_PAGES = 256
 _BUSY_MS = 5000
 _HEADER_BYTES = 20
+
+_MOST_FREE = 50
+"""An export leaves at most one page in so many free."""
+
 _READ_VERSION = 19  # of the header: 2 means write-ahead log; https://www.sqlite.org/fileformat2.html
 _COMPANIONS = ("-journal", "-wal")
 
@@ -253,7 +258,7 @@ def export_file(
         pin = format_version(moment.version) if moment is not None else None
         origin = connect(location.namespace, store=location.store_url, mode="rw", at=pin, slow_ms=0)
         try:
-            with origin, _appearing(target, force) as temporary:
+            with _appearing(target, force) as temporary:  # a pinned connection needs no transaction
                 pages, page_size = _write_file(origin, temporary, progress)
         finally:
             origin.close()
@@ -274,6 +279,10 @@ def moment_of(store: Store, location: Location, at: str | None) -> when.Moment |
 
 
 def _write_file(origin: apsw.Connection, path: str, progress: Progress | None) -> tuple[int, int]:
+    page_size: int = origin.pragma("page_size")
+    pages: int = origin.pragma("page_count")
+    if origin.pragma("freelist_count") * _MOST_FREE > pages:  # page numbers that leases left unused, say
+        return _write_compact(origin, path, progress), page_size
     file = apsw.Connection(path)
     try:
         # nobody else sees this file yet, and it is flushed as a whole before anybody does
@@ -281,10 +290,25 @@ def _write_file(origin: apsw.Connection, path: str, progress: Progress | None) -
             file.execute(f"PRAGMA {pragma}").fetchall()
         origin.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         pages = _copy(origin, file, progress)
-        page_size: int = origin.pragma("page_size")
     finally:
         file.close()
     return pages, page_size
+
+
+def _write_compact(origin: apsw.Connection, path: str, progress: Progress | None) -> int:
+    """Without the free pages.  VACUUM INTO keeps every rowid; what it changes is where the pages lie."""
+    os.truncate(path, 0)
+    origin.execute("VACUUM INTO ?", (_plain_uri(path),))
+    with apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY) as file:
+        pages: int = file.pragma("page_count")
+    if progress is not None:
+        progress(pages, pages)
+    return pages
+
+
+def _plain_uri(path: str) -> str:
+    """An ordinary file, named from a connection whose default VFS is mv."""
+    return f"file:{quote(os.path.abspath(path))}?vfs={apsw.vfs_names()[0]}"
 
 
 def _refuse_overwriting(target: str, force: bool) -> None:

@@ -19,7 +19,8 @@ ffibuilder.cdef(
     extern "Python+C" int mv_py_lease(void *session, mv_lease *args);
     extern "Python+C" int mv_py_pragma(void *session, void *file, const char *name,
                                        const char *value, char *out, int size);
-    extern "Python+C" void mv_py_failed(void *session, int code, const char *what);
+    extern "Python+C" int mv_py_turn(void *session, int take);
+    extern "Python+C" void mv_py_failed(void *session, void *file, int code, const char *what);
     extern "Python+C" void mv_py_slow(void *session, const mv_slow *args);
 
     typedef struct mv_db mv_db;
@@ -46,6 +47,7 @@ ffibuilder.cdef(
     void mv_set_pending(uint64_t object);
     void mv_file_stats(void *file, mv_stats *out);
     int mv_file_version(void *file, uint8_t *out);
+    uint32_t mv_file_reads(void *file, uint32_t *out);
     const char *mv_uri(void *file, const char *key);
     int mv_setup(void);
 """
@@ -58,6 +60,7 @@ void mv_interrupt_again(void);
 void mv_set_pending(uint64_t object);
 void mv_file_stats(void *file, mv_stats *out);
 int mv_file_version(void *file, uint8_t *out);
+uint32_t mv_file_reads(void *file, uint32_t *out);
 const char *mv_uri(void *file, const char *key);
 int mv_setup(void);
 """,

@@ -21,7 +21,8 @@ int mv_py_fetch(void *session, mv_fetch *args);
 int mv_py_commit(void *session, mv_commit *args);
 int mv_py_lease(void *session, mv_lease *args);
 int mv_py_pragma(void *session, void *file, const char *name, const char *value, char *out, int size);
-void mv_py_failed(void *session, int code, const char *what);
+int mv_py_turn(void *session, int take);
+void mv_py_failed(void *session, void *file, int code, const char *what);
 void mv_py_slow(void *session, const mv_slow *args);
 
 volatile unsigned mv_fork_generation = 0;
@@ -117,9 +118,16 @@ int mv_call_pragma(const mv_host *host, void *session, void *file, const char *n
   return rc;
 }
 
-void mv_call_failed(const mv_host *host, void *session, int code, const char *what) {
+int mv_call_turn(const mv_host *host, void *session, int take) {
   call c = enter();
-  mv_py_failed(session, code, what);
+  int rc = mv_py_turn(session, take);
+  leave(host, c);
+  return rc;
+}
+
+void mv_call_failed(const mv_host *host, void *session, void *file, int code, const char *what) {
+  call c = enter();
+  mv_py_failed(session, file, code, what);
   leave(host, c);
 }
 

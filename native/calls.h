@@ -19,6 +19,7 @@ typedef struct mv_open {
   void *alloc;         /* out, if pinned: mv_alloc at `version`, one reference */
   uint32_t page_size;  /* out, if pinned: bytes */
   int leases;          /* out: whether to lease page numbers */
+  int queued;          /* out: whether every write transaction waits its turn */
   double slow_seconds; /* out: transactions at least this long are reported; 0: none */
 } mv_open;
 

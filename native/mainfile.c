@@ -33,13 +33,13 @@ static mv_file *open_files;
 static pthread_mutex_t open_files_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 int mv_fail(mv_file *f, int code, const char *what) {
-  mv_call_failed(f->host, f->session, code, what);
+  mv_call_failed(f->host, f->session, f, code, what);
   return code;
 }
 
 /* The same for 517 from xLock: SQLite may call its busy handler and go on, so nothing is raised. */
 static int mv_busy(mv_file *f, const char *what) {
-  mv_call_failed(f->host, f->session, SQLITE_BUSY, what);
+  mv_call_failed(f->host, f->session, f, SQLITE_BUSY, what);
   return SQLITE_BUSY_SNAPSHOT;
 }
 
@@ -153,23 +153,24 @@ static void end_snapshot(mv_file *f) {
 
 /* ---- the log of slow transactions ---- */
 
-static void note_sql(mv_file *f) {
+static const char *running_sql(const mv_file *f) {
   sqlite3_stmt *s = NULL;
-  while (f->connection && (s = api_next_stmt(f->host->api, f->connection, s)) != NULL) {
-    const char *sql = api_stmt_busy(f->host->api, s) ? api_sql(f->host->api, s) : NULL;
-    if (!sql) continue;
-    strncpy(f->sql, sql, sizeof f->sql - 1);
-    return;
-  }
+  while (f->connection && (s = api_next_stmt(f->host->api, f->connection, s)) != NULL)
+    if (api_stmt_busy(f->host->api, s)) return api_sql(f->host->api, s);
+  return NULL;
+}
+
+static void note_sql(mv_file *f) {
+  const char *sql = running_sql(f);
+  if (sql) strncpy(f->sql, sql, sizeof f->sql - 1);
 }
 
 static void start_clock(mv_file *f) {
-  if (f->slow_seconds <= 0) return;
-  clock_gettime(CLOCK_MONOTONIC, &f->began);
-  f->began_reads = (uint32_t)f->stats.pages_read;
   f->wrote = 0;
   f->outcome = 0;
   f->sql[0] = 0;
+  f->began_reads = (uint32_t)f->stats.pages_read;
+  if (f->slow_seconds > 0) clock_gettime(CLOCK_MONOTONIC, &f->began);
 }
 
 static void report_if_slow(mv_file *f) {
@@ -229,6 +230,32 @@ static int move_forward(mv_file *f) {
   return rc;
 }
 
+/* ---- turns ---- */
+
+static int asks_for_the_lock(const mv_file *f) { /* BEGIN IMMEDIATE or EXCLUSIVE */
+  const char *sql = running_sql(f);
+  while (sql && (*sql == ' ' || *sql == '\t' || *sql == '\n' || *sql == '\r' || *sql == ';')) sql++;
+  return sql && strncasecmp(sql, "begin", 5) == 0;
+}
+
+/* A transaction that asks for the write lock before it reads takes a place in the queue and waits for its
+** turn: a moment here, and then, as long as BUSY lets it, in SQLite's busy handler. */
+static int wait_turn(mv_file *f, int *has_turn) {
+  *has_turn = is_fresh(f) && (f->queued || asks_for_the_lock(f));
+  if (!*has_turn) return SQLITE_OK;
+  f->must_move = 1; /* nothing is kept that could keep the next try, or transaction, from moving */
+  return mv_call_turn(f->host, f->session, 1);
+}
+
+/* Rolled back, or nothing to commit: the next in the queue need not wait for the turn to end.  A refused
+** transaction keeps its place for its next try. */
+static void end_turn(mv_file *f) {
+  if (!f->has_turn) return;
+  if (f->outcome == 0) mv_call_turn(f->host, f->session, 0);
+  f->must_move = 1;
+  f->has_turn = 0;
+}
+
 static int main_lock(sqlite3_file *file, int level) {
   mv_file *f = (mv_file *)file;
   int rc;
@@ -248,8 +275,11 @@ static int main_lock(sqlite3_file *file, int level) {
     if (f->lock == SQLITE_LOCK_SHARED && f->state == MV_REFUSED)
       return mv_busy(f, "a refused transaction's cursor is still open: close it before trying again");
     if (f->lock == SQLITE_LOCK_SHARED) {
-      rc = move_forward(f);
+      int has_turn;
+      rc = wait_turn(f, &has_turn);
+      if (rc == SQLITE_OK) rc = move_forward(f);
       if (rc != SQLITE_OK) return rc;
+      f->has_turn = has_turn;
       if (f->slow_seconds > 0) note_sql(f);
     }
     rc = step(f, EV_RESERVED);
@@ -270,6 +300,7 @@ static int main_unlock(sqlite3_file *file, int level) {
   f->lock = level;
   if (level == SQLITE_LOCK_NONE) {
     end_snapshot(f);
+    end_turn(f);
     report_if_slow(f);
   }
   return rc;
@@ -456,6 +487,7 @@ int mv_main_open(const mv_host *host, const char *name, sqlite3_file *file, int 
   f->read_only = args.read_only || args.pinned;
   f->pinned = args.pinned;
   f->always_begin = args.always_begin;
+  f->queued = args.queued;
   f->leases = args.leases;
   f->slow_seconds = args.slow_seconds;
   if (f->pinned) {
@@ -490,4 +522,10 @@ int mv_file_version(void *file, uint8_t *out) {
 const char *mv_uri(void *file, const char *key) {
   mv_file *f = file;
   return api_uri_parameter(f->host->api, f->name, key);
+}
+
+/* How many pages the transaction has read; with `out`, which. */
+uint32_t mv_file_reads(void *file, uint32_t *out) {
+  mv_file *f = file;
+  return out ? mv_set_pack(&f->reads, out) : f->reads.count;
 }

@@ -49,6 +49,8 @@ struct mv_file {
   unsigned fork_generation;
   int read_only, pinned, always_begin;
   int leases;         /* take leases of page numbers */
+  int queued;         /* every write transaction waits its turn */
+  int has_turn;       /* this one has waited for it */
   uint32_t page_size; /* bytes; 0 while the database is empty and undecided */
 
   int lock;

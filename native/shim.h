@@ -25,7 +25,8 @@ int mv_call_commit(const mv_host *host, void *session, mv_commit *args);
 int mv_call_lease(const mv_host *host, void *session, mv_lease *args);
 int mv_call_pragma(const mv_host *host, void *session, void *file, const char *name, const char *value,
                    char **result);
-void mv_call_failed(const mv_host *host, void *session, int code, const char *what);
+int mv_call_turn(const mv_host *host, void *session, int take); /* OK, BUSY: not yet, or an error */
+void mv_call_failed(const mv_host *host, void *session, void *file, int code, const char *what);
 void mv_call_slow(const mv_host *host, void *session, const mv_slow *args);
 extern volatile unsigned mv_fork_generation; /* moves in the child of a fork() */
 

@@ -69,8 +69,8 @@ def runs_of(numbers: Iterable[int]) -> list[PageRun]:
     """`numbers` ascending and distinct."""
     found: list[PageRun] = []
     for number in numbers:
-        if found and found[-1].first + found[-1].count == number:
-            found[-1] = PageRun(found[-1].first, found[-1].count + 1)
+        if found and found[-1].first + found[-1].length == number:
+            found[-1] = PageRun(found[-1].first, found[-1].length + 1)
         else:
             found.append(PageRun(PageNumber(number), 1))
     return found
@@ -81,7 +81,7 @@ class FreeSet:
 
     def __init__(self, allocation: Allocation, page_size: int) -> None:
         self._highest: int = allocation.highest
-        self._free = {n for run in allocation.free for n in range(run.first, run.first + run.count)}
+        self._free = {n for run in allocation.free for n in range(run.first, run.first + run.length)}
         self._pending = pending_page(page_size)
 
     def apply(self, change: Change) -> None:
@@ -106,7 +106,7 @@ class FreeSet:
 
 
 def _pack_runs(runs: Iterable[PageRun]) -> bytes:
-    return b"".join(_RUN.pack(run.first, run.count) for run in runs)
+    return b"".join(_RUN.pack(run.first, run.length) for run in runs)
 
 
 def _unpack_runs(packed: bytes) -> tuple[PageRun, ...]:
@@ -184,7 +184,7 @@ def _granted(tx: Snapshot, id_: NamespaceId) -> list[_Granted]:
 
 def _numbers(runs: Iterable[PageRun]) -> Iterator[PageNumber]:
     for run in runs:
-        yield from map(PageNumber, range(run.first, run.first + run.count))
+        yield from map(PageNumber, range(run.first, run.first + run.length))
 
 
 def _choose(allocation: Allocation, taken: set[PageNumber], want: int, pending: int) -> list[PageNumber]:

@@ -104,7 +104,7 @@ class PageRun(NamedTuple):
     """Consecutive page numbers."""
 
     first: PageNumber
-    count: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +219,8 @@ class CommitRequest:
     parts: Sequence[CommitPart]
     message: str = ""
     durability: Durability = "full"
+    ticket: bytes | None = None
+    """Of the place in the queue that this commit holds, if any; it is given up with the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,16 @@ class ConflictError(StoreError):
 
 class LeaseEndedError(StoreError):
     """Page numbers of a lease that has ended would have been used.  Nothing was written; begin again."""
+
+
+class TurnTakenError(StoreError):
+    """Another transaction has its turn and has read a page that this commit writes.  Nothing was written;
+    the same commit may be tried again until the turn ends."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"another transaction has its turn, for at most {seconds:.1f} s")
+        self.seconds = seconds
+        """Until the turn ends by itself."""
 
 
 class BelowHorizonError(StoreError):
@@ -430,6 +442,20 @@ class Store(ABC):
     @abstractmethod
     def release(self, namespace: NamespaceId, lease: bytes) -> None:
         """End a lease; one that has ended already is no error."""
+
+    # turns
+
+    @abstractmethod
+    def take_turn(self, namespace: NamespaceId, ticket: bytes, pages: PageSet | None, seconds: float) -> bool:
+        """Take, or keep, a place in the queue of those who lost conflicts; whether its turn has come.
+
+        Once it has: for `seconds` (at most 60), commits of others that would write one of `pages`
+        (None: any page) raise TurnTakenError.  Until then, ask again within a second or two, or the
+        place is lost.  `ticket`: 16 bytes from `new_token()`.  Raises LimitError, StoreUnavailableError."""
+
+    @abstractmethod
+    def leave_turn(self, namespace: NamespaceId, ticket: bytes) -> None:
+        """Give up a place or a turn; one that has ended already is no error."""
 
     # history
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from pagestore import allocation, changelog, encoding, history, keys, snapshot
+from pagestore import allocation, changelog, encoding, history, keys, snapshot, turns
 from pagestore.api import (
     MAX_MESSAGE_BYTES,
     MAX_VERSION,
@@ -68,6 +68,7 @@ class Part:
         self.written = numbers
         self.allocated = part.allocated
         self.lease = part.lease
+        self.ticket = request.ticket
         self.record: changelog.Record | None = None
         """What goes into the changelog; None if nothing is written."""
         if numbers:
@@ -103,6 +104,7 @@ class Part:
             if self.checked > tx.read_version():
                 raise InvalidRequestError("the base of the commit lies in the future")
         self.refuse_conflicts(later)
+        turns.check(tx, self.id, self.ticket, self.written)
         if self.lease is not None:
             allocation.check_lease(tx, self.id, self.lease, self.allocated)
         if self.written and record.page_size not in (0, self.page_size):

@@ -16,6 +16,7 @@ engine and FoundationDB's own tools can read them (as a subspace whose raw prefi
       namespace  id, end of log           namespace record, see `pagestore.namespaces`
     n name       name                     id, 8 bytes big-endian
     p page       id, number, version      page blob, see `pagestore.encoding`
+    q queue      id, version, ticket      a place, see `pagestore.turns`
     t time       id, µs, version          empty
     u token      id, token                version, or `VOID_TOKEN`
     x conflict   id, number               never written: what optimistic engines compare
@@ -39,8 +40,8 @@ from __future__ import annotations
 
 from pagestore.api import VERSION_SIZE, NamespaceId, PageNumber, Version
 
-_IMAGE, _COUNTER, _DROPPED, _LEASE, _LOG, _NAME, _PAGE, _TIME, _TOKEN, _CONFLICT = (
-    bytes([b]) for b in b"acdelnptux"
+_IMAGE, _COUNTER, _DROPPED, _LEASE, _LOG, _NAME, _PAGE, _QUEUE, _TIME, _TOKEN, _CONFLICT = (
+    bytes([b]) for b in b"acdelnpqtux"
 )
 
 FORMAT = b"f"
@@ -207,6 +208,26 @@ def leases(id_: NamespaceId) -> tuple[bytes, bytes]:
     return prefix, after_integer(prefix)
 
 
+def queue_prefix(id_: NamespaceId) -> bytes:
+    """What stands before the version."""
+    return _QUEUE + _integer(id_) + _STAMP
+
+
+def ticket_suffix(ticket: bytes) -> bytes:
+    """What follows the version's own suffix."""
+    return _string(_BYTES, ticket)
+
+
+def queue(id_: NamespaceId) -> tuple[bytes, bytes]:
+    prefix = _QUEUE + _integer(id_)
+    return prefix, after_integer(prefix)
+
+
+def ticket_of(key: bytes) -> bytes:
+    at = _read_integer(key, 1)[1] + 1 + _STAMP_TAIL + 1
+    return key[at:-1].replace(b"\0\xff", b"\0")
+
+
 def after_integer(prefix: bytes) -> bytes:
     """The first key behind all that start with this prefix, which ends in an integer of the tuple.
 
@@ -217,5 +238,5 @@ def after_integer(prefix: bytes) -> bytes:
 def belongings(id_: NamespaceId) -> list[tuple[bytes, bytes]]:
     """All keys of a namespace but its record, for removal."""
     number = _integer(id_)
-    prefixes = [family + number for family in (_PAGE, _TIME, _TOKEN, _IMAGE, _LEASE)]
+    prefixes = [family + number for family in (_PAGE, _TIME, _TOKEN, _IMAGE, _LEASE, _QUEUE)]
     return [(_LOG + number, namespace(id_)), *((prefix, after_integer(prefix)) for prefix in prefixes)]

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from pagestore import allocation, history, keys, snapshot
+from pagestore import allocation, history, keys, snapshot, turns
 from pagestore.api import (
     MAX_VERSION,
     TOKEN_SIZE,
@@ -30,6 +30,7 @@ from pagestore.api import (
     NoSuchNamespaceError,
     OutcomeUnknownError,
     PageNumber,
+    PageSet,
     Store,
     StoredPage,
     StoreError,
@@ -171,6 +172,14 @@ class PageStore(Store):
 
     def release(self, namespace: NamespaceId, lease: bytes) -> None:
         allocation.release(self.engine, namespace, lease, self.timeout)
+
+    # ---- turns ----
+
+    def take_turn(self, namespace: NamespaceId, ticket: bytes, pages: PageSet | None, seconds: float) -> bool:
+        return turns.take(self.engine, namespace, ticket, pages, seconds, self.timeout)
+
+    def leave_turn(self, namespace: NamespaceId, ticket: bytes) -> None:
+        turns.leave(self.engine, namespace, ticket, self.timeout)
 
     # ---- history ----
 

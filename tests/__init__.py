@@ -1,1 +1,1 @@
-"""The tests: `sql/` features, `model/` state machines, `process/` real processes, `checker/` what judges them."""
+"""The tests: `sql/` features, `model/` state machines, `process/` real processes, `checker/` their judge."""

@@ -1,4 +1,4 @@
-"""Shared fixtures: a fresh store of each kind, connections that are closed at the end, a seed that is printed."""
+"""Shared fixtures: a fresh store of each kind, connections closed at the end, a seed that is printed."""
 
 from __future__ import annotations
 

@@ -75,14 +75,17 @@ class Oracle:
         plain.execute("BEGIN")
         shadow = Shadow(plain, moment)
         for sql, expected in statements:
-            assert shadow.run(sql) == expected, f"the snapshot moved, and shows: {sql}"
+            same = shadow.run(sql) == expected
+            assert same or sql == PAGES_IN_USE, f"the snapshot moved, and it shows: {sql}"
         return shadow
 
     def commit(self, shadow: Shadow) -> None:
-        """Replay a transaction that committed: in this order, every answer must be what it was."""
+        """Replay a transaction that committed: in this order, every answer must be what it was.
+
+        But for the number of pages in use: those who only allocate don't conflict, so it may have changed."""
         self.plain.execute("BEGIN")
         for sql, expected in shadow.statements:
-            assert answer(self.plain, sql) == expected, f"not serializable: {sql}"
+            assert answer(self.plain, sql) == expected or sql == PAGES_IN_USE, f"not serializable: {sql}"
         self.plain.execute("COMMIT")
 
     def committed(self, version: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -204,7 +204,7 @@ class SqlModel(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def look_back(self, data: st.DataObject) -> None:
-        moment = data.draw(st.sampled_from(self.oracle.history))
+        moment = self.oracle.history[data.draw(st.integers(0, len(self.oracle.history) - 1))]
         past = self.open(at=moment.version)
         assert dump(past) == moment.content
         assert past.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -269,12 +269,17 @@ class SqlModel(RuleBasedStateMachine):
             if not client.connection.in_transaction:
                 self.forget(client)
             return
-        if client.shadow is None and sql.startswith("SAVEPOINT"):
+        if client.shadow is None and sql.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK TO")):
+            assert ours == ("rows", [])
             return  # no snapshot yet
         shadow = self.shadow_of(client, sql)
         assert ours == shadow.run(sql), sql
-        shadow.writes |= client.connection.txn_state("main") == apsw.SQLITE_TXN_WRITE
+        state = client.connection.txn_state("main")
+        shadow.writes |= state == apsw.SQLITE_TXN_WRITE
         assert not (shadow.writes and client.doomed), "the write lock was refused, and then given"
+        if state == apsw.SQLITE_TXN_NONE:  # it failed when it was prepared: no snapshot is held yet
+            shadow.plain.close()
+            client.shadow = None
 
     def shadow_of(self, client: Client, sql: str) -> Shadow:
         """The transaction on plain SQLite, at the snapshot at which the client stands after `sql`.
@@ -285,9 +290,8 @@ class SqlModel(RuleBasedStateMachine):
         shadow = client.shadow
         if shadow is None:
             assert moment is self.oracle.history[-1], "a snapshot does not begin at the newest version"
-            savepoints = client.savepoints - sql.startswith("SAVEPOINT")
             client.shadow = self.oracle.begin(moment)
-            for i in range(savepoints):
+            for i in range(client.savepoints):
                 client.shadow.run(f"SAVEPOINT s{i + 1}")
         elif moment is not shadow.moment:
             assert not shadow.writes, "the snapshot of a writing transaction moved"
@@ -327,17 +331,20 @@ class SqlModelWithoutLeases(SqlModel):
 MODELS = [SqlModel, SqlModelWithSmallCaches, SqlModelWithoutLeases]
 
 
+def options(*, examples: int, steps: int, phases: tuple[Phase, ...]) -> settings:
+    return settings(max_examples=examples, stateful_step_count=steps, deadline=None, phases=phases)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_sql(model: type[SqlModel]) -> None:
-    run_state_machine_as_test(
-        model, settings=settings(max_examples=25, stateful_step_count=50, deadline=None)
-    )
+    """What fails is shown as it was found: making it short may take minutes."""
+    phases = (Phase.explicit, Phase.reuse, Phase.generate)
+    run_state_machine_as_test(model, settings=options(examples=25, steps=50, phases=phases))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("model", MODELS)
 def test_for_longer(model: type[SqlModel]) -> None:
-    run_state_machine_as_test(
-        model, settings=settings(max_examples=1500, stateful_step_count=60, deadline=None)
-    )
+    phases = (Phase.reuse, Phase.generate, Phase.shrink)
+    run_state_machine_as_test(model, settings=options(examples=1000, steps=60, phases=phases))

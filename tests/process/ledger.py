@@ -46,7 +46,7 @@ def write_until_killed(place: Place, writer: int, seed: int, acknowledged: str) 
     connection = place.connect()
 
     def transact() -> int:
-        n = int(value(connection, "SELECT n FROM totals WHERE writer = ?", (writer,))) + 1  # type: ignore[call-overload]
+        n = 1 + number_of(connection, writer)
         connection.execute("UPDATE totals SET n = ? WHERE writer = ?", (n, writer))
         connection.executemany(
             "INSERT INTO parts VALUES(?, ?, ?, zeroblob(?))",
@@ -60,6 +60,11 @@ def write_until_killed(place: Place, writer: int, seed: int, acknowledged: str) 
     while True:
         n = mvvfs.transaction(connection, tries=10_000).run(transact)
         os.write(acks, b"%d\n" % n)
+
+
+def number_of(connection: apsw.Connection, writer: int) -> int:
+    ((n,),) = connection.execute("SELECT n FROM totals WHERE writer = ?", (writer,)).fetchall()
+    return int(n)
 
 
 def last_acknowledged(path: Path) -> int:

@@ -310,7 +310,7 @@ def test_an_interrupted_statement(connect: Connect) -> None:
 
 def test_a_python_function_that_raises_in_a_write(connect: Connect) -> None:
     connection = connect()
-    connection.create_scalar_function("odd", lambda: raise_odd())
+    connection.create_scalar_function("odd", raise_odd)
     connection.execute("CREATE TABLE t(x)")
     with pytest.raises(OddError):
         connection.execute("INSERT INTO t VALUES(1), (odd())")

@@ -23,6 +23,7 @@ def store_errors() -> list[api.StoreError]:
     special = {
         api.ConflictError: api.ConflictError(api.NamespaceId(1), (api.PageNumber(3),), horizon),
         api.BelowHorizonError: api.BelowHorizonError(version, horizon),
+        api.TurnTakenError: api.TurnTakenError(1.5),
         api.OutcomeUnknownError: api.OutcomeUnknownError(b"t" * 16, "it went dark"),
     }
     return [special.get(cls) or cls("what happened") for cls in api.StoreError.__subclasses__()]
