@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from pagestore.api import (
     CommitPart,
@@ -56,6 +57,13 @@ class Pages:
         allocated = sorted(n for n in numbers if before[n] is None and contents[n] is not None)
         freed = sorted(n for n in numbers if before[n] is not None and contents[n] is None)
         return CommitPart(self.id, PageSet.of(reads), writes, self.page_size, allocated, freed)
+
+    def request(self, contents: Mapping[int, bytes | None]) -> CommitRequest:
+        base = self.version()
+        return CommitRequest(new_token(), base, (self.part(contents, base),), "", "normal")
+
+    def with_ticket(self, request: CommitRequest, ticket: bytes) -> CommitRequest:
+        return replace(request, ticket=ticket)
 
     def commit(
         self,

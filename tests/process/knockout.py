@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mvvfs import bridge
-from pagestore.api import Committed, CommitRequest, HeadWord, NamespaceId, PageNumber, PageSet
+from pagestore.api import CommitRequest, Committed, HeadWord, NamespaceId, PageNumber, PageSet
 from pagestore.encoding import Base, Encoded, encode
 from pagestore.store import PageStore
 

@@ -24,7 +24,8 @@ MONEY = 100 * ACCOUNTS
 def create(place: Place, writers: int) -> None:
     connection = place.connect()
     connection.execute(
-        "CREATE TABLE parts(writer INT, n INT, part INT, pad BLOB, PRIMARY KEY(writer, n, part)) WITHOUT ROWID;"
+        "CREATE TABLE parts(writer INT, n INT, part INT, pad BLOB, PRIMARY KEY(writer, n, part))"
+        " WITHOUT ROWID;"
         "CREATE TABLE totals(writer INTEGER PRIMARY KEY, n INT);"
         "CREATE TABLE accounts(id INTEGER PRIMARY KEY, money INT, pad BLOB)"
     )

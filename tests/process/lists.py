@@ -59,7 +59,8 @@ class TextLists:
 class RowLists:
     def create(self, connection: apsw.Connection) -> None:
         connection.execute(
-            "CREATE TABLE items(key INT, place INT, value INT, pad BLOB, PRIMARY KEY(key, place)) WITHOUT ROWID;"
+            "CREATE TABLE items(key INT, place INT, value INT, pad BLOB, PRIMARY KEY(key, place))"
+            " WITHOUT ROWID;"
             "CREATE INDEX items_value ON items(value)"
         )
 
@@ -69,7 +70,8 @@ class RowLists:
 
     def append(self, connection: apsw.Connection, key: int, value: int) -> None:
         connection.execute(
-            "INSERT INTO items SELECT ?1, coalesce(max(place), 0) + 1, ?2, zeroblob(100) FROM items WHERE key = ?1",
+            "INSERT INTO items SELECT ?1, coalesce(max(place), 0) + 1, ?2, zeroblob(100) "
+            "FROM items WHERE key = ?1",
             (key, value),
         )
 

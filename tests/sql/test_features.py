@@ -15,7 +15,8 @@ NUMBERS = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE
 SCRIPTS = {
     "fts5": (
         "CREATE VIRTUAL TABLE docs USING fts5(title, body, tokenize = 'porter')",
-        f"INSERT INTO docs {NUMBERS.format(300)} SELECT 'title ' || i, 'running number ' || i % 7 || ' of many' FROM n",
+        f"INSERT INTO docs {NUMBERS.format(300)} "
+        "SELECT 'title ' || i, 'running number ' || i % 7 || ' of many' FROM n",
         "SELECT rowid, title FROM docs WHERE docs MATCH 'run AND 3' ORDER BY rank, rowid LIMIT 5",
         "UPDATE docs SET body = 'flown ' || body WHERE rowid % 10 = 0",
         "DELETE FROM docs WHERE rowid % 3 = 0",
@@ -26,7 +27,8 @@ SCRIPTS = {
     ),
     "rtree": (
         "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, y0, y1, +label)",
-        f"INSERT INTO boxes {NUMBERS.format(500)} SELECT i, i % 50, i % 50 + 2, i / 50, i / 50 + 1, 'box ' || i FROM n",
+        f"INSERT INTO boxes {NUMBERS.format(500)} "
+        "SELECT i, i % 50, i % 50 + 2, i / 50, i / 50 + 1, 'box ' || i FROM n",
         "SELECT id, label FROM boxes WHERE x0 >= 10 AND x1 <= 14 AND y0 > 3 ORDER BY id",
         "UPDATE boxes SET x1 = x1 + 100 WHERE id % 5 = 0",
         "DELETE FROM boxes WHERE y0 < 2",
@@ -43,7 +45,8 @@ SCRIPTS = {
         "SELECT id FROM j WHERE doc ->> '$.a[0]' = 1",
     ),
     "generated columns": (
-        "CREATE TABLE g(a INT, b INT, total INT GENERATED ALWAYS AS (a + b) STORED, text AS ('#' || a) VIRTUAL)",
+        "CREATE TABLE g(a INT, b INT, "
+        "total INT GENERATED ALWAYS AS (a + b) STORED, text AS ('#' || a) VIRTUAL)",
         "INSERT INTO g(a, b) VALUES(1, 2), (3, 4)",
         "CREATE INDEX g_text ON g(text)",
         "UPDATE g SET a = a * 10",
@@ -58,7 +61,8 @@ SCRIPTS = {
         "INSERT INTO log VALUES(new.item || ' -' || (old.n - new.n)); END",
         "CREATE TRIGGER keep BEFORE DELETE ON stock BEGIN SELECT RAISE(ABORT, 'never'); END",
         "CREATE VIEW low AS SELECT item FROM stock WHERE n < 3",
-        "CREATE TRIGGER refill INSTEAD OF DELETE ON low BEGIN UPDATE stock SET n = 10 WHERE item = old.item; END",
+        "CREATE TRIGGER refill INSTEAD OF DELETE ON low BEGIN "
+        "UPDATE stock SET n = 10 WHERE item = old.item; END",
         "INSERT INTO stock VALUES('nut', 5), ('bolt', 2)",
         "UPDATE stock SET n = n - 1",
         "DELETE FROM stock",
@@ -69,7 +73,8 @@ SCRIPTS = {
     ),
     "foreign keys": (
         "CREATE TABLE parent(id INTEGER PRIMARY KEY)",
-        "CREATE TABLE child(id INTEGER PRIMARY KEY, p INT REFERENCES parent ON DELETE CASCADE ON UPDATE SET NULL)",
+        "CREATE TABLE child(id INTEGER PRIMARY KEY, "
+        "p INT REFERENCES parent ON DELETE CASCADE ON UPDATE SET NULL)",
         "CREATE TABLE strictly(p INT REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
         "INSERT INTO parent VALUES(1), (2), (3)",
         "INSERT INTO child VALUES(10, 1), (20, 2), (30, 3)",
@@ -110,7 +115,8 @@ SCRIPTS = {
     "indexes": (
         "CREATE TABLE t(a, b, c)",
         f"INSERT INTO t {NUMBERS.format(2000)} SELECT i * 7919 % 2003, 'text ' || i, i % 13 FROM n",
-        "CREATE UNIQUE INDEX t_a ON t(a); CREATE INDEX t_cb ON t(c, b) WHERE c > 5; CREATE INDEX t_e ON t(abs(a - 1000))",
+        "CREATE UNIQUE INDEX t_a ON t(a); CREATE INDEX t_cb ON t(c, b) WHERE c > 5",
+        "CREATE INDEX t_e ON t(abs(a - 1000))",
         "ANALYZE",
         "SELECT tbl, idx, stat FROM sqlite_stat1 ORDER BY idx",
         "DELETE FROM t WHERE a BETWEEN 100 AND 900",
@@ -146,7 +152,8 @@ SCRIPTS = {
     "window functions and recursion": (
         "CREATE TABLE m(d INT, v INT)",
         f"INSERT INTO m {NUMBERS.format(60)} SELECT i, i * i % 17 FROM n",
-        "SELECT d, sum(v) OVER (ORDER BY d ROWS 3 PRECEDING), rank() OVER (PARTITION BY v ORDER BY d) FROM m LIMIT 20",
+        "SELECT d, sum(v) OVER (ORDER BY d ROWS 3 PRECEDING), "
+        "rank() OVER (PARTITION BY v ORDER BY d) FROM m LIMIT 20",
         "UPDATE m SET v = t.v FROM (SELECT d + 1 AS d, v FROM m) t WHERE t.d = m.d",
         "SELECT group_concat(v) FROM m",
     ),
@@ -272,9 +279,11 @@ def test_random_statements(make_twins: MakeTwins, seed: int) -> None:
     for _ in range(120):
         match rng.randrange(8):
             case 0 | 1 | 2:
-                sql = f"INSERT INTO t(k, data) {NUMBERS.format(rng.randrange(1, 60))} SELECT i, zeroblob({rng.randrange(2000)}) FROM n"
+                numbers, size = NUMBERS.format(rng.randrange(1, 60)), rng.randrange(2000)
+                sql = f"INSERT INTO t(k, data) {numbers} SELECT i, zeroblob({size}) FROM n"
             case 3:
-                sql = f"UPDATE t SET k = k + 1, data = zeroblob({rng.randrange(6000)}) WHERE id % 11 = {rng.randrange(11)}"
+                size = rng.randrange(6000)
+                sql = f"UPDATE t SET k = k + 1, data = zeroblob({size}) WHERE id % 11 = {rng.randrange(11)}"
             case 4:
                 sql = f"DELETE FROM t WHERE id % 5 = {rng.randrange(5)}"
             case 5:

@@ -371,8 +371,16 @@ def test_user_version_and_application_id(twins: Twins) -> None:
 
 def test_an_empty_database(make_twins: MakeTwins, connect: Connect, tmp_path: Path) -> None:
     twins = make_twins()
-    for sql in ("PRAGMA page_count", "PRAGMA freelist_count", "PRAGMA schema_version", "SELECT * FROM sqlite_schema",
-                "SELECT * FROM nothing", "PRAGMA quick_check", "BEGIN IMMEDIATE; ROLLBACK", "BEGIN IMMEDIATE; COMMIT"):  # fmt: skip
+    for sql in (
+        "PRAGMA page_count",
+        "PRAGMA freelist_count",
+        "PRAGMA schema_version",
+        "SELECT * FROM sqlite_schema",
+        "SELECT * FROM nothing",
+        "PRAGMA quick_check",
+        "BEGIN IMMEDIATE; ROLLBACK",
+        "BEGIN IMMEDIATE; COMMIT",
+    ):
         twins(sql)
     twins.check()
     connection = connect()
@@ -396,10 +404,11 @@ def test_a_loaded_extension(connect: Connect, tmp_path: Path, way: str) -> None:
 
 
 EXTENSION = """
-/* Without SQLite's headers: routines by their place in sqlite3_api_routines (sqlite3ext.h), which is frozen. */
+/* Without SQLite's headers: routines by their place in sqlite3_api_routines of sqlite3ext.h. */
 #include <stdint.h>
 enum { CREATE_FUNCTION = 45, RESULT_INT64 = 83, VALUE_INT64 = 107, UTF8 = 1, DETERMINISTIC = 0x800 };
-typedef int create_function(void *, const char *, int, int, void *, void (*)(void *, int, void **), void *, void *);
+typedef int create_function(void *, const char *, int, int, void *, void (*)(void *, int, void **),
+                            void *, void *);
 static void **api;
 static void twice(void *context, int n, void **values) {
   (void)n;

@@ -116,10 +116,23 @@ def test_exclusive_locking_of_an_attached_database_loses_nothing(connect: Connec
 
 @pytest.mark.parametrize(
     "pragma",
-    ["synchronous = OFF", "synchronous = EXTRA", "fullfsync = ON", "mmap_size = 100000000", "cache_spill = OFF",
-     "temp_store = MEMORY", "secure_delete = ON", "cell_size_check = ON", "wal_checkpoint", "optimize",
-     "wal_autocheckpoint = 10", "journal_size_limit = 1000", "automatic_index = OFF", "shrink_memory"],
-)  # fmt: skip
+    [
+        "synchronous = OFF",
+        "synchronous = EXTRA",
+        "fullfsync = ON",
+        "mmap_size = 100000000",
+        "cache_spill = OFF",
+        "temp_store = MEMORY",
+        "secure_delete = ON",
+        "cell_size_check = ON",
+        "wal_checkpoint",
+        "optimize",
+        "wal_autocheckpoint = 10",
+        "journal_size_limit = 1000",
+        "automatic_index = OFF",
+        "shrink_memory",
+    ],
+)
 def test_other_pragmas_do_no_harm(connect: Connect, pragma: str) -> None:
     connection = connect()
     connection.execute(f"PRAGMA {pragma}")

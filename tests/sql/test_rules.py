@@ -247,7 +247,7 @@ def test_8_autocommit_statements_are_refused_whole(connect: Connect) -> None:
     a, b = filled(connect), connect()
     a.create_scalar_function("meanwhile", lambda: b.execute("UPDATE t SET v = -1 WHERE id = 100").get, 0)
     with pytest.raises(apsw.BusyError):
-        a.execute("UPDATE t SET v = coalesce(meanwhile(), v + 1)")
+        a.execute("UPDATE t SET v = coalesce(meanwhile(), v + 1) RETURNING v").fetchall()
     assert value(a, "SELECT sum(v) FROM t") == 5050 - 100 - 1
 
 

@@ -102,7 +102,7 @@ def test_a_block_gets_one_try(pair):
 
 def test_run_tries_again_until_it_goes_through(pair, naps):
     meddler = Meddler(*pair, conflicts=3)
-    assert transaction(pair[0]).run(meddler) == "try 4"
+    assert transaction(pair[0], turn_after=99).run(meddler) == "try 4"
     assert count(pair[1]) == 301
     assert len(naps) == 3
 
@@ -124,7 +124,7 @@ def test_a_decorated_function_is_a_transaction_each_time(pair):
 def test_the_tries_are_bounded(pair, naps):
     meddler = Meddler(*pair, conflicts=99)
     with pytest.raises(ConflictError, match="tried 4 times") as caught:
-        transaction(pair[0], tries=4).run(meddler)
+        transaction(pair[0], tries=4, turn_after=99).run(meddler)
     assert (meddler.calls, caught.value.tries, len(naps)) == (4, 4, 3)
     assert count(pair[0]) == 400
 
