@@ -6,7 +6,7 @@ returned nothing, so it can be run again, in its turn, without anybody noticing.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import apsw
 import apsw.ext
@@ -22,7 +22,7 @@ class Cursor(apsw.Cursor):
     what had been done by then, or seen, could not be taken back."""
 
     def execute(self, statements: str, bindings: Any = None, **options: Any) -> apsw.Cursor:
-        connection = cast(apsw.Connection, self.connection)
+        connection = self.connection
         if connection.in_transaction:
             return super().execute(statements, bindings, **options)
         try:
@@ -41,7 +41,9 @@ def _may_run_again(connection: apsw.Connection, exc: apsw.BusyError, statements:
     if connection.txn_state() != apsw.SQLITE_TXN_NONE:  # another cursor holds the old snapshot
         return False
     info = apsw.ext.query_info(connection, statements)
-    return not info.query_remaining and not info.description and not info.is_readonly and _is_change(statements)
+    return (
+        not info.query_remaining and not info.description and not info.is_readonly and _is_change(statements)
+    )
 
 
 def _is_change(statement: str) -> bool:

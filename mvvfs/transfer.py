@@ -121,8 +121,7 @@ def import_file(
 def _without_auto_vacuum(path: str) -> Iterator[str]:
     """A temporary copy of an auto_vacuum file in the mode that an mv database has.
 
-    Like any VACUUM it may renumber the rows of tables that have no INTEGER PRIMARY KEY
-    (https://www.sqlite.org/lang_vacuum.html)."""
+    VACUUM INTO keeps every rowid, also of tables without an INTEGER PRIMARY KEY."""
     with tempfile.TemporaryDirectory(prefix="mvvfs-import-") as folder:
         copy = os.path.join(folder, "copy.sqlite")
         connection = apsw.Connection(os.path.abspath(path), flags=_source_flags(path))

@@ -272,7 +272,7 @@ int mv_sync(mv_file *f, const char *super_journal) {
   if (super_journal || mv_other_files_hold_snapshots(f)) {
     return refuse(f, mv_fail(f, SQLITE_ERROR,
                           super_journal
-                              ? "a transaction can't write an mv database and another file: it would not be atomic"
+                              ? "a transaction can't write an mv database and another one: it would not be atomic"
                               : "a transaction can't write one mv database while it reads or writes another"));
   }
   return commit(f, page_1);

@@ -9,6 +9,7 @@ static int fetch(mv_file *f, uint32_t number, uint8_t *out, uint32_t size, int *
   mv_version_put(mv_base(f), version);
   mv_fetch args = {.version = version, .numbers = &number, .count = 1, .out = out, .size = size};
   f->stats.fetches++;
+  f->stats.pages_fetched += args.count;
   int rc = mv_call_fetch(f->host, f->session, &args);
   *found = args.found;
   return rc;

@@ -1,6 +1,6 @@
 /*
 ** Sets and maps of page numbers: open addressing, power-of-two capacity, grown at 2/3.
-** Page 0 (the header pseudo-page) is a legal member, so slots hold page number + 1.
+** 0 is a legal member, so slots hold number + 1.
 */
 #ifndef MV_SETS_H
 #define MV_SETS_H

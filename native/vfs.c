@@ -7,7 +7,7 @@
 **   write-ahead log          refused: WAL mode is never used
 **
 ** Names of databases are not paths: xFullPathname keeps them as they are, xAccess finds no journal or
-** WAL beside a database, xDelete has nothing to delete (SQLITE.md rule 14: an error from deleting a
+** WAL beside a database, xDelete has nothing to delete (docs/design/sqlite-vfs.md, rule 14: an error from deleting a
 ** journal that is not there becomes "disk I/O error" at the first commit).
 **
 ** It is registered once per copy of SQLite in the process, through the entry points of a loadable

@@ -16,7 +16,9 @@ COMPILER = os.environ.get("CC", "cc")
 def compile_and_run(folder: Path, source: str) -> str | None:
     path = folder / "abi.c"
     path.write_text(source)
-    build = subprocess.run([COMPILER, str(path), "-o", str(folder / "abi")], capture_output=True, text=True, check=False)
+    build = subprocess.run(
+        [COMPILER, str(path), "-o", str(folder / "abi")], capture_output=True, text=True, check=False
+    )
     if build.returncode:
         if "sqlite3ext.h" in build.stderr:
             return None
@@ -30,11 +32,13 @@ def test_functions_and_constants_are_where_sqlite_has_them(tmp_path: Path) -> No
     constants = re.findall(r"#define (SQLITE_\w+) ", text)
     assert len(functions) == 9
     assert len(constants) >= 38
-    lines = [f'printf("{name} %zu\\n", offsetof(struct sqlite3_api_routines, {name}) / sizeof(void *));' for name, _ in functions]
+    place = "offsetof(struct sqlite3_api_routines, {}) / sizeof(void *)"
+    lines = [f'printf("{name} %zu\\n", {place.format(name)});' for name, _ in functions]
     lines += [f'printf("{name} %d\\n", {name});' for name in constants]
     printed = compile_and_run(
         tmp_path,
-        "#include <sqlite3ext.h>\n#include <stddef.h>\n#include <stdio.h>\nint main(void) {" + "\n".join(lines) + "}",
+        "#include <sqlite3ext.h>\n#include <stddef.h>\n#include <stdio.h>\n"
+        + ("int main(void) {" + "\n".join(lines) + "}"),
     )
     if printed is None:
         pytest.skip("SQLite's headers are not installed")

@@ -29,7 +29,9 @@ def has_sanitizer(name: str, folder: Path) -> bool:
     build = subprocess.run(
         [COMPILER, f"-fsanitize={name}", str(source), "-o", str(probe)], capture_output=True, check=False
     )
-    return build.returncode == 0 and subprocess.run([str(probe)], capture_output=True, check=False).returncode == 0
+    if build.returncode:
+        return False
+    return subprocess.run([str(probe)], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
@@ -41,5 +43,7 @@ def test_unit(name: str, sanitizer: str, tmp_path: Path) -> None:
         pytest.skip(f"{COMPILER} has no runtime for -fsanitize={sanitizer}")
     program = tmp_path / name
     sources = [str(NATIVE / "tests" / f"test_{name}.c"), *(str(NATIVE / s) for s in SOURCES[name])]
-    subprocess.run([COMPILER, *FLAGS, f"-fsanitize={sanitizer}", *sources, "-o", str(program), "-lpthread"], check=True)
+    subprocess.run(
+        [COMPILER, *FLAGS, f"-fsanitize={sanitizer}", *sources, "-o", str(program), "-lpthread"], check=True
+    )
     subprocess.run([str(program)], check=True, timeout=60)

@@ -19,10 +19,16 @@ class Variant:
     cache_size: int = -2000
     """SQLite's own page cache; a small one spills pages in mid-transaction."""
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether writers wait for each other instead of losing conflicts."""
+        return "IMMEDIATE" in self.begin or self.options.get("concurrency") == "queued"
+
 
 VARIANTS = {
     "deferred": Variant(),
     "immediate": Variant(begin="BEGIN IMMEDIATE"),
+    "queued": Variant(options={"concurrency": "queued"}),
     "no leases": Variant(options={"leases": "off"}),
     "small caches": Variant(options={"cache_bytes": 50_000}, cache_size=10),
     "normal durability": Variant(options={"durability": "normal"}),

@@ -1,0 +1,152 @@
+"""Hot rows and long transactions: everybody gets a turn, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import apsw
+import pytest
+
+import mvvfs
+from tests.process import crew
+from tests.process.place import Place, Variant, value
+
+SECONDS = 3.0
+
+
+def hot(place: Place) -> None:
+    connection = place.connect()
+    connection.execute("CREATE TABLE hot(id INTEGER PRIMARY KEY, n); INSERT INTO hot VALUES (1, 0)")
+    connection.execute("CREATE TABLE own(id INTEGER PRIMARY KEY, n)")
+    connection.close()
+
+
+def increment(connection: apsw.Connection) -> None:
+    ((n,),) = connection.execute("SELECT n FROM hot WHERE id = 1").fetchall()
+    connection.execute("UPDATE hot SET n = ? WHERE id = 1", (n + 1,))
+
+
+def increments(place: Place, how: str) -> tuple[int, int]:
+    """How many in the given time, and the most tries that one of them took."""
+    connection = place.connect(durability="normal")
+    done = most = tries = 0
+
+    def once() -> None:
+        nonlocal tries
+        tries += 1
+        increment(connection)
+
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        tries = 0
+        if how == "transaction":
+            mvvfs.transaction(connection).run(once)
+        elif how == "begin":
+            connection.execute(place.variant.begin)
+            once()
+            connection.execute("COMMIT")
+        else:
+            connection.execute("UPDATE hot SET n = n + 1 WHERE id = 1")
+        done, most = done + 1, max(most, tries)
+    connection.close()
+    return done, most
+
+
+@pytest.mark.parametrize(
+    ("how", "variant"),
+    [
+        ("transaction", Variant()),
+        ("begin", Variant(begin="BEGIN IMMEDIATE")),
+        ("autocommit", Variant()),
+        ("autocommit", Variant(options={"concurrency": "queued"})),
+    ],
+    ids=["transaction", "immediate", "autocommit", "queued"],
+)
+def test_eight_writers_of_one_row(folder: str, how: str, variant: Variant) -> None:
+    place = Place(folder, variant)
+    hot(place)
+    found = crew.run(increments, [(place, how)] * 8, seconds=60)
+    connection = place.connect()
+    assert value(connection, "SELECT n FROM hot") == sum(done for done, _ in found)
+    assert max(most for _, most in found) <= 10
+    assert min(done for done, _ in found) > 0
+    assert value(connection, "PRAGMA integrity_check") == "ok"
+
+
+def hold_and_stop(place: Place) -> None:
+    """Take the turn, read, write, and never go on."""
+    connection = place.connect()
+    connection.execute("BEGIN IMMEDIATE")
+    increment(connection)
+    connection.execute("PRAGMA mv_turn = 'all 5'").fetchall()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_stopped_holder_delays_nobody_for_long(folder: str) -> None:
+    place = Place(folder)
+    hot(place)
+    stopped = crew.Worker(hold_and_stop, place)
+    try:
+        deadline = time.monotonic() + 30
+        while "(stopped)" not in open(f"/proc/{stopped.process.pid}/status").read():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        connection = place.connect(timeout=20.0)
+        started = time.monotonic()
+        mvvfs.transaction(connection).run(increment, connection)
+        assert time.monotonic() - started < 10
+        for _ in range(50):
+            mvvfs.transaction(connection).run(increment, connection)
+        assert time.monotonic() - started < 10
+        assert value(connection, "SELECT n FROM hot") == 51
+        connection.close()
+    finally:
+        stopped.kill()
+
+
+def insert_until(place: Place, end: float) -> int:
+    connection = place.connect(durability="normal", timeout=30.0)
+    done = 0
+    while time.time() < end:
+        mvvfs.transaction(connection, tries=50).run(
+            connection.execute, "INSERT INTO own(n) VALUES (abs(random()))"
+        )
+        done += 1
+    connection.close()
+    return done
+
+
+def index_it(place: Place) -> int:
+    """How many tries CREATE INDEX took."""
+    connection = place.connect(timeout=30.0)
+    tries = 0
+
+    def create() -> None:
+        nonlocal tries
+        tries += 1
+        connection.execute("CREATE INDEX own_n ON own(n)")
+
+    mvvfs.transaction(connection, turn_seconds=0.1).run(create)
+    connection.close()
+    return tries
+
+
+def test_a_long_transaction_wins_with_its_second_try(folder: str) -> None:
+    place = Place(folder)
+    hot(place)
+    connection = place.connect()
+    connection.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150000)"
+        "INSERT INTO own(n) SELECT abs(random()) FROM n"
+    )
+    end = time.time() + 8
+    writers = [crew.Worker(insert_until, place, end) for _ in range(4)]
+    tries = crew.Worker(index_it, place).result(60)
+    done = crew.results(writers, seconds=60)
+    assert tries <= 2
+    assert min(done) > 0
+    assert value(connection, "SELECT count(*) FROM own") == 150_000 + sum(done)
+    assert value(connection, "SELECT count(*) FROM own INDEXED BY own_n WHERE n >= 0") == 150_000 + sum(done)
+    assert value(connection, "PRAGMA integrity_check") == "ok"
