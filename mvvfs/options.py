@@ -192,8 +192,8 @@ OPTIONS: tuple[Option, ...] = (
         "concurrency",
         _one_of("optimistic", "queued"),
         "`optimistic`, `queued`",
-        "`optimistic`: transactions run side by side, and one that lost a conflict is refused. `queued`: each "
-        "write transaction first waits its turn, as `BEGIN IMMEDIATE` does.",
+        "`optimistic`: transactions run side by side, and one that lost a conflict is refused. `queued`: "
+        "each write transaction first waits its turn, as `BEGIN IMMEDIATE` does.",
     ),
 )
 

@@ -26,6 +26,7 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from typing import NamedTuple
 
 import zstandard
@@ -187,19 +188,15 @@ def _numbers(runs: Iterable[PageRun]) -> Iterator[PageNumber]:
         yield from map(PageNumber, range(run.first, run.first + run.length))
 
 
-def _choose(allocation: Allocation, taken: set[PageNumber], want: int, pending: int) -> list[PageNumber]:
-    """Free numbers first, then the ones past everything allocated or leased."""
+def _choose(free: Allocation, taken: set[PageNumber], want: int, pending: int) -> list[PageNumber]:
+    """The lowest numbers that are neither allocated nor in anybody's lease."""
     chosen: list[PageNumber] = []
-    for number in _numbers(allocation.free):
-        if len(chosen) == want:
-            return chosen
-        if number not in taken:
+    past_the_end = map(PageNumber, count(max(free.highest, 1) + 1))
+    for number in chain(_numbers(free.free), past_the_end):
+        if number not in taken and number != pending:
             chosen.append(number)
-    number = PageNumber(max(allocation.highest, 1, *taken) if taken else max(allocation.highest, 1))
-    while len(chosen) < want:
-        number = PageNumber(number + 1)
-        if number != pending:
-            chosen.append(number)
+            if len(chosen) == want:
+                break
     return chosen
 
 

@@ -1,0 +1,121 @@
+"""Allocation by version, and leases of page numbers, on every engine."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from pagestore import allocation
+from pagestore.api import LeaseEndedError, LimitError, NoSuchNamespaceError, PageNumber, Version, new_token
+from pagestore.store import PageStore
+from tests.pages import Pages, content
+
+
+def allocated(page_store: PageStore, pages: Pages, at: Version) -> set[int]:
+    found = page_store.allocation(pages.id, at)
+    free = {n for run in found.free for n in range(run.first, run.first + run.length)}
+    assert all(n < found.highest for n in free)
+    return set(range(1, found.highest + 1)) - free
+
+
+def test_the_allocation_of_every_version(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an image now and then, and from changes alone."""
+    monkeypatch.setattr(allocation, "IMAGE_EVERY", 5)
+    chance = random.Random(7)
+    truth: dict[Version, set[int]] = {}
+    now: set[int] = set()
+    for _ in range(60):
+        numbers = chance.sample(range(1, 60), chance.randrange(1, 12))
+        contents = {n: None if n in now and chance.random() < 0.6 else content(n) for n in numbers}
+        token = new_token()[:-1] + bytes([chance.randrange(256)])
+        version = pages.commit(contents, token=token).version
+        now = {n for n in now | contents.keys() if contents.get(n, b"") is not None}
+        truth[version] = set(now)
+    for version, expected in truth.items():
+        assert allocated(page_store, pages, version) == expected
+    start = page_store.begin(pages.id)
+    assert start.allocation == page_store.allocation(pages.id, start.version)
+
+
+def test_no_number_is_in_two_leases(page_store: PageStore, pages: Pages) -> None:
+    pages.commit({n: content(n) for n in range(1, 20)})
+    pages.commit({n: None for n in range(5, 12)})
+    leases = [page_store.lease(pages.id, 10, 60) for _ in range(4)]
+    numbers = [n for lease in leases for n in lease.numbers]
+    assert len(set(numbers)) == len(numbers) == 40
+    assert set(range(5, 12)) <= set(numbers), "freed numbers first"
+    taken = allocated(page_store, pages, pages.version())
+    assert taken.isdisjoint(numbers)
+    for lease in leases:
+        assert list(lease.numbers) == sorted(lease.numbers)
+
+
+def test_released_and_replaced_numbers_come_back(page_store: PageStore, pages: Pages) -> None:
+    pages.commit({1: content(1)})
+    first = page_store.lease(pages.id, 8, 60)
+    second = page_store.lease(pages.id, 8, 60, first.id)
+    assert second.numbers == first.numbers
+    page_store.release(pages.id, second.id)
+    page_store.release(pages.id, second.id)
+    assert page_store.lease(pages.id, 8, 60).numbers == first.numbers
+
+
+def test_numbers_of_the_dead_come_back(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages.commit({1: content(1)})
+    clock = allocation.time.time_ns()
+    monkeypatch.setattr(allocation.time, "time_ns", lambda: clock)
+    lost = page_store.lease(pages.id, 8, 60)
+    clock += 59_000_000_000
+    assert set(page_store.lease(pages.id, 8, 60).numbers).isdisjoint(lost.numbers)
+    clock += 2_000_000_000
+    assert page_store.lease(pages.id, 8, 60).numbers == lost.numbers
+
+
+def test_a_commit_can_not_use_a_lease_that_has_ended(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages.commit({1: content(1)})
+    clock = allocation.time.time_ns()
+    monkeypatch.setattr(allocation.time, "time_ns", lambda: clock)
+    lease = page_store.lease(pages.id, 8, 60)
+
+    def request(number: int) -> object:
+        made = pages.request({number: content(number)})
+        return replace(made, parts=[replace(part, lease=lease.id) for part in made.parts])
+
+    page_store.commit(request(lease.numbers[0]))
+    clock += 61_000_000_000
+    with pytest.raises(LeaseEndedError):
+        page_store.commit(request(lease.numbers[1]))
+    assert pages.read(lease.numbers[1]) is None
+
+
+def test_the_pending_byte_page_is_never_leased(page_store: PageStore) -> None:
+    pages = Pages(page_store, page_store.create("large").id, 65536)
+    pending = allocation.pending_page(65536)
+    assert pending == 16385
+    pages.commit({1: content(1, 1, 65536), pending - 3: content(2, 1, 65536)})
+    numbers: list[PageNumber] = []
+    while not numbers or numbers[-1] < pending + 3:
+        numbers += page_store.lease(pages.id, 1024, 60).numbers
+    assert pending not in numbers
+    assert {pending - 1, pending + 1} <= set(numbers)
+    pages.commit({pending + 2: content(3, 1, 65536)})
+    found = page_store.allocation(pages.id, pages.version())
+    assert found.highest == pending + 2
+    assert all(not run.first <= pending < run.first + run.length for run in found.free)
+
+
+def test_bounds(page_store: PageStore, pages: Pages) -> None:
+    for want, seconds in ((0, 60), (allocation.MAX_LEASE + 1, 60), (5, 0), (5, 601)):
+        with pytest.raises(LimitError):
+            page_store.lease(pages.id, want, seconds)
+    page_store.drop("main")
+    with pytest.raises(NoSuchNamespaceError):
+        page_store.lease(pages.id, 5, 60)
