@@ -369,12 +369,13 @@ def mv_py_slow(handle: Any, args: Any) -> None:
     session = _session(handle)
     sql = "" if args.sql == ffi.NULL else ffi.string(args.sql).decode(errors="replace")
     _slow_log.warning(
-        "%s: transaction of %.0f ms %s: %d pages read, %d written: %s",
+        "%s: transaction of %.0f ms %s: %d pages read, %d written, tries %d: %s",
         session.database.name,
         args.seconds * 1000,
         _OUTCOMES[args.outcome],
         args.pages_read,
         args.pages_written,
+        max(session.tries, 1),
         sql,
     )
 

@@ -173,6 +173,9 @@ class Session:
         self.last_error: str | None = None
         self._lease: bytes | None = None
         self._ticket: bytes | None = None
+        self.tries = 0
+        """How often the last transaction that reached its commit had been tried in a row."""
+        self._lost = False
         self.lost_reads = PageSet()
         """What the last refused transaction had read."""
         self.kept: object = None
@@ -213,6 +216,8 @@ class Session:
             durability=self.options.durability,
             ticket=self._ticket,
         )
+        self.tries = self.tries + 1 if self._lost else 1
+        self._lost = True  # until it goes through
         interrupted: BaseException | None = None
         try:
             done = self._commit_between_turns(request)
@@ -225,6 +230,7 @@ class Session:
         except BaseException as interruption:  # noqa: BLE001 (settled, then raised by the bridge)
             done = self._settle(request, interruption)
             interrupted = interruption
+        self._lost = False
         self._ticket = None  # the commit gave it up
         others = done.others[0] if done.others else ()
         return Outcome(done.version, others, interrupted)

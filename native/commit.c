@@ -208,7 +208,7 @@ static int send(mv_file *f, batch *b, const uint8_t *header, uint64_t word) {
                  .allocated_count = b->allocation.allocated.count,
                  .freed_count = b->allocation.freed.count};
   mv_version_put(mv_base(f), c.base);
-  for (uint32_t i = 0; i < c.allocated_count && !c.leased; i++)
+  for (uint32_t i = 0; i < c.allocated_count && f->list.own_count && !c.leased; i++)
     c.leased = bsearch(&c.allocated[i], f->list.own, f->list.own_count, sizeof(uint32_t), ascending) != NULL;
   int rc = mv_call_commit(f->host, f->session, &c);
   if (c.lease_ended) {

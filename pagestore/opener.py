@@ -17,7 +17,7 @@ import threading
 from urllib.parse import unquote, urlsplit
 
 from pagestore import embedded, format
-from pagestore.api import NoSuchStoreError, Store, StoreUnavailableError
+from pagestore.api import FormatError, NoSuchStoreError, Store
 from pagestore.engines.memory import MemoryEngine
 from pagestore.store import PageStore
 
@@ -51,7 +51,7 @@ def _path_of(url: str) -> str:
     if scheme == "file" and colon:
         return os.path.realpath(unquote(urlsplit(url).path))
     if colon and scheme in ("grpc", "grpcs", "fdb"):
-        raise StoreUnavailableError(f"stores at {scheme}: can't be opened by this release")
+        raise FormatError(f"stores at {scheme}: can't be opened by this release")
     return os.path.realpath(url)
 
 
