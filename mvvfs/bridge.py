@@ -265,8 +265,9 @@ def mv_py_lease(handle: Any, args: Any) -> int:
 _TURN_SECONDS = 5.0
 """The turn of a transaction that asked for the write lock first; one that lost says how long it needs."""
 
-_TURN_WAIT = 0.1
-"""Seconds to wait in one go; in between the host's busy handler has its say."""
+_FIRST_WAIT, _NEXT_WAIT = 0.1, 0.005
+"""Seconds to wait in xLock at the first and at each further try: in between the host's busy handler sleeps,
+which counts only its own time."""
 
 
 @ffi.def_extern(error=_IOERR, onerror=_outside)
@@ -276,8 +277,9 @@ def mv_py_turn(handle: Any, take: int) -> int:
         if not take:
             session.leave_turn()
             return _OK
-        wait = min(_TURN_WAIT, session.options.timeout)
-        return _OK if session.take_turn(seconds=_TURN_SECONDS, wait=wait) else errors.BUSY
+        wait = min(_NEXT_WAIT if session.is_waiting else _FIRST_WAIT, session.options.timeout)
+        session.is_waiting = not session.take_turn(seconds=_TURN_SECONDS, wait=wait)
+        return errors.BUSY if session.is_waiting else _OK
     except BaseException as exc:  # noqa: BLE001
         return _failed(session, exc)
 

@@ -173,6 +173,8 @@ class Session:
         self.last_error: str | None = None
         self._lease: bytes | None = None
         self._ticket: bytes | None = None
+        self.is_waiting = False
+        """Whether the last look at the queue, from SQLite's lock, found that it is not our turn."""
         self.tries = 0
         """How often the last transaction that reached its commit had been tried in a row."""
         self._lost = False

@@ -232,10 +232,28 @@ static int move_forward(mv_file *f) {
 
 /* ---- turns ---- */
 
+/* The first keyword: behind white space, comments and empty statements. */
+static const char *first_keyword(const char *sql) {
+  for (;;) {
+    const char *end = NULL;
+    if (strchr(" \t\r\n\f;", *sql) && *sql) {
+      sql++;
+    } else if (strncmp(sql, "--", 2) == 0) {
+      end = strchr(sql, '\n');
+    } else if (strncmp(sql, "/*", 2) == 0) {
+      end = strstr(sql + 2, "*/");
+      if (end) end++;
+    } else {
+      return sql;
+    }
+    if (end) sql = end + 1;
+    else if (*sql == '-' || *sql == '/') return ""; /* nothing but a comment */
+  }
+}
+
 static int asks_for_the_lock(const mv_file *f) { /* BEGIN IMMEDIATE or EXCLUSIVE */
   const char *sql = running_sql(f);
-  while (sql && (*sql == ' ' || *sql == '\t' || *sql == '\n' || *sql == '\r' || *sql == ';')) sql++;
-  return sql && strncasecmp(sql, "begin", 5) == 0;
+  return sql && strncasecmp(first_keyword(sql), "begin", 5) == 0;
 }
 
 /* A transaction that asks for the write lock before it reads takes a place in the queue and waits for its

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 
 import apsw
 import pytest
@@ -172,6 +173,29 @@ def test_6_begin_immediate_starts_at_the_newest_version(connect: Connect) -> Non
         a.execute("BEGIN IMMEDIATE; UPDATE t SET v = v + 1; COMMIT")
         b.execute("BEGIN IMMEDIATE; UPDATE t SET v = v + 1; COMMIT")
     assert value(a, "SELECT v FROM t") == 21
+
+
+@pytest.mark.parametrize("sql", ["BEGIN IMMEDIATE", " ;/* why */ -- because\n begin immediate", "BEGIN EXCLUSIVE"])
+def test_6_who_asks_for_the_lock_waits_within_its_busy_timeout(connect: Connect, sql: str) -> None:
+    a, b = filled(connect, 1), connect()
+    b.set_busy_timeout(300)
+    a.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    with pytest.raises(apsw.BusyError) as caught:
+        b.execute(sql)
+    assert 0.2 < time.monotonic() - started < 1.5
+    assert caught.value.extendedresult == BUSY
+    a.execute("ROLLBACK")  # gives the turn up
+    b.execute(f"{sql}; UPDATE t SET v = v + 1; COMMIT")
+    assert value(a, "SELECT v FROM t") == 2
+
+
+def test_6_who_does_not_ask_does_not_wait(connect: Connect) -> None:
+    a, b = filled(connect), connect()
+    a.execute("BEGIN IMMEDIATE")
+    b.execute("UPDATE t SET v = 0 WHERE id = 1")
+    b.execute("BEGIN; UPDATE t SET v = 0 WHERE id = 2; COMMIT")
+    a.execute("ROLLBACK")
 
 
 def test_6_a_transaction_that_read_what_changed_is_told_before_it_writes(connect: Connect) -> None:
