@@ -235,10 +235,9 @@ static int move_forward(mv_file *f) {
 /* The first keyword: behind white space, comments and empty statements. */
 static const char *first_keyword(const char *sql) {
   for (;;) {
-    const char *end = NULL;
-    if (strchr(" \t\r\n\f;", *sql) && *sql) {
-      sql++;
-    } else if (strncmp(sql, "--", 2) == 0) {
+    sql += strspn(sql, " \t\r\n\f;");
+    const char *end;
+    if (strncmp(sql, "--", 2) == 0) {
       end = strchr(sql, '\n');
     } else if (strncmp(sql, "/*", 2) == 0) {
       end = strstr(sql + 2, "*/");
@@ -246,8 +245,8 @@ static const char *first_keyword(const char *sql) {
     } else {
       return sql;
     }
-    if (end) sql = end + 1;
-    else if (*sql == '-' || *sql == '/') return ""; /* nothing but a comment */
+    if (!end) return ""; /* nothing but a comment */
+    sql = end + 1;
   }
 }
 

@@ -4,8 +4,8 @@ Each rule is one step of one connection, so the order of all steps is known.  Ch
 
 1. A statement's answer is what plain SQLite answers at the transaction's snapshot.
 2. A commit that goes through gives the same answers when replayed after all earlier ones.
-3. A commit, or a write lock, is refused only if someone else committed since the snapshot began; a
-   transaction that only reads is never refused.
+3. A commit, or a write lock, is refused only if someone else committed since the snapshot began, or
+   has asked for the write lock at the start; a transaction that only reads is never refused.
 4. Every version keeps its content, and its b-trees are whole.
 """
 
@@ -96,6 +96,8 @@ class Client:
         self.savepoints = 0
         self.doomed = False
         """It was refused the write lock: it may go on reading, but never write."""
+        self.has_turn = False
+        """It asked for the write lock at the start, so others may have to wait for it."""
 
 
 class SqlModel(RuleBasedStateMachine):
@@ -112,7 +114,7 @@ class SqlModel(RuleBasedStateMachine):
         self.namespace = self.store.open("app").id
 
     def open(self, **more: Any) -> apsw.Connection:
-        options = {"store": f"{self.folder}/store", "durability": "normal"} | self.options | more
+        options = {"store": f"{self.folder}/store", "durability": "normal", "timeout": 0} | self.options | more
         connection = mvvfs.connect("app", **options)
         connection.execute(f"PRAGMA cache_size = {self.cache_size}")
         return connection
@@ -162,9 +164,14 @@ class SqlModel(RuleBasedStateMachine):
     @precondition(lambda self: self.having(open=False))
     @rule(data=st.data())
     def begin_immediate(self, data: st.DataObject) -> None:
-        """With nothing read, the write lock is always to be had."""
+        """With nothing read, the write lock is to be had, in turn."""
         client = self.clients[self.choose(data, open=False)]
-        client.connection.execute("BEGIN IMMEDIATE")
+        try:
+            client.connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            assert self.others_turn(client)
+            return
+        client.has_turn = True
         client.shadow = self.oracle.begin(self.oracle.history[-1])
         client.shadow.writes = True
 
@@ -230,9 +237,14 @@ class SqlModel(RuleBasedStateMachine):
         return data.draw(st.sampled_from(self.having(open=open)))
 
     def autocommit(self, i: int, sql: str) -> None:
-        """Nobody else takes a step in between, so it is never refused."""
+        """Nobody else takes a step in between, so it is refused only if it is someone else's turn."""
         before = self.newest()
-        ours = answer(self.clients[i].connection, sql)
+        try:
+            ours = answer(self.clients[i].connection, sql)
+        except apsw.BusyError:
+            assert self.others_turn(self.clients[i])
+            assert self.newest() == before
+            return
         assert ours == answer(self.oracle.plain, sql), sql
         if self.newest() != before:
             self.oracle.committed(self.newest())
@@ -242,7 +254,7 @@ class SqlModel(RuleBasedStateMachine):
         before, shadow = self.newest(), client.shadow
         try:
             client.connection.execute("COMMIT")
-        except mvvfs.ConflictError as conflict:
+        except apsw.BusyError as conflict:
             self.check_refusal(client, conflict)
             assert shadow is not None
             assert shadow.writes
@@ -311,7 +323,7 @@ class SqlModel(RuleBasedStateMachine):
     def forget(self, client: Client) -> None:
         if client.shadow is not None:
             client.shadow.plain.close()
-        client.shadow, client.savepoints, client.doomed = None, 0, False
+        client.shadow, client.savepoints, client.doomed, client.has_turn = None, 0, False, False
 
     def newest(self) -> str:
         return format_version(self.store.begin(self.namespace).version)

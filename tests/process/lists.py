@@ -91,7 +91,7 @@ class Job:
     """Each thread's attempts."""
     threads: int = 1
     pause: float = 0.001
-    """Seconds at most between the statements of a transaction, so that transactions overlap."""
+    """Seconds at most between the statements of a transaction, so that transactions meet."""
     knocked_out: str | None = None
 
 
@@ -144,6 +144,7 @@ class Client:
             self.operate(connection, operations)
         if self.rng.random() < 0.1:
             self.undone(connection)
+        self.pause()
         if self.rng.random() < 0.1:
             connection.execute("ROLLBACK")
             return Status.FAILED
@@ -151,14 +152,18 @@ class Client:
         return Status.OK
 
     def operate(self, connection: apsw.Connection, operations: list[Operation]) -> None:
-        if operations and self.rng.random() < 0.5:
-            time.sleep(self.rng.uniform(0, self.job.pause))
+        if operations:
+            self.pause()
         key = self.key()
         if self.rng.random() < 0.5:
             operations.append(Read(key, self.lists.read(connection, key)))
         else:
             operations.append(Append(key, self.next_value()))  # before it is tried: it may fail
             self.lists.append(connection, key, operations[-1].value)
+
+    def pause(self) -> None:
+        if self.rng.random() < 0.5:
+            time.sleep(self.rng.uniform(0, self.job.pause))
 
     def undone(self, connection: apsw.Connection) -> None:
         """An append that is taken back within the transaction: nobody may ever see it."""
