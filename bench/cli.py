@@ -1,4 +1,4 @@
-"""The command line: `python -m bench run`, `show`, `document`, `profile`."""
+"""The command line: `python -m bench run`, `stopped`, `long`, `show`, `document`, `profile`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import growth, suite
+from bench import growth, suite, trouble
 from bench.errors import BenchError
 from bench.plot import svg
 from bench.profiling import profile
 from bench.report import TIMES, document, table
-from bench.results import CaseResult, load, save
+from bench.results import CaseResult, Finding, load, save
 from bench.runner import ROOT, Plan, run_case
 from bench.targets import KINDS, from_json
 from bench.workloads import WORKLOADS
@@ -46,6 +46,11 @@ def main() -> None:
 @click.option(
     "--history", default=1_000_000, show_default=True, help="Commits of the long history; 0: leave it out."
 )
+@click.option(
+    "--histories",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the two histories there, or take them from there: a million commits take minutes.",
+)
 @click.option("--quick", is_flag=True, help="Small databases, one round of 0.1 s: does everything still run?")
 @click.option(
     "--directory",
@@ -68,6 +73,7 @@ def run(
     rounds: int,
     seconds: float,
     history: int,
+    histories: Path | None,
     quick: bool,
     directory: Path,
     output: Path,
@@ -86,7 +92,7 @@ def run(
         for number, case in enumerate(cases, 1):
             save(output, [_measure(case, plan, f"{number}/{len(cases)} {case.key}")], {})
         if history and (not workloads or set(workloads) & set(HISTORY)):
-            _run_history(plan, 200 if quick else history, output)
+            _run_history(plan, 200 if quick else history, histories, output)
         if not output.exists():
             raise BenchError("no case is left: loosen --workload, --processes, --mode or --bars")
     results, sizes = load(output)
@@ -104,12 +110,12 @@ def _measure(case: suite.Case, plan: Plan, name: str) -> CaseResult:
     return result
 
 
-def _run_history(plan: Plan, commits: int, output: Path) -> None:
+def _run_history(plan: Plan, commits: int, histories: Path | None, output: Path) -> None:
     plan.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="history-", dir=plan.directory) as scratch:
         with console.status("growing histories") as status:
             grown = growth.build(
-                Path(scratch),
+                histories or Path(scratch),
                 min(1_000, commits // 10),
                 commits,
                 plan.small,
@@ -118,6 +124,30 @@ def _run_history(plan: Plan, commits: int, output: Path) -> None:
         cases = suite.short_and_long(grown.short, grown.long, plan.small)
         results = [_measure(case, plan, case.key) for case in cases]
     save(output, results, {"bytes_per_commit": grown.bytes_per_commit})
+
+
+@main.command("stopped")
+@click.option("--quick", is_flag=True, help="For a smaller time: does it still run?")
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), default=DIRECTORY)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=DIRECTORY / "results.json")
+def stopped_command(*, quick: bool, directory: Path, output: Path) -> None:
+    """What 8 workers do while a ninth is stopped (SIGSTOP) in its transaction, and after it is killed."""
+    _find(trouble.stopped(directory, quick), output)
+
+
+@main.command("long")
+@click.option("--quick", is_flag=True, help="On a small table: does it still run?")
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), default=DIRECTORY)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=DIRECTORY / "results.json")
+def long_command(*, quick: bool, directory: Path, output: Path) -> None:
+    """Long transactions beside 8 writers of the same table: how many tries, how long."""
+    _find(trouble.long(directory, quick), output)
+
+
+def _find(findings: Sequence[Finding], output: Path) -> None:
+    for found in findings:
+        console.print(f"{found.what}: {found.found:g} {found.unit}", highlight=False)
+    save(output, [], {}, findings)
 
 
 @main.command()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from bench.errors import BenchError
-from bench.results import CaseResult, Round, load
+from bench.results import CaseResult, Finding, Round, load, load_findings
+from bench.suite import LIMITS, Limits
 from bench.workloads import WORKLOADS
 
 TIMES = "\u00d7"
@@ -74,14 +75,19 @@ def table(results: Iterable[CaseResult]) -> Table:
     return shown
 
 
-def markdown(results: Sequence[CaseResult], sizes: dict[str, float]) -> str:
+def markdown(results: Sequence[CaseResult], sizes: dict[str, float], findings: Sequence[Finding] = ()) -> str:
     """What stands between the marks of docs/benchmarks.md."""
     barred = [result for result in results if result.case.bar is not None]
     lines = ["### Against the bars", ""]
     lines += _markdown_table(
-        ("workload", "processes", "mode", "ratio", "interval", "at least", ""),
-        [_bar_cells(result) for result in barred],
+        ("workload", "processes", "mode", "", "found", "interval", "wanted", ""),
+        [row for result in barred for row in (_bar_cells(result), *_limit_cells(result))],
     )
+    if findings:
+        lines += ["", "### Against a time limit", ""]
+        lines += _markdown_table(
+            ("`python -m bench`", "what", "found", "wanted", ""), [_finding_cells(each) for each in findings]
+        )
     for name, value in sizes.items():
         what, limit = SIZE_BARS[name]
         lines += [
@@ -102,7 +108,7 @@ def document(page: Path, data: Path) -> str:
         _, tail = rest.split(END_MARK)
     except ValueError:
         raise BenchError(f"{page} does not hold {BEGIN_MARK} and {END_MARK} once each") from None
-    measured = markdown(*load(data)) if data.exists() else "Nothing measured yet.\n"
+    measured = markdown(*load(data), load_findings(data)) if data.exists() else "Nothing measured yet.\n"
     return f"{head}{BEGIN_MARK}\n\n{measured}\n{END_MARK}{tail}"
 
 
@@ -112,11 +118,38 @@ def _bar_cells(result: CaseResult) -> tuple[str, ...]:
         title(result),
         str(result.case.processes),
         result.case.mode,
+        "ratio",
         f"{ratio.median:.2f} {TIMES}",
         f"{ratio.low:.2f} to {ratio.high:.2f}",
-        f"{result.case.bar:.2f} {TIMES}",
+        f"at least {result.case.bar:.2f} {TIMES}",
         _verdict(bool(result.meets())),
     )
+
+
+def _limit_cells(result: CaseResult) -> Iterator[tuple[str, ...]]:
+    """The rows for what else was asked of our side of that case."""
+    case, ours = result.case, result.candidate
+    limits = LIMITS.get((case.workload, case.processes, case.mode), Limits())
+    head = (title(result), str(case.processes), case.mode)
+    if limits.conflicts is not None:
+        share = _share(ours, "conflicts")
+        wanted = f"under {limits.conflicts:.0%}"
+        yield *head, "conflicts per commit", f"{share:.2%}", "", wanted, _verdict(share < limits.conflicts)
+    if limits.fairness is not None:
+        values = [each.fairness for each in ours]
+        middle, span = statistics.median(values), f"{min(values):.2f} to {max(values):.2f}"
+        wanted, verdict = f"at least {limits.fairness:.2f}", _verdict(middle >= limits.fairness)
+        yield *head, "slowest/fastest", f"{middle:.2f}", span, wanted, verdict
+    if limits.tries is not None:
+        most = max(each.most_tries for each in ours)
+        yield *head, "most tries", f"{most}", "", f"at most {limits.tries}", _verdict(most <= limits.tries)
+
+
+def _finding_cells(found: Finding) -> tuple[str, ...]:
+    wanted = "" if found.at_most is None else f"at most {found.at_most:g} {found.unit}".rstrip()
+    meets = found.meets()
+    verdict = "" if meets is None else _verdict(meets)
+    return found.command, found.what, f"{found.found:g} {found.unit}".rstrip(), wanted, verdict
 
 
 def _conditions(results: Sequence[CaseResult]) -> list[str]:

@@ -38,6 +38,23 @@ class Round:
     conflicts: int
     """Tries that had to be made again (mv: refused commits; plain: busy timeouts that ran out)."""
     flushes: int
+    most_tries: int = 0
+    """Of any operation; 0: not looked at (a single statement, which mvvfs runs again by itself)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One figure that is no comparison of two sides: what `python -m bench` `command` found."""
+
+    command: str
+    what: str
+    found: float
+    at_most: float | None = None
+    """What it should be; None: nothing was asked of it."""
+    unit: str = ""
+
+    def meets(self) -> bool | None:
+        return None if self.at_most is None else self.found <= self.at_most
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +137,18 @@ def environment() -> dict[str, Any]:
     }
 
 
-def save(path: Path, measured: Sequence[CaseResult], sizes: dict[str, float]) -> None:
+def save(
+    path: Path, measured: Sequence[CaseResult], sizes: dict[str, float], findings: Sequence[Finding] = ()
+) -> None:
     """Write them to `path`, over earlier results of the same cases and beside those of others."""
     old, old_sizes = load(path) if path.exists() else ([], {})
+    found = {each.what: each for each in [*load_findings(path), *findings]}
     cases = {each.case.key: each for each in [*old, *measured]}
     content = {
         "format": FORMAT,
         "environment": environment(),
         "sizes": old_sizes | sizes,
+        "findings": [asdict(each) for each in found.values()],
         "cases": [each.to_json() for each in cases.values()],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,3 +161,10 @@ def load(path: Path) -> tuple[list[CaseResult], dict[str, float]]:
     """The cases and the sizes of a file that `save` wrote."""
     content = json.loads(path.read_text())
     return [CaseResult.from_json(each) for each in content["cases"]], content["sizes"]
+
+
+def load_findings(path: Path) -> list[Finding]:
+    """The findings of such a file; none if there is no file."""
+    if not path.exists():
+        return []
+    return [Finding(**each) for each in json.loads(path.read_text()).get("findings", ())]

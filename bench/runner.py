@@ -98,7 +98,7 @@ class _Bench:
         """A fresh database, or the one that earlier rounds read or (prepared ones) wrote."""
         if arm.database is not None:
             return arm.database
-        if self._workload.kind == "read" and arm.label in self._built:
+        if (self._workload.kind == "read" or self._workload.lasting) and arm.label in self._built:
             return self._built[arm.label]
         directory = self._scratch / arm.label.replace("/", "_")
         shutil.rmtree(directory, ignore_errors=True)
@@ -241,4 +241,5 @@ def _summary(reports: Sequence[Report], latencies: Sequence[array[int]], units: 
         fairness=min(counts) / max(counts),
         conflicts=sum(report.conflicts for report in reports),
         flushes=sum(report.flushes for report in reports),
+        most_tries=max(report.most_tries for report in reports),
     )

@@ -76,10 +76,40 @@ BARS: dict[tuple[str, int, str], float] = {
     ("scan-cached", 1, AS_IS.name): 0.9,
     ("insert-one", 1, LONGER.name): 0.9,
     ("rmw-uniform", 8, LONGER.name): 4.0,
+    ("insert-own-1k", 8, LONGER.name): 5.0,
+    ("insert-random", 8, LONGER.name): 4.0,
+    ("insert-one", 8, LONGER.name): 1.0,
+    ("hot-row", 8, LONGER.name): 1.0,
+    ("hot-row-immediate", 8, LONGER.name): 1.0,
+    ("claim-jobs", 8, LONGER.name): 1.0,
+    ("claim-jobs-immediate", 8, LONGER.name): 1.0,
+    ("leases", 1, LONGER.name): round(1 / 1.05, 3),
     ("bulk", 1, LONGER.name): 0.6,
     ("bulk", 1, AS_IS.name): 0.6,
 }
 """Workload, processes and mode → the ratio that the project wants at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What else a case asks of our side; None: nothing."""
+
+    conflicts: float | None = None
+    """Per commit, less than."""
+    fairness: float | None = None
+    """Commits of the slowest process by those of the fastest, at least."""
+    tries: int | None = None
+    """Of any transaction, at most."""
+
+
+LIMITS: dict[tuple[str, int, str], Limits] = {
+    ("rmw-uniform", 8, LONGER.name): Limits(fairness=0.6),
+    ("insert-own-1k", 8, LONGER.name): Limits(conflicts=0.01),
+    ("insert-random", 8, LONGER.name): Limits(conflicts=0.05),
+    ("hot-row", 8, LONGER.name): Limits(fairness=0.6, tries=10),
+    ("hot-row-immediate", 8, LONGER.name): Limits(fairness=0.6, tries=10),
+}
+"""By workload, processes and mode, beside the ratio."""
 
 
 def plain_and_mv(workload: str, processes: int, mode: Mode) -> Case:
@@ -91,12 +121,42 @@ def plain_and_mv(workload: str, processes: int, mode: Mode) -> Case:
         flush_us=mode.flush_us,
         bar=BARS.get((workload, processes, mode.name)),
         baseline=Arm("plain", PlainTarget(durability=mode.durability)),
-        candidate=Arm("mv", MvTarget(durability=mode.durability)),
+        candidate=Arm(
+            "mv",
+            MvTarget(
+                durability=mode.durability,
+                begin="IMMEDIATE" if workload.endswith("-immediate") else "DEFERRED",
+            ),
+        ),
+    )
+
+
+MEETING = (
+    "insert-own-1k",
+    "insert-random",
+    "hot-row",
+    "hot-row-immediate",
+    "claim-jobs",
+    "claim-jobs-immediate",
+)
+"""Workloads whose writers meet, or would if each did not have page numbers of its own."""
+
+
+def leases_on_and_off(mode: Mode) -> Case:
+    """What leases cost a single writer."""
+    return Case(
+        workload="leases",
+        processes=1,
+        mode=mode.name,
+        flush_us=mode.flush_us,
+        bar=BARS["leases", 1, mode.name],
+        baseline=Arm("leases off", MvTarget(durability=mode.durability, leases="off")),
+        candidate=Arm("leases on", MvTarget(durability=mode.durability, leases="on")),
     )
 
 
 def against_plain() -> Iterator[Case]:
-    """Every case whose baseline is plain SQLite, what has a bar and is short first."""
+    """Every case that needs no history, what has a bar and is short first."""
     for mode in DURABLE_MODES:
         yield plain_and_mv("bulk", 1, mode)
     for workload in ("scan", "scan-cached", "open"):
@@ -104,6 +164,9 @@ def against_plain() -> Iterator[Case]:
     for workload in ("point-reads", "ycsb-c"):
         for processes in PROCESSES:
             yield plain_and_mv(workload, processes, AS_IS)
+    for workload in MEETING:
+        yield plain_and_mv(workload, 8, LONGER)
+    yield leases_on_and_off(LONGER)
     for workload in ("insert-own", "insert-one", "rmw-uniform", "rmw-zipfian", "ycsb-a", "ycsb-b"):
         for mode in DURABLE_MODES:
             for processes in PROCESSES:

@@ -6,6 +6,7 @@ statements and the same Python loop; `demo/` uses them too.
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import time
@@ -58,6 +59,10 @@ class Target(ABC):
                 tries += 1
             else:
                 return tries
+
+    def conflicts(self, connection: apsw.Connection) -> int | None:
+        """How many conflicts that connection has lost so far; None: only who retries knows."""
+        return None
 
     @property
     def relaxed(self) -> Target:
@@ -112,6 +117,9 @@ class MvTarget(Target):
     kind: ClassVar[str] = "mv"
     store: str | None = None
     cache_bytes: int | None = None
+    leases: Literal["on", "off"] | None = None
+    begin: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED"
+    """How `transaction` begins."""
 
     def place(self, directory: Path) -> Path:
         return directory / "database.mv"
@@ -120,7 +128,13 @@ class MvTarget(Target):
         import mvvfs
 
         name = str(path) if self.store is None else path.name
-        return mvvfs.connect(name, store=self.store, durability=self.durability, cache_bytes=self.cache_bytes)
+        return mvvfs.connect(
+            name,
+            store=self.store,
+            durability=self.durability,
+            cache_bytes=self.cache_bytes,
+            leases=self.leases,
+        )
 
     def transaction(self, connection: apsw.Connection, body: Callable[[], object]) -> int:
         import mvvfs
@@ -132,8 +146,15 @@ class MvTarget(Target):
             tries += 1
             body()
 
-        mvvfs.transaction(connection, tries=1_000_000).run(counted)
+        mvvfs.transaction(connection, tries=1_000_000, mode=self.begin).run(counted)
         return tries
+
+    def conflicts(self, connection: apsw.Connection) -> int | None:
+        """As PRAGMA mv_stats has it: `mvvfs.connect` runs single statements again by itself."""
+        try:
+            return int(json.loads(connection.execute("PRAGMA mv_stats").get)["conflicts"])
+        except apsw.ConnectionClosedError:
+            return None
 
     def remove(self, path: Path) -> None:
         if path.exists():

@@ -12,7 +12,7 @@ import random
 import sys
 import time
 from array import array
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Report:
     elapsed: float
     """Seconds from the start to the end of the last operation that ended in time."""
     conflicts: int
+    most_tries: int
+    """Of any operation."""
     flushes: int
     evidence: Evidence
 
@@ -66,7 +68,11 @@ def main() -> None:
     client.warm()
     print("ready", flush=True)
     start = float(sys.stdin.readline())
+    lost = target.conflicts(connection)
     report, latencies = operate(client, start, assignment.seconds, assignment.operations)
+    lost_now = target.conflicts(connection)
+    if lost is not None and lost_now is not None:
+        report = replace(report, conflicts=lost_now - lost)
     with Path(assignment.latencies).open("wb") as file:
         latencies.tofile(file)
     Path(assignment.report).write_text(json.dumps(asdict(report)))
@@ -80,15 +86,18 @@ def operate(client: Client, start: float, seconds: float, operations: int) -> tu
     count_flushes = flush.counter()
     clock = time.monotonic_ns
     latencies = array("q")
-    conflicts = 0
+    conflicts, most = 0, 1
     begin = int(start * 1e9)
     deadline = begin + int(seconds * 1e9)
     time.sleep(max(0.0, start - time.monotonic()))
     flushed = count_flushes()
     before = clock()
     while before < deadline and (operations == 0 or len(latencies) < operations):
-        conflicts += client.operate() - 1
+        tries = client.operate()
         after = clock()
+        if tries > 1:
+            conflicts += tries - 1
+            most = max(most, tries)
         latencies.append(after - before)
         before = after
     late = 1 if before > deadline else 0
@@ -98,6 +107,7 @@ def operate(client: Client, start: float, seconds: float, operations: int) -> tu
         late=late,
         elapsed=max(last - begin, 1) / 1e9,
         conflicts=conflicts,
+        most_tries=most,
         flushes=count_flushes() - flushed,
         evidence=client.evidence(),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bench.workloads.base import Workload
 from bench.workloads.history import HistoryCommits, HistoryReads
-from bench.workloads.inserts import BulkLoad, Inserts
+from bench.workloads.inserts import BulkLoad, Inserts, RandomInserts
+from bench.workloads.jobs import ClaimJobs
 from bench.workloads.reads import FullScan, OpenAndRead, PointReads
 from bench.workloads.updates import ReadModifyWrite
 from bench.workloads.ycsb import Ycsb
@@ -12,6 +13,20 @@ from bench.workloads.ycsb import Ycsb
 _ALL: tuple[Workload, ...] = (
     Inserts(name="insert-own", title="insert, a table per writer", own_table=True),
     Inserts(name="insert-one", title="insert, one table", own_table=False),
+    Inserts(
+        name="insert-own-1k", title="insert of 1 KiB, a table per writer", own_table=True, row_bytes=1024
+    ),
+    Inserts(name="leases", title="insert of 1 KiB, leases on against off", own_table=True, row_bytes=1024),
+    RandomInserts(name="insert-random", title="insert, random keys, one table of 1,000,000 rows"),
+    ReadModifyWrite(name="hot-row", title="increment of one row", distribution="uniform", rows=1),
+    ReadModifyWrite(
+        name="hot-row-immediate",
+        title="increment of one row, BEGIN IMMEDIATE",
+        distribution="uniform",
+        rows=1,
+    ),
+    ClaimJobs(name="claim-jobs", title="claim of a job from a table"),
+    ClaimJobs(name="claim-jobs-immediate", title="claim of a job from a table, BEGIN IMMEDIATE"),
     ReadModifyWrite(name="rmw-uniform", title="read-modify-write, uniform", distribution="uniform"),
     ReadModifyWrite(name="rmw-zipfian", title="read-modify-write, zipfian", distribution="zipfian"),
     Ycsb(name="ycsb-a", title="YCSB A, half updates", reads=0.5),

@@ -53,6 +53,9 @@ class Workload(ABC):
     kind: ClassVar[Literal["write", "read"]] = "write"
     """Reads do not change the database: it is built once for all rounds, and flushes do not matter."""
 
+    lasting: ClassVar[bool] = False
+    """Whether every round of writes goes on with the database of the one before: it takes long to build."""
+
     @property
     def units(self) -> int:
         """How many units one operation is."""

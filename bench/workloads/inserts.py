@@ -67,6 +67,69 @@ class InsertClient(Client):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RandomInserts(Workload):
+    """Autocommit inserts with random keys into one large table; all rounds go on with it."""
+
+    lasting: ClassVar[bool] = True
+    rows: int = 1_000_000
+    """Before the first round."""
+    row_bytes: int = 100
+
+    def small(self) -> Self:
+        return replace(self, rows=2_000)
+
+    def load(self, connection: apsw.Connection, processes: int) -> None:
+        rng = random.Random(self.rows)
+        texts = payloads(rng, self.row_bytes)
+        keys = sorted({random_key(rng) for _ in range(self.rows)})
+        connection.execute("CREATE TABLE t0 (id INTEGER PRIMARY KEY, payload TEXT NOT NULL)")
+        with connection:
+            connection.executemany("INSERT INTO t0 VALUES (?, ?)", zip(keys, itertools.cycle(texts)))
+
+    def client(
+        self, target: Target, connection: apsw.Connection, path: Path, index: int, rng: random.Random
+    ) -> Client:
+        return RandomInsertClient(target, connection, payloads(rng, self.row_bytes))
+
+    def check(self, connection: apsw.Connection, evidence: Sequence[Evidence]) -> None:
+        """Each client counted the rows before the start: now there are more, by all that were inserted."""
+        ((before, *others),) = [{count for count, _ in evidence}]
+        expect("counts before the start that differ", others, [])
+        keys = [key for _, inserted in evidence for key in inserted]
+        expect("rows", scalar(connection, "SELECT count(*) FROM t0"), before + len(keys))
+        for key in keys:
+            found = connection.execute("SELECT count(*) FROM t0 WHERE id = ?", (key,)).get
+            expect(f"rows with key {key}", found, 1)
+
+
+class RandomInsertClient(Client):
+    def __init__(self, target: Target, connection: apsw.Connection, texts: list[str]) -> None:
+        self._target, self._connection = target, connection
+        self._rng = random.Random()  # other keys in every round: they all stay
+        self._texts = itertools.cycle(texts)
+        self._before = 0
+        self._inserted: list[int] = []
+
+    def warm(self) -> None:
+        self._before = scalar(self._connection, "SELECT count(*) FROM t0")
+
+    def operate(self) -> int:
+        key = random_key(self._rng)
+        tries = self._target.autocommit(
+            self._connection, "INSERT INTO t0 VALUES (?, ?)", (key, next(self._texts))
+        )
+        self._inserted.append(key)
+        return tries
+
+    def evidence(self) -> Evidence:
+        return [self._before, self._inserted]
+
+
+def random_key(rng: random.Random) -> int:
+    return rng.getrandbits(62)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BulkLoad(Workload):
     """Transactions of many rows into one table that starts empty."""
 

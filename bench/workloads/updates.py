@@ -26,7 +26,7 @@ class ReadModifyWrite(Workload):
     row_bytes: int = 100
 
     def small(self) -> Self:
-        return replace(self, rows=500)
+        return replace(self, rows=min(self.rows, 500))
 
     def load(self, connection: apsw.Connection, processes: int) -> None:
         load_counters(connection, self.rows, self.row_bytes)

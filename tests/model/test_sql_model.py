@@ -96,8 +96,10 @@ class Client:
         self.savepoints = 0
         self.doomed = False
         """It was refused the write lock: it may go on reading, but never write."""
+        self.queues = False
+        """It has asked for the write lock at the start, so others may have to wait for it."""
         self.has_turn = False
-        """It asked for the write lock at the start, so others may have to wait for it."""
+        """It got it, for the open transaction."""
 
 
 class SqlModel(RuleBasedStateMachine):
@@ -174,10 +176,12 @@ class SqlModel(RuleBasedStateMachine):
         client = self.clients[self.choose(data, open=False)]
         try:
             client.connection.execute("BEGIN IMMEDIATE")
-        except apsw.BusyError:
-            assert self.others_turn(client)
+        except apsw.BusyError as conflict:
+            assert conflict.extendedresult == apsw.SQLITE_BUSY  # noqa: PT017
+            assert self.others_queue(client)
+            client.queues = True
             return
-        client.has_turn = True
+        client.queues = client.has_turn = True
         client.shadow = self.oracle.begin(self.oracle.history[-1])
         client.shadow.writes = True
 
@@ -213,6 +217,7 @@ class SqlModel(RuleBasedStateMachine):
         client = self.clients[i]
         client.connection.close()
         self.forget(client)
+        client.queues = False
         client.connection = self.open()
 
     @rule(data=st.data())
@@ -248,7 +253,7 @@ class SqlModel(RuleBasedStateMachine):
         try:
             ours = answer(self.clients[i].connection, sql)
         except apsw.BusyError:
-            assert self.others_turn(self.clients[i])
+            assert self.others_queue(self.clients[i])
             assert self.newest() == before
             return
         assert ours == answer(self.oracle.plain, sql), sql
@@ -257,11 +262,12 @@ class SqlModel(RuleBasedStateMachine):
 
     def end(self, client: Client) -> None:
         """COMMIT."""
-        before, shadow = self.newest(), client.shadow
+        before, shadow, lost = self.newest(), client.shadow, False
         try:
             client.connection.execute("COMMIT")
         except apsw.BusyError as conflict:
             self.check_refusal(client, conflict)
+            lost = True
             assert shadow is not None
             assert shadow.writes
             assert not client.connection.in_transaction
@@ -272,7 +278,7 @@ class SqlModel(RuleBasedStateMachine):
                 self.oracle.committed(self.newest())
             elif shadow is not None:
                 assert dump(shadow.plain) == shadow.moment.content, "a commit was dropped"
-        self.forget(client)
+        self.forget(client, lost=lost)
 
     def in_transaction(self, i: int, sql: str) -> None:
         """Opens the transaction if need be; its snapshot begins with the first statement that reads."""
@@ -323,14 +329,16 @@ class SqlModel(RuleBasedStateMachine):
         assert conflict.extendedresult == apsw.SQLITE_BUSY_SNAPSHOT
         assert client.shadow is not None
         behind = client.shadow.moment is not self.oracle.history[-1]
-        assert behind or self.others_turn(client), "refused, though nobody else has committed"
+        assert behind or self.others_queue(client), "refused, though nobody else has committed"
 
-    def others_turn(self, client: Client) -> bool:
-        return any(other.has_turn for other in self.clients if other is not client)
+    def others_queue(self, client: Client) -> bool:
+        return any(other.queues for other in self.clients if other is not client)
 
-    def forget(self, client: Client) -> None:
+    def forget(self, client: Client, *, lost: bool = False) -> None:
+        """The transaction has ended; one that was refused keeps its place in the queue."""
         if client.shadow is not None:
             client.shadow.plain.close()
+        client.queues = client.queues and (lost or not client.has_turn)
         client.shadow, client.savepoints, client.doomed, client.has_turn = None, 0, False, False
 
     def newest(self) -> str:

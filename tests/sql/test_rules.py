@@ -362,7 +362,7 @@ def test_14_a_database_called_like_a_journal_is_left_alone(connect: Connect) -> 
 
 @pytest.mark.parametrize("page_size", [512, 65536])
 def test_19_the_lock_byte_page_is_never_used(connect: Connect, page_size: int) -> None:
-    """A database that reaches beyond 1 GiB would meet it; the large one is in the long tests."""
+    """A database that reaches beyond 1 GiB would meet it; see test_large.py."""
     a = connect(page_size=page_size)
     a.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
     many_rows(a, 500, 3000)
