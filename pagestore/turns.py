@@ -160,13 +160,17 @@ def leave(engine: Engine, id_: NamespaceId, ticket: bytes, timeout: float) -> No
 
 
 def check(tx: Transaction, id_: NamespaceId, ticket: bytes | None, written: Sequence[PageNumber]) -> None:
-    """For a commit: give up its own turn, or raise TurnTakenError if another's stands in its way."""
+    """For a commit: give up its own place, wherever it is, or raise TurnTakenError if the turn of another
+    stands in its way."""
     now = _now_us()
+    first = True
     for place in _places(tx, id_):
-        if place.ends_us <= now:
-            continue
         if place.ticket == ticket:
             tx.clear(place.key)
-        elif place.stops(written):
-            raise TurnTakenError((place.ends_us - now) / 1e6)
-        return
+            first = first and place.ends_us <= now
+        elif first and place.ends_us > now:
+            if place.stops(written):
+                raise TurnTakenError((place.ends_us - now) / 1e6)
+            first = False
+        if not first and ticket is None:
+            return

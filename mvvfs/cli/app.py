@@ -23,6 +23,7 @@ from mvvfs.cli.target import store_option
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
 )
+@click.version_option(package_name="mvvfs", prog_name="mvctl")
 @store_option
 @click.pass_context
 def app(context: click.Context) -> None:

@@ -100,3 +100,15 @@ def test_bounds(page_store: PageStore, pages: Pages, tickets: list[bytes]) -> No
     with pytest.raises(LimitError):
         page_store.take_turn(pages.id, tickets[0], None, turns.MAX_SECONDS + 1)
     page_store.leave_turn(pages.id, tickets[0])  # not there: no error
+
+
+def test_a_commit_gives_its_place_up_wherever_it_stands(
+    page_store: PageStore, pages: Pages, tickets: list[bytes]
+) -> None:
+    a, b, c = tickets
+    assert page_store.take_turn(pages.id, a, PageSet.of([1]), 5)
+    assert not page_store.take_turn(pages.id, b, PageSet.of([1]), 5)
+    assert not page_store.take_turn(pages.id, c, PageSet.of([1]), 5)
+    commit(pages, 2, b)  # is not in a's way, and does not wait any longer
+    page_store.leave_turn(pages.id, a)
+    assert page_store.take_turn(pages.id, c, PageSet.of([1]), 5)
