@@ -5,7 +5,8 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent.name  # sources are named relative to setup.py
-SOURCES = ["alloc.c", "cache.c", "calls.c", "commit.c", "freelist.c", "journal.c", "mainfile.c", "pages.c", "sets.c", "vfs.c"]
+SOURCES = ["alloc.c", "cache.c", "calls.c", "commit.c", "freelist.c", "journal.c", "locks.c",
+           "mainfile.c", "pages.c", "sets.c", "snapshot.c", "vfs.c"]
 
 ffibuilder = FFI()
 ffibuilder.cdef(

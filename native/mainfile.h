@@ -1,8 +1,8 @@
 /*
-** A database file: one connection's view of one namespace.  Used by mainfile.c (opening, locks and
-** snapshots, control), pages.c (reading and writing pages) and commit.c.
+** A database file: one connection's view of one namespace.  Used by mainfile.c (opening, control),
+** locks.c, snapshot.c, pages.c (reading and writing pages), freelist.c and commit.c.
 **
-** SQLite moves it through these states (transition table in mainfile.c):
+** SQLite moves it through these states (transition table in locks.c):
 **
 **   IDLE       no lock                       xLock(SHARED) begins a snapshot
 **   READING    SHARED: a snapshot is held    xLock(RESERVED) begins to collect writes
@@ -101,8 +101,17 @@ static inline uint32_t mv_shown_counter(const mv_file *f) { /* an empty file rea
 int mv_fail(mv_file *f, int code, const char *what);
 
 /* mainfile.c */
-int mv_snapshot_begin(mv_file *f);
 int mv_other_files_hold_snapshots(mv_file *f);
+
+/* snapshot.c */
+int mv_snapshot_begin(mv_file *f);
+void mv_snapshot_end(mv_file *f);
+/* The newest version; with `since`, mv_collect_changes() hears of every change after that one. */
+int mv_newest(mv_file *f, const uint8_t *since, mv_version *out);
+
+/* locks.c: from a lower lock to a higher one, and back. */
+int mv_lock(mv_file *f, int level);
+int mv_unlock(mv_file *f, int level);
 
 /* pages.c */
 int mv_page_read(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uint32_t amount);

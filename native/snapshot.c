@@ -1,0 +1,92 @@
+/*
+** Snapshots: beginning one, what is shown in it, and the lease of page numbers that a writer brings along;
+** see mainfile.h.  Called by locks.c at xLock(SHARED) and RESERVED, and by mainfile.c for the read at open.
+*/
+#include "mainfile.h"
+
+#include <stdlib.h>
+
+/* Pages that SQLite's cache may carry over into the next snapshot (rule 3): enough for a cache of 256 MiB. */
+#define KEPT_READS 65536
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+int mv_newest(mv_file *f, const uint8_t *since, mv_version *out) {
+  mv_begin args = {.since = since};
+  int rc = mv_call_begin(f->host, f->session, &args);
+  *out = mv_version_get(args.version);
+  return rc;
+}
+
+/* A reader takes no lease; a writer takes one once it has allocated pages (rule 22). */
+static int take_lease(mv_file *f) {
+  uint32_t *numbers = malloc(f->lease_size * sizeof *numbers);
+  if (!numbers) return SQLITE_NOMEM;
+  mv_lease args = {.want = f->lease_size, .numbers = numbers};
+  int rc = mv_call_lease(f->host, f->session, &args);
+  if (rc == SQLITE_OK) {
+    mv_numbers_free(&f->lease);
+    f->lease = (mv_numbers){numbers, args.count, f->lease_size};
+    f->lease_ends = now() + args.seconds;
+    f->must_move = 1;
+  } else {
+    free(numbers);
+  }
+  f->wants_lease = 0;
+  return rc;
+}
+
+static int start_at_newest(mv_file *f, mv_start *start) {
+  mv_version v;
+  if (!f->always_begin && mv_db_quick_begin(f->db, &f->snapshot, start)) return SQLITE_OK;
+  for (;;) {
+    int rc = mv_newest(f, NULL, &v);
+    if (rc != SQLITE_OK) return rc;
+    mv_db_begin(f->db, &f->snapshot, start);
+    /* Another thread may have gone further meanwhile: as good, but where each begin must be flushed. */
+    if (!f->always_begin || mv_version_cmp(mv_base(f), v) == 0) return SQLITE_OK;
+    mv_alloc_release(start->alloc);
+  }
+}
+
+/* Begin at the newest version.  Where the namespace is what it was when the last lock period ended,
+** the counter stays and SQLite's cache serves; else it moves by 3: by 2 or more from the last one that
+** SQLite saw, which may be one more than the last one shown (rules 2 and 3). */
+int mv_snapshot_begin(mv_file *f) {
+  int rc = SQLITE_OK, same = f->has_previous && !f->must_move;
+  mv_start start = {.alloc = NULL};
+  if (f->pinned) {
+    if (same) return SQLITE_OK;
+  } else {
+    if (f->lease.count && now() > f->lease_ends) {
+      mv_numbers_free(&f->lease);
+      f->must_move = 1;
+    }
+    if (f->wants_lease && (rc = take_lease(f)) != SQLITE_OK) return rc;
+    rc = start_at_newest(f, &start);
+    if (rc != SQLITE_OK) return rc;
+    same = same && !f->must_move && f->reads.count <= KEPT_READS &&
+           mv_version_cmp(start.last_change, f->previous) <= 0;
+    mv_alloc_release(f->alloc);
+    f->alloc = start.alloc;
+    f->page_size = start.page_size;
+  }
+  mv_set_clear(&f->stale);
+  if (same) return SQLITE_OK;
+  f->counter += 3;
+  mv_set_clear(&f->reads);
+  mv_overlay_clear(f);
+  rc = mv_header_make(f);
+  f->must_move = rc != SQLITE_OK;
+  f->has_previous = rc == SQLITE_OK;
+  return rc;
+}
+
+void mv_snapshot_end(mv_file *f) {
+  f->previous = mv_base(f);
+  if (!f->pinned) mv_db_drop(f->db, &f->snapshot);
+}
