@@ -21,6 +21,7 @@ from mvvfs.options import Options, from_uri
 from mvvfs.session import MAX_TURN_SECONDS, Database, Databases, Session, c_alloc, c_changes
 from pagestore.api import (
     LeaseEndedError,
+    NameTakenError,
     NoSuchNamespaceError,
     PageNumber,
     PageSet,
@@ -30,7 +31,6 @@ from pagestore.api import (
     StoreReadOnlyError,
     Version,
     format_version,
-    NameTakenError,
 )
 from pagestore.encoding import FREED, Base, encode
 from pagestore.opener import open_store
@@ -91,7 +91,9 @@ def _open_options(args: Any) -> tuple[str, Options]:
     return ffi.string(args.name).decode(), from_uri(parameter, os.environ)
 
 
-def _open_store(location: names.Location, options: Options, *, create: bool, read_only: bool) -> tuple[Store, bool]:
+def _open_store(
+    location: names.Location, options: Options, *, create: bool, read_only: bool
+) -> tuple[Store, bool]:
     if not read_only:
         try:
             return open_store(location.store_url, create=create, timeout=options.timeout), False

@@ -61,7 +61,9 @@ class transaction:
         transaction(connection).run(book, "12A")
 
     After `turn_after` lost tries, or one that ran longer than `turn_seconds`, the transaction waits for its
-    turn: then nobody else may write what it reads, so that it soon commits.  `mode` is SQLite's: DEFERRED or IMMEDIATE.  `message` goes into the changelog with the commit.
+    turn: then nobody else may write what it reads, so that it soon commits.
+
+    `mode` is SQLite's: DEFERRED or IMMEDIATE.  `message` goes into the changelog with the commit.
     Whatever the function does outside the database happens once per try.
 
     Raises ConflictError, with pages, tables, winning version and tries, when the tries run out;

@@ -28,9 +28,9 @@ from pagestore.api import (
     ZERO_VERSION,
     Allocation,
     Change,
-    Committed,
     CommitPart,
     CommitRequest,
+    Committed,
     ConflictError,
     Lease,
     Namespace,
@@ -213,7 +213,11 @@ class Session:
         request = CommitRequest(
             token=new_token(),
             base=base,
-            parts=(CommitPart(database.id, reads, writes, page_size, allocated, freed, self._lease if leased else None),),
+            parts=(
+                CommitPart(
+                    database.id, reads, writes, page_size, allocated, freed, self._lease if leased else None
+                ),
+            ),
             message=self.message,
             durability=self.options.durability,
             ticket=self._ticket,

@@ -5,8 +5,20 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent.name  # sources are named relative to setup.py
-SOURCES = ["alloc.c", "cache.c", "calls.c", "commit.c", "freelist.c", "journal.c", "locks.c",
-           "mainfile.c", "pages.c", "sets.c", "snapshot.c", "vfs.c"]
+SOURCES = [
+    "alloc.c",
+    "cache.c",
+    "calls.c",
+    "commit.c",
+    "freelist.c",
+    "journal.c",
+    "locks.c",
+    "mainfile.c",
+    "pages.c",
+    "sets.c",
+    "snapshot.c",
+    "vfs.c",
+]
 
 ffibuilder = FFI()
 ffibuilder.cdef(
@@ -66,7 +78,10 @@ const char *mv_uri(void *file, const char *key);
 int mv_setup(void);
 """,
     sources=[f"{HERE}/{name}" for name in SOURCES],
-    depends=[f"{HERE}/{name}" for name in ("alloc.h", "cache.h", "calls.h", "mainfile.h", "sets.h", "shim.h", "sqlite_abi.h")],
+    depends=[
+        f"{HERE}/{name}"
+        for name in ("alloc.h", "cache.h", "calls.h", "mainfile.h", "sets.h", "shim.h", "sqlite_abi.h")
+    ],
     include_dirs=[HERE],
     define_macros=[("_GNU_SOURCE", "1")],
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"],

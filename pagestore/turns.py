@@ -141,7 +141,9 @@ def take(
                 if first
                 else _value(now + round(WAITING_SECONDS * 1e6), _WAITING)
             )
-            tx.set_versioned_key(keys.queue_prefix(id_), keys.VERSION_SUFFIX + keys.ticket_suffix(ticket), entry)
+            tx.set_versioned_key(
+                keys.queue_prefix(id_), keys.VERSION_SUFFIX + keys.ticket_suffix(ticket), entry
+            )
         return first
 
     came = engine.read(look, timeout=timeout)

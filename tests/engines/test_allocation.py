@@ -43,7 +43,7 @@ def test_the_allocation_of_every_version(
 
 def test_no_number_is_in_two_leases(page_store: PageStore, pages: Pages) -> None:
     pages.commit({n: content(n) for n in range(1, 20)})
-    pages.commit({n: None for n in range(5, 12)})
+    pages.commit(dict.fromkeys(range(5, 12)))
     leases = [page_store.lease(pages.id, 10, 60) for _ in range(4)]
     numbers = [n for lease in leases for n in lease.numbers]
     assert len(set(numbers)) == len(numbers) == 40

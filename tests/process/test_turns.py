@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import apsw
 import pytest
@@ -90,7 +91,7 @@ def test_a_stopped_holder_delays_nobody_for_long(folder: str) -> None:
     stopped = crew.Worker(hold_and_stop, place)
     try:
         deadline = time.monotonic() + 30
-        while "(stopped)" not in open(f"/proc/{stopped.process.pid}/status").read():
+        while "(stopped)" not in Path(f"/proc/{stopped.process.pid}/status").read_text():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         connection = place.connect(timeout=20.0)

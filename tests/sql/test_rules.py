@@ -175,7 +175,9 @@ def test_6_begin_immediate_starts_at_the_newest_version(connect: Connect) -> Non
     assert value(a, "SELECT v FROM t") == 21
 
 
-@pytest.mark.parametrize("sql", ["BEGIN IMMEDIATE", " ;/* why */ -- because\n begin immediate", "BEGIN EXCLUSIVE"])
+@pytest.mark.parametrize(
+    "sql", ["BEGIN IMMEDIATE", " ;/* why */ -- because\n begin immediate", "BEGIN EXCLUSIVE"]
+)
 def test_6_who_asks_for_the_lock_waits_within_its_busy_timeout(connect: Connect, sql: str) -> None:
     a, b = filled(connect, 1), connect()
     b.set_busy_timeout(300)
