@@ -12,7 +12,8 @@ import pytest
 
 from bench import flush, runner, suite
 from bench.errors import BenchError, CheckFailedError
-from bench.results import CaseResult, load, save
+from bench.report import markdown
+from bench.results import CaseResult, Finding, load, load_findings, save
 from bench.stats import median_interval, percentile
 from bench.targets import MvTarget, PlainTarget
 from bench.workloads import WORKLOADS
@@ -26,7 +27,10 @@ def quick(directory: Path, workload: str, processes: int = 2, mode: suite.Mode =
     return runner.run_case(suite.plain_and_mv(workload, processes, mode), plan, lambda doing: None)
 
 
-@pytest.mark.parametrize("workload", ["insert-own", "rmw-zipfian", "ycsb-a", "bulk", "open", "scan"])
+@pytest.mark.parametrize(
+    "workload",
+    ["insert-own", "insert-random", "rmw-zipfian", "claim-jobs", "ycsb-a", "bulk", "open", "scan"],
+)
 def test_a_case_runs_on_both_sides_and_is_checked(tmp_path: Path, workload: str) -> None:
     result = quick(tmp_path, workload, processes=1 if workload in {"bulk", "open", "scan"} else 2)
     assert result.ratio().median > 0
@@ -102,6 +106,52 @@ def test_results_survive_the_file_and_are_replaced_case_by_case(tmp_path: Path) 
     save(path, [again], {})
     assert load(path) == ([again, other], {"bytes_per_commit": 1.0})
     assert json.loads(path.read_text())["format"] == 1
+
+
+def test_findings_are_kept_and_replaced_by_what_they_are_about(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    save(path, [], {}, [Finding("long", "tries", 3, 2), Finding("long", "seconds", 1.5, None, "s")])
+    save(path, [], {"bytes_per_commit": 1.0}, [Finding("long", "tries", 2, 2)])
+    found = load_findings(path)
+    assert [(each.what, each.found, each.meets()) for each in found] == [
+        ("tries", 2, True),
+        ("seconds", 1.5, None),
+    ]
+    assert "| long | tries | 2 | at most 2 | met |" in markdown([], {}, found)
+
+
+def test_a_hot_row_is_held_to_its_limits(tmp_path: Path) -> None:
+    result = quick(tmp_path, "hot-row", 8, suite.LONGER)
+    assert 1 <= max(each.most_tries for each in result.candidate) <= 10
+    assert "most tries" in markdown([result], {})
+
+
+def test_conflicts_of_single_statements_are_counted(tmp_path: Path) -> None:
+    """mvvfs.connect runs them again by itself: only its own counter knows."""
+    result = quick(tmp_path, "insert-one", 4)
+    assert sum(each.conflicts for each in result.candidate) > 0
+
+
+def test_leases_are_compared_with_none(tmp_path: Path) -> None:
+    plan = runner.Plan(tmp_path, rounds=1, seconds=0.1, small=True)
+    result = runner.run_case(suite.leases_on_and_off(suite.LONGER), plan, lambda doing: None)
+    assert [arm.target.to_json()["leases"] for arm in result.case.arms] == ["off", "on"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ["stopped", "long"])
+def test_trouble_is_measured(tmp_path: Path, command: str) -> None:
+    places = ("--directory", str(tmp_path), "--output", str(tmp_path / "results.json"))
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", command, "--quick", *places],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {each.command for each in load_findings(tmp_path / "results.json")} == {command}
 
 
 def test_targets_travel_as_json() -> None:

@@ -362,6 +362,49 @@ def test_14_a_database_called_like_a_journal_is_left_alone(connect: Connect) -> 
         assert value(connection, "SELECT v FROM mine") == 1
 
 
+def accounts_for_every_page(connection: apsw.Connection) -> bool:
+    """Page count, freelist and dbstat agree: each page is in a b-tree or free."""
+    pages = value(connection, "PRAGMA page_count")
+    free = value(connection, "PRAGMA freelist_count")
+    used = value(connection, "SELECT count(*) FROM dbstat")
+    return bool(pages - free == used and value(connection, "PRAGMA integrity_check") == "ok")
+
+
+def test_18_the_whole_truth_is_shown_to_everybody_at_every_version(connect: Connect) -> None:
+    """In a transaction and out of it, to those with a lease, without one, and in the past."""
+    a, b = connect(), connect()
+    a.execute("CREATE TABLE x(v); CREATE TABLE y(v)")
+    versions = []
+    for _ in range(5):
+        for connection, table in ((a, "x"), (b, "y")):
+            connection.execute(f"INSERT INTO {table} VALUES (zeroblob(30000))")
+            versions.append(value(connection, "PRAGMA mv_version"))
+    a.execute("DELETE FROM x WHERE rowid < 4; DROP TABLE y")
+    for each in (a, b, connect(), *(connect(at=version) for version in versions)):
+        assert accounts_for_every_page(each)
+    a.execute("BEGIN; CREATE TABLE z(v); INSERT INTO z VALUES (zeroblob(100000)); DROP TABLE x")
+    assert accounts_for_every_page(a)
+    a.execute("SAVEPOINT s; INSERT INTO z VALUES (zeroblob(300000)); ROLLBACK TO s")
+    assert accounts_for_every_page(a)
+    a.execute("ROLLBACK")
+    assert accounts_for_every_page(a)
+
+
+def test_18_those_who_grow_the_database_do_not_meet(connect: Connect) -> None:
+    """Overlapping transactions that allocate, each in its own table: no conflict once both have leases."""
+    a, b = connect(), connect()
+    a.execute("CREATE TABLE x(v); CREATE TABLE y(v)")
+    for connection, table in ((a, "x"), (b, "y")):
+        connection.execute(f"INSERT INTO {table} VALUES (zeroblob(20000))")
+    for _ in range(30):
+        a.execute("BEGIN; INSERT INTO x VALUES (zeroblob(20000))")
+        b.execute("BEGIN; INSERT INTO y VALUES (zeroblob(20000))")
+        a.execute("COMMIT")
+        b.execute("COMMIT")
+    assert stats(a)["conflicts"] == stats(b)["conflicts"] == 0
+    assert accounts_for_every_page(a)
+
+
 @pytest.mark.parametrize("page_size", [512, 65536])
 def test_19_the_lock_byte_page_is_never_used(connect: Connect, page_size: int) -> None:
     """A database that reaches beyond 1 GiB would meet it; see test_large.py."""
