@@ -77,7 +77,7 @@ class transaction:
         *,
         tries: int = 10,
         turn_after: int = 3,
-        turn_seconds: float = 1.0,
+        turn_seconds: float = 0.5,
         mode: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED",
         message: str | None = None,
     ) -> None:

@@ -47,12 +47,10 @@ _RAW, _ZSTD, _DELTA, _FREED = range(4)
 _HEAD = struct.Struct(">BBBI")
 _PLAIN = 0  # the only key id
 
-MAX_CHAIN = 32
+MAX_CHAIN = 16
+"""Deltas below one whole blob: more take less room on disk and more time for an uncached read."""
 MIN_PAGE_SIZE, MAX_PAGE_SIZE = 512, 65536
 MAX_BLOB_SIZE = _HEAD.size + MAX_PAGE_SIZE
-_SMALLEST_COMPRESSED = 64
-"""Content shorter than this (in practice the header page) is stored as it is."""
-
 _LEVEL = 1
 
 FREED = _HEAD.pack(_FREED, _PLAIN, 0, 0)
@@ -97,8 +95,6 @@ def encode(number: PageNumber, content: bytes, base: Base | None) -> Encoded:
     `base` is the version that this commit replaces, where the caller has it: None makes a whole blob."""
     size = len(content)
     check = zlib.crc32(content, number)
-    if size < _SMALLEST_COMPRESSED:
-        return Encoded(_HEAD.pack(_RAW, _PLAIN, 0, check) + content, 0)
     compress = _codecs.compress
     if base is not None and base.chain < MAX_CHAIN and len(base.content) == size:
         delta = _delta(base.content, content)
