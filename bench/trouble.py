@@ -331,10 +331,6 @@ def _create_index(connection: apsw.Connection, rows: int) -> None:
     connection.execute("CREATE INDEX big_other ON big (other)")
 
 
-def _create_index_again(connection: apsw.Connection, rows: int) -> None:
-    connection.execute("CREATE INDEX big_other_again ON big (other)")
-
-
 def _update_all(connection: apsw.Connection, rows: int) -> None:
     connection.execute("UPDATE big SET payload = upper(payload)")
 
@@ -349,7 +345,6 @@ def _import(connection: apsw.Connection, rows: int) -> None:
 
 LONG: dict[str, tuple[Callable[[apsw.Connection, int], None], dict[str, Any]]] = {
     "CREATE INDEX on 1,000,000 rows": (_create_index, {}),
-    "CREATE INDEX on 1,000,000 rows, turn_seconds=0.5": (_create_index_again, {"turn_seconds": 0.5}),
     "UPDATE of 1,000,000 rows": (_update_all, {}),
     "import of 100 MB into a new table": (_import, {}),
 }
