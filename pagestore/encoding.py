@@ -47,7 +47,7 @@ _RAW, _ZSTD, _DELTA, _FREED = range(4)
 _HEAD = struct.Struct(">BBBI")
 _PLAIN = 0  # the only key id
 
-MAX_CHAIN = 16
+MAX_CHAIN = 17
 """Deltas below one whole blob: more take less room on disk and more time for an uncached read."""
 MIN_PAGE_SIZE, MAX_PAGE_SIZE = 512, 65536
 MAX_BLOB_SIZE = _HEAD.size + MAX_PAGE_SIZE
