@@ -21,6 +21,7 @@ def record(
     processes: int,
     transactions: int,
     threads: int = 1,
+    seconds: float = 90,
     knocked_out: Sequence[str | None] = (),
 ) -> list[Transaction]:
     """The history of that many processes; `knocked_out` names a rule for each of the first ones."""
@@ -30,7 +31,7 @@ def record(
         Job(place, kind, i, seed, transactions, threads=threads, knocked_out=broken[i])
         for i in range(processes)
     ]
-    history = [t for part in crew.run(lists.work, [(job,) for job in jobs], seconds=90) for t in part]
+    history = [t for part in crew.run(lists.work, [(job,) for job in jobs], seconds=seconds) for t in part]
     keys = {operation.key for t in history for operation in t.operations}
     return [*history, lists.read_all(place, kind, keys)]
 
@@ -93,7 +94,7 @@ def test_threads_of_this_process(store: str, tmp_path: Path, seed: int, kind: st
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_many_processes(folder: str, tmp_path: Path, seed: int, kind: str, variant: Variant) -> None:
     place = Place(folder, variant)
-    history = record(place, kind, seed, processes=8, threads=2, transactions=400)
+    history = record(place, kind, seed, processes=8, threads=2, transactions=400, seconds=500)
     assert_busy(history, variant)
     assert_serializable(history, tmp_path)
     assert_intact(place)
