@@ -24,15 +24,15 @@ from mvvfs.errors import ForkError
 from mvvfs.options import Options
 from pagestore.api import (
     MAX_MESSAGE_BYTES,
-    VERSION_SIZE,
     ZERO_VERSION,
     Allocation,
-    Change,
+    Changes,
     CommitPart,
     CommitRequest,
     Committed,
     ConflictError,
     Lease,
+    ListedChanges,
     Namespace,
     PageNumber,
     PageSet,
@@ -119,27 +119,16 @@ class CChanges(NamedTuple):
     """Changelog records as C sees them."""
 
     array: Any
-    keepalive: list[Any]
+    keepalive: object
 
 
-def c_changes(changes: Sequence[Change]) -> CChanges:
+def c_changes(changes: Changes) -> CChanges:
     """`mv_change[]`; valid as long as the result is held on to."""
+    packed = changes.packed
+    words = ffi.from_buffer("uint32_t[]", packed)
     structs = ffi.new("mv_change[]", len(changes))
-    keepalive: list[Any] = [structs]
-    for struct, change in zip(structs, changes, strict=True):
-        ffi.memmove(struct.version, change.version, VERSION_SIZE)
-        for field in ("pages", "allocated", "freed"):
-            numbers = getattr(change, field)
-            if numbers:
-                packed = array("I", numbers)
-                pointer = ffi.from_buffer("uint32_t[]", packed)
-                keepalive.append(pointer)
-                setattr(struct, field, pointer)
-                setattr(struct, _COUNTS[field], len(numbers))
-    return CChanges(structs, keepalive)
-
-
-_COUNTS = {"pages": "page_count", "allocated": "allocated_count", "freed": "freed_count"}
+    lib.mv_changes_list(words, len(words), structs, len(changes))
+    return CChanges(structs, words)
 
 
 def c_alloc(allocation: Allocation) -> Any:
@@ -157,7 +146,7 @@ class Outcome:
     """What a commit came to."""
 
     version: Version
-    others: tuple[Change, ...]
+    others: Changes
     interrupted: BaseException | None = None
     """What arrived while it was on its way, to be raised now that the outcome is known."""
 
@@ -238,7 +227,7 @@ class Session:
             interrupted = interruption
         self._lost = False
         self._ticket = None  # the commit gave it up
-        others = done.others[0] if done.others else ()
+        others = done.others[0] if done.others else ListedChanges()
         return Outcome(done.version, others, interrupted)
 
     def _commit_between_turns(self, request: CommitRequest) -> Committed:
@@ -278,7 +267,7 @@ class Session:
             raise interruption
         between = database.store.changelog(database.id, after=request.base, until=version)
         changes = tuple(between)
-        return Committed(version, changes[-1].time_us, (changes[:-1],))
+        return Committed(version, changes[-1].time_us, (ListedChanges(changes[:-1]),))
 
     def lease(self, want: int) -> Lease:
         """Page numbers for this connection alone; what is left of the last lease goes back."""

@@ -46,6 +46,7 @@ ffibuilder.cdef(
     void mv_db_limit(mv_db *db, uint64_t cache_bytes);
     void mv_db_set_page_size(mv_db *db, uint32_t page_size);
     uint32_t mv_db_page_size(mv_db *db);
+    void mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count);
     int mv_db_apply(mv_db *db, const mv_change *changes, uint32_t count, const uint8_t *version,
                     uint64_t word);
     void mv_db_reset(mv_db *db, const uint8_t *version, uint64_t word, mv_alloc *alloc);

@@ -1,4 +1,4 @@
-"""Builds `pagestore._native`: what the page store has in C, head words and page deltas."""
+"""Builds `pagestore._native`: what the page store has in C: page deltas, changelog records, head words."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ ffibuilder.cdef(DECLARATIONS)
 ffibuilder.set_source(
     "pagestore._native",
     '#include "store.h"',
-    sources=[f"{HERE}/{name}" for name in ("delta.c", "words.c")],
+    sources=[f"{HERE}/{name}" for name in ("delta.c", "log.c", "words.c")],
     depends=[f"{HERE}/store.h"],
     include_dirs=[HERE],
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"],

@@ -235,6 +235,18 @@ static int take_in(mv_db *db, const mv_change *changes, uint32_t count) {
   return 0;
 }
 
+void mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count) {
+  const uint32_t *at = packed, *end = packed + words;
+  for (uint32_t i = 0; i < count && end - at >= 6; i++) {
+    memcpy(out[i].version, at, sizeof out[i].version);
+    out[i].page_count = at[3], out[i].allocated_count = at[4], out[i].freed_count = at[5];
+    out[i].pages = at + 6;
+    out[i].allocated = out[i].pages + out[i].page_count;
+    out[i].freed = out[i].allocated + out[i].allocated_count;
+    at = out[i].freed + out[i].freed_count;
+  }
+}
+
 static void reach(mv_db *db, mv_version v, uint64_t word) {
   if (db->has_applied && mv_version_cmp(v, db->applied) < 0) return;
   db->applied = v;

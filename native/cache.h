@@ -92,6 +92,9 @@ void mv_db_release(mv_db *db);
 void mv_db_set_word(mv_db *db, uint64_t address);
 void mv_db_limit(mv_db *db, uint64_t cache_bytes);
 
+/* `count` changes out of their packed form (`Changes.packed` in pagestore/api.py), which they point into. */
+void mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count);
+
 /* The changelog, from Python: every change in (applied, version], oldest first; older ones among them do
 ** no harm.  With `everything`, the changes are not known: no page is, and the allocation is `alloc`, of
 ** which the caller keeps its reference.  0, or -1 when out of memory. */

@@ -139,12 +139,12 @@ def at(tx: Snapshot, id_: NamespaceId, page_size: int, version: Version) -> Allo
     changes = (
         changelog.read(keys.version_of(key), record)
         for key, record in tx.scan(KeyRange(*keys.log(id_, base, version)))
+        if changelog.touches_allocation(record)
     )
     free: FreeSet | None = None
     for change in changes:
-        if change.allocated or change.freed:
-            free = free or FreeSet(allocation, page_size)
-            free.apply(change)
+        free = free or FreeSet(allocation, page_size)
+        free.apply(change)
     return free.allocation() if free else allocation
 
 

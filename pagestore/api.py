@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, NewType
+from typing import Literal, NamedTuple, NewType, overload
 
 PageNumber = NewType("PageNumber", int)
 """A SQLite page number, counted from 1.
@@ -100,6 +100,59 @@ class Change:
     """Those of the pages that are not allocated any more, ascending."""
 
 
+class Changes(Sequence[Change]):
+    """Commits of one namespace, oldest first; equal to any sequence of equal ones.
+
+    Whoever follows along needs only the page numbers of them all, `packed`: what is kept otherwise is made
+    into a `Change` when somebody looks at it."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def packed(self) -> bytes:
+        """Commit by commit: the version (10 bytes, then 2 zero ones), how many pages it wrote, allocated and
+        freed, and the numbers of these, in this order; numbers are native-endian unsigned 32-bit integers.
+        Raises CorruptPageError."""
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)})"
+
+
+class ListedChanges(Changes):
+    """Made of what is in hand as `Change` objects."""
+
+    __slots__ = ("_changes",)
+
+    def __init__(self, changes: Iterable[Change] = ()) -> None:
+        self._changes = tuple(changes)
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Change, ...]: ...
+    def __getitem__(self, index: int | slice) -> Change | tuple[Change, ...]:
+        return self._changes[index]
+
+    @property
+    def packed(self) -> bytes:
+        return b"".join(map(_pack_change, self._changes))
+
+
+def _pack_change(change: Change) -> bytes:
+    lists = (change.pages, change.allocated, change.freed)
+    numbers = array("I", [*map(len, lists), *(number for each in lists for number in each)])
+    return change.version + b"\0\0" + numbers.tobytes()
+
+
 class PageRun(NamedTuple):
     """Consecutive page numbers."""
 
@@ -135,7 +188,7 @@ class Begin:
 
     version: Version
     """The newest committed version, or the one asked for."""
-    changes: tuple[Change, ...] | None
+    changes: Changes | None
     """Commits in (since, version], oldest first; None: too many to list, or `since` was None: forget
     everything that is cached."""
     page_size: int
@@ -175,6 +228,10 @@ class PageSet:
     @classmethod
     def of(cls, numbers: Iterable[int]) -> PageSet:
         return cls(array("I", sorted(set(numbers))).tobytes())
+
+    @property
+    def packed(self) -> bytes:
+        return self._packed
 
     def as_set(self) -> frozenset[int]:
         if self._set is None:
@@ -227,7 +284,7 @@ class CommitRequest:
 class Committed:
     version: Version
     time_us: int
-    others: tuple[tuple[Change, ...], ...] = ()
+    others: tuple[Changes, ...] = ()
     """Per part: the commits of others in (base, version), oldest first."""
 
 

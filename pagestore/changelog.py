@@ -1,6 +1,7 @@
 """The changelog record: what one commit did to one namespace, as stored under its log key.
 
-Called by `commit` (writes records), `snapshot` and `history` (read them); calls nothing.
+Called by `commit` (writes records), `snapshot` and `history` (read them).  Calls native/log.c, which reads
+many at once: who begins or commits only has to know which pages others changed.
 
     byte 0    bits 0-2: bytes per page number (1, 2 or 4); bit 7: a message follows; bit 6: the allocation
               changed; others 0
@@ -21,9 +22,18 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import cast
+from typing import cast, overload
 
-from pagestore.api import TOKEN_SIZE, Change, CorruptPageError, PageNumber, Version, format_version
+from pagestore._native import ffi, lib
+from pagestore.api import (
+    TOKEN_SIZE,
+    Change,
+    Changes,
+    CorruptPageError,
+    PageNumber,
+    Version,
+    format_version,
+)
 
 _HEAD = struct.Struct(f">BQ{TOKEN_SIZE}s")
 _HAS_MESSAGE, _HAS_ALLOCATION = 0x80, 0x40
@@ -88,6 +98,67 @@ def read(version: Version, record: bytes) -> Change:
     except (ValueError, KeyError, struct.error) as exc:
         raise CorruptPageError(f"changelog record of {format_version(version)}: {exc}") from exc
     return Change(version, time_us, pages, token, message, allocated, freed)
+
+
+def touches_allocation(record: bytes) -> bool:
+    """Whether the commit allocated or freed pages; True also where only `read` can tell what is wrong."""
+    return not record or record[0] & _HAS_ALLOCATION != 0
+
+
+class Rows(Changes):
+    """Records as they lie in the store."""
+
+    __slots__ = ("_packed", "_records", "_versions")
+
+    def __init__(
+        self, versions: Sequence[Version] = (), records: Sequence[bytes] = (), packed: bytes | None = None
+    ) -> None:
+        """As many records as versions, oldest first."""
+        self._versions = versions
+        self._records = records
+        self._packed = packed
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> Change | Rows:
+        if isinstance(index, slice):
+            return Rows(self._versions[index], self._records[index])
+        return read(self._versions[index], self._records[index])
+
+    def __add__(self, later: Rows) -> Rows:
+        return Rows(
+            (*self._versions, *later._versions), (*self._records, *later._records), self.packed + later.packed
+        )
+
+    @property
+    def packed(self) -> bytes:
+        if self._packed is None:
+            self._packed = self._unpack() if self._versions else b""
+        return self._packed
+
+    def _unpack(self) -> bytes:
+        records = b"".join(self._records)
+        lengths = ffi.from_buffer("uint32_t[]", array("I", map(len, self._records)))
+        count = len(self._versions)
+        out = ffi.new("uint32_t[]", 6 * count + len(records))
+        size = lib.mv_log_unpack(b"".join(self._versions), records, lengths, count, out)
+        if size < 0:
+            read(self._versions[-1 - size], self._records[-1 - size])  # says what is wrong with it
+            raise CorruptPageError(f"changelog record of {format_version(self._versions[-1 - size])}")
+        return bytes(ffi.buffer(out, size))
+
+    def meet(self, touched: bytes) -> bool:
+        """Whether one of these commits wrote a page in `touched` (packed as `PageSet.packed`)."""
+        packed = self.packed
+        found = lib.mv_log_meets(packed, len(packed), touched, len(touched) // 4)
+        if found < 0:
+            raise MemoryError("no memory for the changelog")
+        return bool(found)
 
 
 def _packed(width: int, numbers: Sequence[int]) -> bytes:

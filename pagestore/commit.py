@@ -15,6 +15,7 @@ Called by `store`.  Calls the engine's transaction.
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -25,7 +26,6 @@ from pagestore.api import (
     MAX_VERSION,
     TOKEN_SIZE,
     VERSION_SIZE,
-    Change,
     CommitPart,
     CommitRequest,
     ConflictError,
@@ -64,6 +64,8 @@ class Part:
         numbers = sorted(write.number for write in part.writes)
         _check_part(part, numbers)
         self._reads = part.reads
+        self._touched = part.reads.packed + array("I", numbers).tobytes()
+        """Read or written, for `changelog.Rows.meet`."""
         self.rows = [(keys.page_prefix(self.id, number), blob) for number, blob in part.writes]
         self.written = numbers
         self.allocated = part.allocated
@@ -79,30 +81,33 @@ class Part:
         self.base = request.base
         self.checked = request.base
         """No commit up to this version is in conflict."""
-        self.others: list[Change] = []
+        self.others = changelog.Rows()
         """The commits in (base, checked], oldest first."""
 
     @cached_property
     def touched(self) -> frozenset[int]:
-        """Read or written.  Worked out only if someone committed meanwhile, or the engine must know."""
+        """Read or written.  Worked out only if the commit is lost, or the engine must know."""
         return self._reads.as_set().union(self.written)
 
-    def check(self, tx: Transaction) -> tuple[Record, list[Change]]:
-        """The namespace record, and the commits after `checked`, newest first.  Raises ConflictError,
+    def check(self, tx: Transaction) -> tuple[Record, changelog.Rows]:
+        """The namespace record, and the commits after `checked`.  Raises ConflictError,
         FarBehind, NoSuchNamespaceError, BelowHorizonError, InvalidRequestError."""
         record, rows = snapshot.namespace_and_log(tx, self.id, self.checked, MAX_CHECKED + 1)
         snapshot.check_readable(self.base, record)
-        later: list[Change] = []
+        versions: list[Version] = []
+        records: list[bytes] = []
         for key, value in rows:
             version = keys.version_of(key)
             if version == self.checked:
                 break
-            if len(later) == MAX_CHECKED:
+            if len(versions) == MAX_CHECKED:
                 raise FarBehind
-            later.append(changelog.read(version, value))
+            versions.append(version)
+            records.append(value)
         else:
             if self.checked > tx.read_version():
                 raise InvalidRequestError("the base of the commit lies in the future")
+        later = changelog.Rows(versions[::-1], records[::-1])
         self.refuse_conflicts(later)
         turns.check(tx, self.id, self.ticket, self.written)
         if self.lease is not None:
@@ -113,16 +118,13 @@ class Part:
             )
         return record, later
 
-    def refuse_conflicts(self, newest_first: Sequence[Change]) -> None:
+    def refuse_conflicts(self, later: changelog.Rows) -> None:
         """Raises ConflictError."""
-        lost: set[PageNumber] = set()
-        winner: Version | None = None
-        for change in newest_first:
-            if not self.touched.isdisjoint(change.pages):
-                lost.update(page for page in change.pages if page in self.touched)
-                winner = winner or change.version
-        if winner is not None:
-            raise ConflictError(self.id, tuple(sorted(lost)), winner)
+        if not later or not later.meet(self._touched):
+            return
+        met = [change for change in later if not self.touched.isdisjoint(change.pages)]
+        lost = {page for change in met for page in change.pages if page in self.touched}
+        raise ConflictError(self.id, tuple(sorted(lost)), met[-1].version)
 
     def write(self, tx: Transaction, record: Record, time_us: int) -> None:
         if self.record is not None:
@@ -154,7 +156,7 @@ class Commit:
         _check_request(request)
         self.request = request
         self.time_us = 0
-        self.others: tuple[tuple[Change, ...], ...] = ()
+        self.others: tuple[changelog.Rows, ...] = ()
         self._parts = [Part(request, part) for part in request.parts]
         self._now_us = time.time_ns() // 1000
         _check_limits(self._parts, limits)
@@ -174,7 +176,8 @@ class Commit:
         for part, (record, _) in zip(self._parts, found, strict=True):
             part.write(tx, record, self.time_us)
         self.others = tuple(
-            (*part.others, *reversed(later)) for part, (_, later) in zip(self._parts, found, strict=True)
+            part.others + later if part.others else later
+            for part, (_, later) in zip(self._parts, found, strict=True)
         )
         fault("commit.written")
         return None
@@ -182,11 +185,14 @@ class Commit:
     def check_ahead(self, engine: Engine, timeout: float) -> None:
         """Check what has been committed so far in short engine transactions.  Raises ConflictError."""
         for part in self._parts:
-            later = list(history.changes(engine, part.id, part.checked, MAX_VERSION, timeout))
-            if later:
-                part.refuse_conflicts(later[::-1])
+            rows = list(history.rows(engine, *keys.log(part.id, part.checked, MAX_VERSION), timeout))
+            if rows:
+                later = changelog.Rows(
+                    [keys.version_of(key) for key, _ in rows], [value for _, value in rows]
+                )
+                part.refuse_conflicts(later)
                 part.others += later
-                part.checked = later[-1].version
+                part.checked = keys.version_of(rows[-1][0])
 
 
 def _look_up(tx: Transaction, token_key: bytes) -> Version | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from pagestore import keys
 from pagestore.api import (
@@ -62,7 +63,9 @@ def _pack_around_version(record: Record) -> tuple[bytes, bytes]:
     return start, record.horizon
 
 
+@lru_cache(maxsize=64)
 def unpack(record: bytes) -> Record:
+    """Every begin and every commit reads the same few."""
     created = Version(record[13:23])
     horizon = Version(record[23:33])
     return Record(

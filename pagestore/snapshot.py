@@ -17,7 +17,6 @@ from pagestore.api import (
     ZERO_VERSION,
     Begin,
     BelowHorizonError,
-    Change,
     CorruptPageError,
     NamespaceId,
     NoSuchVersionError,
@@ -31,7 +30,7 @@ from pagestore.engines.base import KeyRange, Snapshot
 from pagestore.namespaces import Record, alive, find
 
 MAX_CHANGES = 1000
-MAX_CHANGED_PAGES = 50_000
+MAX_CHANGE_BYTES = 200_000
 """A client that is further behind than this drops its cache: cheaper than to look at each page."""
 
 CHAIN_ROWS = MAX_CHAIN + 1
@@ -62,11 +61,7 @@ def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | N
         return _everything(tx, id_, record, newest)
     record, rows = namespace_and_log(tx, id_, since, MAX_CHANGES + 2)
     changes = _Changes()
-    for key, value in rows:
-        version = keys.version_of(key)
-        if version == since or not changes.add(version, value):
-            break
-    else:
+    if not changes.add_until(since, rows):
         _check_not_ahead(tx, since)  # not one of this namespace's own, so not known to be genuine
     newest = changes.newest or max(since, record.created)
     listed = changes.oldest_first()
@@ -82,24 +77,33 @@ class _Changes:
     """Changelog records as they come in, newest first, given up when there are too many."""
 
     def __init__(self) -> None:
-        self.newest: Version | None = None
-        self._changes: list[Change] = []
-        self._pages = 0
+        self._versions: list[Version] = []
+        self._records: list[bytes] = []
+        self._size = 0
 
-    def add(self, version: Version, record: bytes) -> bool:
-        """False: too many."""
-        if self.newest is None:
-            self.newest = version
-        change = changelog.read(version, record)
-        self._changes.append(change)
-        self._pages += len(change.pages)
-        return not self._too_many()
+    def add_until(self, since: Version | None, rows: Iterator[tuple[bytes, bytes]]) -> bool:
+        """Add them down to the one of `since`, which is not one of them.  False: it is not there."""
+        for key, record in rows:
+            version = keys.version_of(key)
+            if version == since:
+                return True
+            self._versions.append(version)
+            self._records.append(record)
+            self._size += len(record)
+            if self._too_many():
+                return True
+        return False
+
+    @property
+    def newest(self) -> Version | None:
+        return self._versions[0] if self._versions else None
 
     def _too_many(self) -> bool:
-        return len(self._changes) > MAX_CHANGES or self._pages > MAX_CHANGED_PAGES
+        return len(self._versions) > MAX_CHANGES or self._size > MAX_CHANGE_BYTES
 
-    def oldest_first(self) -> tuple[Change, ...] | None:
-        return None if self._too_many() else tuple(reversed(self._changes))
+    def oldest_first(self) -> changelog.Rows | None:
+        """None: too many."""
+        return None if self._too_many() else changelog.Rows(self._versions[::-1], self._records[::-1])
 
 
 def _begin_at(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version) -> Begin:
@@ -109,9 +113,7 @@ def _begin_at(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version
     if since is None or since > at:
         return _everything(tx, id_, record, at)
     changes = _Changes()
-    for key, value in tx.scan(KeyRange(*keys.log(id_, since, at), MAX_CHANGES + 1, reverse=True)):
-        if not changes.add(keys.version_of(key), value):
-            break
+    changes.add_until(None, tx.scan(KeyRange(*keys.log(id_, since, at), MAX_CHANGES + 1, reverse=True)))
     listed = changes.oldest_first()
     return _everything(tx, id_, record, at) if listed is None else Begin(at, listed, record.page_size)
 

@@ -25,6 +25,7 @@ from pagestore.api import (
     HeadWord,
     InvalidRequestError,
     Lease,
+    ListedChanges,
     Namespace,
     NamespaceId,
     NoSuchNamespaceError,
@@ -136,7 +137,9 @@ class PageStore(Store):
             list(self.changelog(part.namespace, after=request.base, until=version)) for part in request.parts
         ]
         own = [change for changes in lists for change in changes if change.version == version]
-        others = tuple(tuple(change for change in changes if change.version != version) for changes in lists)
+        others = tuple(
+            ListedChanges(change for change in changes if change.version != version) for changes in lists
+        )
         return Committed(version, own[0].time_us if own else 0, others)
 
     def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:

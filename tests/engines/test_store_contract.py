@@ -244,7 +244,7 @@ def test_too_many_changes_are_not_listed(
     assert page_store.begin(pages.id, start).version == versions[-1]
     assert len(page_store.begin(pages.id, versions[0]).changes or ()) == 5
     assert page_store.begin(pages.id, start, at=versions[-1]).changes is None
-    monkeypatch.setattr(snapshot, "MAX_CHANGED_PAGES", 39)
+    monkeypatch.setattr(snapshot, "MAX_CHANGE_BYTES", 3 * 35)
     assert page_store.begin(pages.id, versions[0]).changes is None
     assert len(page_store.begin(pages.id, versions[2]).changes or ()) == 3
 

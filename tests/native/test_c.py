@@ -17,6 +17,7 @@ SOURCES = {
     "cache": ["alloc.c", "cache.c", "sets.c"],
     "delta": ["delta.c"],
     "journal": ["journal.c"],
+    "log": ["log.c"],
     "sets": ["sets.c"],
     "words": ["words.c"],
 }

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagestore import changelog, format, keys, namespaces
-from pagestore.api import Change, CorruptPageError, FormatError, Version, format_version, parse_version
+from pagestore.api import (
+    Change,
+    CorruptPageError,
+    FormatError,
+    ListedChanges,
+    PageNumber,
+    PageSet,
+    Version,
+    format_version,
+    parse_version,
+)
 from pagestore.engines import clock
 from pagestore.engines.clock import START, Clock, Place
 from pagestore.engines.memory import MemoryEngine
@@ -37,6 +47,49 @@ def test_changelog_example_of_the_module() -> None:
 def test_a_damaged_changelog_record_is_corrupt(record: bytes) -> None:
     with pytest.raises(CorruptPageError, match=r"changelog record of v0{19}5"):
         changelog.read(V, record)
+
+
+_numbers = st.sets(st.integers(0, 2**32 - 2), max_size=5) | st.sets(st.integers(0, 255), max_size=5)
+
+
+@given(st.lists(st.tuples(_numbers.filter(bool), _numbers, _numbers, st.text(max_size=9))), st.binary())
+def test_rows_are_the_changes_that_they_hold(
+    commits: list[tuple[set[int], set[int], set[int], str]], touched: bytes
+) -> None:
+    records = []
+    for pages, allocated, freed, message in commits:
+        everything = pages | allocated | freed
+        lists = [sorted(numbers) for numbers in (everything, allocated, freed)]
+        records.append(changelog.Record(lists[0], TOKEN, message, *lists[1:]).at(5))
+    versions = [Version(n.to_bytes(10, "big")) for n in range(1, len(records) + 1)]
+    rows = changelog.Rows(versions, records)
+    listed = ListedChanges(map(changelog.read, versions, records))
+    assert rows == listed
+    assert rows.packed == listed.packed
+    assert rows[:2] + rows[2:] == rows
+    assert (rows[:2] + rows[2:]).packed == rows.packed
+    numbers = PageSet.of([*touched, *(next(iter(pages)) + 1 for pages, *_ in commits)])
+    assert rows.meet(numbers.packed) is any(number in numbers for each in listed for number in each.pages)
+
+
+def test_rows_equal_what_is_equal() -> None:
+    rows = changelog.Rows([V], [changelog.Record([3], TOKEN, "").at(5)])
+    assert rows == (Change(V, 5, (PageNumber(3),), TOKEN, ""),)
+    assert changelog.Rows() == ()
+    assert rows != ()
+    assert rows != 5
+    assert rows[-1].pages == (3,)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"", b"\1" * 10, b"\3" + bytes(24) + b"\1", b"\2" + bytes(24) + b"\1", b"\x41" + bytes(27) + b"\2"],
+)
+def test_a_damaged_record_among_rows_is_named(record: bytes) -> None:
+    good = changelog.Record([3], TOKEN, "").at(5)
+    rows = changelog.Rows([Version(bytes(10)), V], [good, record])
+    with pytest.raises(CorruptPageError, match=r"changelog record of v0{19}5"):
+        _ = rows.packed
 
 
 @given(st.integers(0, 65536), st.integers(0, 2**60), st.booleans())
