@@ -1,4 +1,4 @@
-"""Builds `pagestore._native`: what the page store has in C: page deltas, changelog records, head words."""
+"""Builds `pagestore._native`: the C of the page store (deltas, changelog records, head words, the gate)."""
 
 from pathlib import Path
 
@@ -12,8 +12,9 @@ ffibuilder.cdef(DECLARATIONS)
 ffibuilder.set_source(
     "pagestore._native",
     '#include "store.h"',
-    sources=[f"{HERE}/{name}" for name in ("delta.c", "log.c", "words.c")],
+    sources=[f"{HERE}/{name}" for name in ("delta.c", "gate.c", "log.c", "words.c")],
     depends=[f"{HERE}/store.h"],
     include_dirs=[HERE],
+    define_macros=[("_GNU_SOURCE", "1")],
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"],
 )

@@ -9,6 +9,11 @@ uint64_t mv_word_load(uint64_t address);
 uint64_t mv_word_begin(uint64_t address);
 void mv_word_end(uint64_t address, uint64_t odd);
 
+/* Where those wait who want the engine's write lock (gate.c).  An address as above. */
+uint32_t mv_gate_look(uint64_t address);
+uint32_t mv_gate_wait(uint64_t address, uint32_t looked, uint32_t us);
+void mv_gate_open(uint64_t address);
+
 /* Deltas between two versions of a page (delta.c). */
 int mv_delta_make(const uint8_t *old, const uint8_t *new_, uint32_t size, uint8_t *out, uint32_t room);
 int mv_delta_apply(uint8_t *page, uint32_t size, const uint8_t *delta, uint32_t length);

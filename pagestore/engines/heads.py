@@ -1,9 +1,9 @@
-"""Head words of an embedded store: the file `heads`, one 64-bit word for each namespace.
+"""Head words of an embedded store: the file `heads`, one 64-bit word for each namespace; and its gate.
 
 Called by `sqlite` around each commit, and (for the address of a word) by `Store.head_word`.  The words'
 rules stand in native/words.c.
 
-1. Word n of the file is that of namespace n.  Word 0 is not used.
+1. Word n of the file is that of namespace n.  Word 0 holds the gate (native/gate.c).
 2. The file only grows, in chunks, and is mapped chunk by chunk as namespaces are used; nobody maps
    beyond its end, and nobody shrinks it.
 3. Its content means something only while somebody has it mapped: it need not survive a power cut.
@@ -25,6 +25,24 @@ _WORD = 8
 begin = lib.mv_word_begin
 end = lib.mv_word_end
 load = lib.mv_word_load
+
+
+class Gate:
+    """Sleep until somebody has let go of the write lock: see native/gate.c."""
+
+    def __init__(self, word: HeadWord) -> None:
+        self._keepalive = word.keepalive
+        self._address = word.address
+
+    def look(self) -> int:
+        return lib.mv_gate_look(self._address)
+
+    def wait(self, looked: int, seconds: float) -> int:
+        """Until the gate is not what it was when looked at, or the time is up; what it is now."""
+        return lib.mv_gate_wait(self._address, looked, int(seconds * 1e6))
+
+    def open(self) -> None:
+        lib.mv_gate_open(self._address)
 
 
 class Heads:
@@ -55,6 +73,12 @@ class Heads:
         word = self.word(namespace)
         assert word is not None  # only a read-only opener finds none
         return word.address
+
+    def gate(self) -> Gate:
+        """Where to wait for the engine's write lock.  Not for a read-only opener."""
+        word = self.word(NamespaceId(0))
+        assert word is not None
+        return Gate(word)
 
     def close(self) -> None:
         """Let go of all mappings; each lives on as long as a word of it is in use."""

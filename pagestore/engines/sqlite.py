@@ -73,6 +73,8 @@ class SqliteEngine(Engine):
         connection = self._take(DEFAULT_TIMEOUT, opening=True)
         self._here = clock.place(path)
         self._heads = heads.Heads(heads_path, read_only=read_only)
+        if not read_only:
+            self._gate = self._heads.gate()
         self._give_back(connection)
         _engines.add(self)
 
@@ -107,12 +109,15 @@ class SqliteEngine(Engine):
             raise StoreReadOnlyError("the store was opened read-only")
         connection = self._take(timeout)
         tx = SqliteTransaction(connection.db, self._here)
+        holding = True
         try:
-            connection.db.execute("BEGIN IMMEDIATE")
+            connection.begin_writing(self._gate)
             value = work(tx)
             version = tx.finish()
             tx.close_scans()
             self._commit(connection, tx.announced)
+            self._gate.open()
+            holding = False
             if durability == "full":
                 self._flush(connection)
             self._bound_log(connection)
@@ -121,6 +126,8 @@ class SqliteEngine(Engine):
             raise self._error(connection, exc) from exc
         finally:
             self._give_back(connection, tx)
+            if holding:
+                self._gate.open()
 
     def _commit(self, connection: Connection, announced: Sequence[NamespaceId]) -> None:
         """COMMIT, with the head words odd while nobody can say whether it is visible yet."""
@@ -159,6 +166,7 @@ class SqliteEngine(Engine):
             connection.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             fault("checkpoint.copied")
             connection.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+            self._gate.open()
             fault("checkpoint.after")
         except (apsw.BusyError, apsw.FullError) as exc:
             _log.debug("checkpoint put off: %s", exc)

@@ -32,6 +32,7 @@ from collections.abc import Callable
 import apsw
 
 from pagestore.api import FormatError, StoreReadOnlyError
+from pagestore.engines.heads import Gate
 
 APPLICATION_ID = 0x6D767674
 """In the header of every engine file, so that it can be told from others ("mvvt")."""
@@ -68,6 +69,8 @@ class Connection:
         """Pages in the -wal file after this connection's last commit."""
         self._timeout = DEFAULT_TIMEOUT
         self._deadline = 0.0
+        self._gate: Gate | None = None
+        self._looked = 0
         self._log_path = path + "-wal"
         self._log = -1
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
@@ -104,15 +107,34 @@ class Connection:
         """How long to wait for a lock from now on."""
         self._timeout = seconds
 
+    def begin_writing(self, gate: Gate) -> None:
+        """Begin a transaction that holds the write lock.  Raises apsw.BusyError when the time is up."""
+        self._gate = gate
+        self._looked = gate.look()
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+        finally:
+            self._gate = None
+
     def _wait(self, tries: int) -> bool:
-        """SQLite's busy handler: naps short enough for a lock that is held for some 100 µs."""
+        """SQLite's busy handler.
+
+        The write lock, held for some 100 µs, is waited for at the gate; others, which nobody announces, with
+        naps that are short at first."""
         now = time.monotonic()
         if tries == 0:
             self._deadline = now + self._timeout
-        nap = min(_SHORTEST_NAP * 2 ** min(tries, 20), _LONGEST_NAP) * random.uniform(0.5, 1.5)
+        if self._gate is not None:
+            nap = _LONGEST_NAP
+        else:
+            nap = min(_SHORTEST_NAP * 2 ** min(tries, 20), _LONGEST_NAP)
+        nap *= random.uniform(0.5, 1.5)
         if now + nap > self._deadline:
             return False
-        time.sleep(nap)
+        if self._gate is not None:
+            self._looked = self._gate.wait(self._looked, nap)
+        else:
+            time.sleep(nap)
         return True
 
     # ---- the flush ----

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,31 @@ def test_what_ails_a_checkpoint_does_not_touch_the_commit(
 
 
 # ---- locks, forks, full disks, permissions ----
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_who_waits_for_the_lock_is_told_when_it_is_free(
+    open_engine: Callable[..., SqliteEngine], monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """With naps that would last much longer than that.  `lost`: the holder fails instead of committing."""
+    monkeypatch.setattr(sqlite_connection, "_LONGEST_NAP", 8.0)
+    engine, other = open_engine(), open_engine()
+    let_go, waited = 0.0, threading.Event()
+    waiter = threading.Thread(target=lambda: (put(other, timeout=60), waited.set()))
+
+    def hold() -> None:
+        nonlocal let_go
+        waiter.start()
+        time.sleep(0.3)
+        let_go = time.monotonic()
+        if lost:
+            raise KeyError
+
+    with armed("commit.before_commit", hold), suppress(KeyError):
+        put(engine)
+    assert waited.wait(30)
+    assert time.monotonic() - let_go < 2
+    waiter.join()
 
 
 def test_a_lock_that_stays_is_unavailable(open_engine: Callable[..., SqliteEngine]) -> None:

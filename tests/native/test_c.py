@@ -16,6 +16,7 @@ SOURCES = {
     "alloc": ["alloc.c"],
     "cache": ["alloc.c", "cache.c", "sets.c"],
     "delta": ["delta.c"],
+    "gate": ["gate.c"],
     "journal": ["journal.c"],
     "log": ["log.c"],
     "sets": ["sets.c"],
