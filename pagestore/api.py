@@ -197,6 +197,25 @@ class Begin:
     """At `version`; given where `changes` is None."""
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What `Store.watch` tells at one moment."""
+
+    version: Version
+    """The namespace's newest version, flushed: a power cut does not take it back."""
+    changes: Changes | None
+    """Commits in (the version told before, version], oldest first.  Empty: there were none, `version` is
+    still the newest.  None: too many to list, forget everything that is cached."""
+
+
+class Watch(Iterator[Watched]):
+    """The answers of `Store.watch`: `next` blocks until there is one."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, from any thread: a `next` that waits raises StopIteration."""
+
+
 class StoredPage(NamedTuple):
     """One page as stored; `pagestore.encoding.decode` turns it into content."""
 
@@ -426,6 +445,23 @@ class VoidTokenError(StoreError):
     """`Store.outcome` has settled that the commit with this token never happens.  Nothing was applied."""
 
 
+class NotAllowedError(StoreError):
+    """The caller did not show who it is, or may not do this.  Nothing was applied; a retry does not help."""
+
+
+class OverloadedError(StoreUnavailableError):
+    """The caller asks for more than its share.  Nothing was applied; the same may be asked a little later."""
+
+    def __init__(self, message: str, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        """When to try again, counted from now."""
+
+
+class UnsupportedError(StoreError):
+    """This store, or the release that serves it, can't do that.  A retry does not help."""
+
+
 class Store(ABC):
     """A set of namespaces with one order of versions.  Safe to use from many threads."""
 
@@ -480,6 +516,14 @@ class Store(ABC):
     def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:
         """Whether the commit with this token happened: its version, or None and it never will
         (a void record is written, so that a commit still in flight fails)."""
+
+    @abstractmethod
+    def watch(self, namespace: NamespaceId, after: Version, *, heartbeat: float = 5.0) -> Watch:
+        """Follow a namespace: an answer at once, one whenever there are commits after the version told
+        last (at first `after`), and at least one every `heartbeat` seconds.
+
+        Several commits may come in one answer.  Costs nothing while nobody watches.  `next` raises
+        NoSuchNamespaceError (also once it was dropped), StoreUnavailableError."""
 
     # page numbers
 

@@ -39,11 +39,13 @@ from pagestore.api import (
     StoreUnavailableError,
     Usage,
     Version,
+    Watch,
     format_version,
 )
 from pagestore.commit import MAX_FRESH, Commit, FarBehind
 from pagestore.engines.base import Engine, Result, Snapshot, Transaction
 from pagestore.namespaces import Namespaces, find
+from pagestore.watch import PollingWatch
 
 log = logging.getLogger("pagestore")
 
@@ -157,6 +159,9 @@ class PageStore(Store):
 
         happened = self.engine.transact(work, timeout=self.timeout).value
         return None if happened == keys.VOID_TOKEN else Version(happened)
+
+    def watch(self, namespace: NamespaceId, after: Version, *, heartbeat: float = 5.0) -> Watch:
+        return PollingWatch(self, namespace, after, heartbeat)
 
     # ---- page numbers ----
 

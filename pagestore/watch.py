@@ -1,0 +1,95 @@
+"""Following a namespace: who commits what, as it happens.
+
+Called by `store` and by the service, which follows many namespaces with one timer.  Calls the store's
+interface.
+
+1. The head word tells whether to ask at all: while it is even and as it was, nothing has happened.  It is
+   shared memory, so commits of every process move it; where there is none, the store is asked each time.
+2. The word is read before the store is asked, so that a commit in between is noticed at the next look.
+3. A version is told only once it is flushed.
+4. Nothing runs while nobody looks: no thread, and no timer of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from pagestore._native import lib
+from pagestore.api import ListedChanges, NamespaceId, Store, Version, Watch, Watched
+
+POLL_SECONDS = 0.005
+"""Between two looks at a head word."""
+
+ASK_SECONDS = 0.02
+"""Between two questions to a store that has no head words."""
+
+
+class Follower:
+    """One namespace, looked at by somebody again and again."""
+
+    def __init__(self, store: Store, namespace: NamespaceId, after: Version) -> None:
+        self.version = after
+        """The newest version told."""
+        self._store = store
+        self._namespace = namespace
+        self._word = store.head_word(namespace)
+        self._seen = 1  # odd: ask
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one look to the next."""
+        return ASK_SECONDS if self._word is None else POLL_SECONDS
+
+    def moved(self) -> bool:
+        """Whether there may be something new."""
+        if self._word is None:
+            return True
+        word: int = lib.mv_word_load(self._word.address)
+        return word != self._seen or bool(word & 1)
+
+    def look(self, flush: Callable[[Version], None]) -> Watched | None:
+        """What has happened since the last look, or None.  `flush` makes a version durable.
+
+        Raises what `Store.begin` does."""
+        word = 1 if self._word is None else lib.mv_word_load(self._word.address)
+        start = self._store.begin(self._namespace, self.version)
+        if start.version == self.version and start.changes is not None:
+            self._seen = word
+            return None
+        flush(start.version)
+        self._seen = word
+        self.version = start.version
+        return Watched(start.version, start.changes)
+
+
+class PollingWatch(Watch):
+    """A watch whose reader does the looking."""
+
+    def __init__(self, store: Store, namespace: NamespaceId, after: Version, heartbeat: float) -> None:
+        self._follower = Follower(store, namespace, after)
+        self._store = store
+        self._heartbeat = heartbeat
+        self._due = 0.0
+        self._closed = threading.Event()
+
+    def __next__(self) -> Watched:
+        follower = self._follower
+        while not self._closed.is_set():
+            if follower.moved():
+                watched = follower.look(lambda _: self._store.sync())
+                if watched is not None:
+                    return self._told(watched)
+            left = self._due - time.monotonic()
+            if left <= 0:
+                return self._told(Watched(follower.version, ListedChanges()))
+            self._closed.wait(min(follower.interval, left))
+        raise StopIteration
+
+    def _told(self, watched: Watched) -> Watched:
+        self._due = time.monotonic() + self._heartbeat
+        return watched
+
+    def close(self) -> None:
+        self._closed.set()

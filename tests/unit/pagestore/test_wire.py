@@ -1,0 +1,282 @@
+"""Values survive the wire, what no peer sends is refused, and the generated code is that of the proto."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagestore import api, wire
+from pagestore.v1 import pagestore_pb2 as pb
+
+ROOT = Path(__file__).parents[3]
+PROTO = "pagestore/v1/pagestore.proto"
+
+NUMBERS = st.sets(st.integers(1, wire.MAX_PAGE), max_size=50).map(lambda found: tuple(sorted(found)))
+VERSIONS = st.binary(min_size=10, max_size=10)
+TOKENS = st.binary(min_size=16, max_size=16)
+CHANGES = st.builds(
+    api.Change,
+    version=VERSIONS,
+    time_us=st.integers(0, 1 << 60),
+    pages=NUMBERS,
+    token=TOKENS,
+    message=st.text(max_size=20),
+    allocated=NUMBERS,
+    freed=NUMBERS,
+)
+LISTS = st.lists(CHANGES, max_size=3).map(api.ListedChanges)
+PAGES = st.builds(
+    api.StoredPage,
+    st.integers(1, wire.MAX_PAGE),
+    VERSIONS,
+    st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=4).map(tuple),
+)
+
+
+def allocation(numbers: tuple[int, ...]) -> api.Allocation:
+    runs = []
+    for number in numbers:
+        if runs and runs[-1].first + runs[-1].length == number:
+            runs[-1] = api.PageRun(runs[-1].first, runs[-1].length + 1)
+        else:
+            runs.append(api.PageRun(number, 1))
+    return api.Allocation((numbers[-1] + 1) if numbers else 0, tuple(runs))
+
+
+@given(NUMBERS)
+def test_page_numbers(numbers):
+    assert wire.numbers_of(wire.numbers_message(numbers)) == numbers
+    assert tuple(wire.page_set_of(wire.page_set_message(api.PageSet.of(numbers)))) == numbers
+
+
+def test_page_numbers_as_the_proto_says():
+    assert wire.numbers_message((3, 4, 9)).SerializeToString().hex(" ") == "0a 03 03 01 05"
+
+
+@given(NUMBERS)
+def test_allocations(numbers):
+    value = allocation(numbers)
+    assert wire.allocation_of(wire.allocation_message(value)) == value
+
+
+@given(CHANGES)
+def test_changes(change):
+    assert wire.change_of(wire.change_message(change)) == change
+
+
+@given(VERSIONS, st.none() | LISTS, st.none() | NUMBERS)
+def test_begins(version, changes, numbers):
+    value = api.Begin(version, changes, 4096, None if numbers is None else allocation(numbers))
+    assert wire.begin_of(wire.begin_message(value)) == value
+
+
+@given(VERSIONS, st.none() | LISTS)
+def test_watched(version, changes):
+    value = api.Watched(version, changes)
+    assert wire.watched_of(wire.watched_message(value)) == value
+
+
+@given(PAGES | st.none())
+def test_pages(page):
+    number = page.number if page else 7
+    assert wire.pages_of([wire.page_message(number, page)], [number]) == [page]
+
+
+@given(st.data())
+def test_commits(data):
+    part = api.CommitPart(
+        namespace=3,
+        reads=api.PageSet.of(data.draw(NUMBERS)),
+        writes=[api.PageWrite(n, b"blob") for n in data.draw(NUMBERS)],
+        page_size=512,
+        allocated=data.draw(NUMBERS),
+        freed=data.draw(NUMBERS),
+        lease=data.draw(st.none() | TOKENS),
+    )
+    request = api.CommitRequest(
+        token=data.draw(TOKENS),
+        base=data.draw(VERSIONS),
+        parts=[part],
+        message=data.draw(st.text(max_size=9)),
+        durability=data.draw(st.sampled_from(["full", "normal"])),
+        ticket=data.draw(st.none() | TOKENS),
+    )
+    found = wire.commit_of(wire.commit_message(request))
+    (other,) = found.parts
+    assert list(other.reads) == list(part.reads)
+    assert (other.writes, other.allocated, other.freed, other.lease) == (
+        part.writes,
+        part.allocated,
+        part.freed,
+        part.lease,
+    )
+    assert (found.token, found.base, found.message, found.durability, found.ticket) == (
+        request.token,
+        request.base,
+        request.message,
+        request.durability,
+        request.ticket,
+    )
+
+
+@given(VERSIONS, LISTS)
+def test_committed(version, changes):
+    value = api.Committed(version, 17, (changes, api.ListedChanges()))
+    message = wire.committed_message(value)
+    assert wire.committed_of(message, lambda _: pytest.fail("nothing was omitted")) == value
+    del message.others[0].changes[:]
+    message.others[0].omitted = True
+    assert wire.committed_of(message, lambda index: {0: changes}[index]) == value
+
+
+@given(NUMBERS, st.lists(PAGES, max_size=3).map(tuple))
+def test_conflicts(numbers, fresh):
+    value = api.ConflictError(5, numbers, api.ZERO_VERSION, fresh)
+    found = wire.conflict_of(wire.conflict_message(value))
+    assert (found.namespace, found.pages, found.version, found.fresh) == (5, numbers, api.ZERO_VERSION, fresh)
+
+
+def test_namespaces_usage_and_leases():
+    namespace = api.Namespace(4, "näme", 4096, 12, api.parse_version("v1f"))
+    assert wire.namespace_of(wire.namespace_message(namespace)) == namespace
+    usage = api.Usage(1, 2, 3, 4, 5)
+    assert wire.usage_of(wire.usage_message(usage)) == usage
+    lease = api.Lease(b"l" * 16, (7, 8, 30), 2.5)
+    assert wire.lease_of(wire.lease_message(lease)) == lease
+    assert wire.lease_of(pb.Lease()) is None
+
+
+# ---- errors ----
+
+
+def special(cls: type[api.StoreError]) -> api.StoreError:
+    made = {
+        api.BelowHorizonError: api.BelowHorizonError(api.parse_version("v2"), api.parse_version("v7")),
+        api.TurnTakenError: api.TurnTakenError(1.5),
+        api.OutcomeUnknownError: api.OutcomeUnknownError(b"t" * 16, "it went dark"),
+        api.OverloadedError: api.OverloadedError("too many calls", 0.5),
+    }
+    return made.get(cls) or cls("what happened")
+
+
+def every_error(base: type[api.StoreError] = api.StoreError):
+    for cls in base.__subclasses__():
+        if cls.__module__ == api.__name__ and cls is not api.ConflictError:
+            yield cls
+        yield from every_error(cls)
+
+
+@pytest.mark.parametrize("cls", sorted(set(every_error()), key=lambda cls: cls.__name__))
+def test_errors_survive(cls):
+    exc = special(cls)
+    status, error = wire.failure_of(exc)
+    found = wire.error_of(status, "", error.SerializeToString())
+    assert isinstance(exc, type(found))
+    if cls is not api.NoSuchStoreError:
+        assert type(found) is cls
+    assert str(found).endswith(str(exc)) or cls is api.OutcomeUnknownError
+    assert {k: v for k, v in vars(found).items() if k != "args"} == vars(exc)
+
+
+def test_a_status_without_details():
+    assert type(wire.error_of(grpc.StatusCode.UNAVAILABLE, "gone", None)) is api.StoreUnavailableError
+    assert type(wire.error_of(grpc.StatusCode.DEADLINE_EXCEEDED, "", None)) is api.StoreUnavailableError
+    assert type(wire.error_of(grpc.StatusCode.RESOURCE_EXHAUSTED, "large", None)) is api.LimitError
+    assert type(wire.error_of(grpc.StatusCode.UNAUTHENTICATED, "who?", None)) is api.NotAllowedError
+
+
+def test_an_error_of_a_later_release_goes_by_its_status():
+    later = pb.Error(message="new").SerializeToString() + b"\x08\xe7\x07"  # kind 999
+    assert type(wire.error_of(grpc.StatusCode.PERMISSION_DENIED, "", later)) is api.NotAllowedError
+
+
+def test_a_long_text_is_cut():
+    _, error = wire.failure_of(api.LimitError("x" * 100_000))
+    assert len(error.message) == wire.MAX_ERROR_TEXT
+
+
+# ---- what nobody sends ----
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: wire.version_of(b"short"),
+        lambda: wire.token_of(b"t" * 17),
+        lambda: wire.namespace_id_of(0),
+        lambda: wire.namespace_id_of((1 << 64) - 1),
+        lambda: wire.numbers_of(pb.PageNumbers(gaps=[3, 0])),
+        lambda: wire.numbers_of(pb.PageNumbers(gaps=[0xFFFFFFFF])),
+        lambda: wire.numbers_of(pb.PageNumbers(gaps=[0xFFFFFFFE, 1])),
+        lambda: wire.page_set_of(pb.PageNumbers(gaps=[0xFFFFFFFE, 0xFFFFFFFF])),
+        lambda: wire.allocation_of(pb.Allocation(free=[3])),
+        lambda: wire.allocation_of(pb.Allocation(free=[3, 0])),
+        lambda: wire.allocation_of(pb.Allocation(free=[0xFFFFFFFF, 0xFFFFFFFF])),
+        lambda: wire.page_of(pb.Page(number=1, version=bytes(10))),
+        lambda: wire.page_of(pb.Page(number=0, version=bytes(10), blobs=[b"x"])),
+        lambda: wire.pages_of([pb.Page(number=4)], [3]),
+        lambda: wire.pages_of([pb.Page(number=3), pb.Page(number=4)], [3]),
+        lambda: wire.writes_of([pb.PageWrite(number=0)]),
+        lambda: wire.commit_of(pb.CommitRequest()),
+        lambda: wire.commit_of(pb.CommitRequest(token=bytes(16), base=bytes(9))),
+        lambda: wire.commit_of(pb.CommitRequest(token=bytes(16), base=bytes(10), ticket=b"x")),
+        lambda: wire.begin_of(pb.BeginResponse()),
+    ],
+)
+def test_refused(refused):
+    with pytest.raises(wire.WireError):
+        refused()
+
+
+def test_missing_fields_have_a_meaning():
+    """What an older release leaves out."""
+    request = wire.commit_of(
+        pb.CommitRequest(token=bytes(16), base=bytes(10), parts=[pb.CommitPart(namespace=1)])
+    )
+    assert request.durability == "full"
+    (part,) = request.parts
+    assert (list(part.reads), part.writes, part.allocated, part.freed, part.lease) == ([], [], (), (), None)
+
+
+# ---- drift ----
+
+
+def test_the_generated_code_is_that_of_the_proto(tmp_path):
+    found = tmp_path / "descriptors"
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--descriptor_set_out={found}", PROTO],
+        cwd=ROOT / "proto",
+        check=True,
+    )
+    (described,) = descriptor_pb2.FileDescriptorSet.FromString(found.read_bytes()).file
+    generated = descriptor_pb2.FileDescriptorProto()
+    pb.DESCRIPTOR.CopyToProto(generated)
+    for one in (described, generated):  # json names are made up from the others
+        for message in one.message_type:
+            for field in message.field:
+                field.ClearField("json_name")
+    assert described == generated, "run make proto"
+    stubs = (ROOT / "pagestore/v1/pagestore_pb2_grpc.py").read_text()
+    types = (ROOT / "pagestore/v1/pagestore_pb2.pyi").read_text()
+    for service in described.service:
+        for method in service.method:
+            assert f"'/{wire.SERVICE}/{method.name}'" in stubs, "run make proto"
+    for message in described.message_type:
+        assert f"class {message.name}(" in types, "run make proto"
+
+
+def test_every_message_field_and_call_is_documented():
+    """A comment stands above each, or above a group that one comment speaks of."""
+    undocumented = []
+    before = ""
+    for line in (ROOT / "proto" / PROTO).read_text().splitlines():
+        text = line.strip()
+        if text.startswith(("rpc ", "service ")) and not before.startswith("//"):
+            undocumented.append(text)
+        before = text
+    assert undocumented == []
