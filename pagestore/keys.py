@@ -94,6 +94,11 @@ def version_of(key: bytes) -> Version:
 # ---- store-wide ----
 
 
+def store_prefix(name: str) -> bytes:
+    """What stands before all keys of a store that shares its engine with others."""
+    return _string(_TEXT, name.encode())
+
+
 def counter(name: str) -> bytes:
     return _COUNTER + _string(_TEXT, name.encode())
 

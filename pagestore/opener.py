@@ -1,22 +1,25 @@
 """Opens a store by its URL: the one place that knows which engines there are.
 
-Called by programs and by `mvvfs`; calls `embedded` and the memory engine.
+Called by programs and by `mvvfs`; calls `embedded`, `cluster` and the memory engine.
 
     a path, or file:///path     an embedded store: a folder
     memory:NAME                 in this process only, for tests; lasts as long as the process
-    grpc://..., fdb:...         not in this release
+    fdb:, fdb:/cluster/file     a FoundationDB cluster; `?prefix=NAME` for one of several stores in it
+    grpc://...                  not in this release
 
-Of each folder a process has one store object at a time (for each of read-only and not), shared by all who
-open it and closed by the last of them: connections, caches and head words are worth sharing.
+Of each folder, and of each store in a cluster, a process has one store object at a time (for each of
+read-only and not), shared by all who open it and closed by the last of them: connections, caches and head
+words are worth sharing.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from urllib.parse import unquote, urlsplit
 
-from pagestore import embedded, format
+from pagestore import cluster, embedded, format
 from pagestore.api import FormatError, NoSuchStoreError, Store
 from pagestore.engines.memory import MemoryEngine
 from pagestore.store import PageStore
@@ -31,7 +34,7 @@ class _Shared:
 
 
 _lock = threading.Lock()
-_folders: dict[tuple[str, bool], _Shared] = {}
+_shared: dict[tuple[str, bool], _Shared] = {}
 _memory: dict[str, MemoryEngine] = {}
 
 
@@ -43,25 +46,39 @@ def open_store(url: str, *, create: bool, read_only: bool = False, timeout: floa
     StoreReadOnlyError, StoreFullError, StoreUnavailableError."""
     if url.startswith("memory:"):
         return _open_memory(url, create, timeout)
-    return _open_folder(_path_of(url), create, read_only, timeout)
+    if url.startswith("fdb:"):
+        place = cluster.parse(url)
+        return _open_shared(
+            place.url,
+            read_only,
+            timeout,
+            lambda: cluster.open_cluster(place, create=create, read_only=read_only, timeout=timeout),
+        )
+    path = _path_of(url)
+    return _open_shared(
+        path,
+        read_only,
+        timeout,
+        lambda: embedded.open_folder(path, create=create, read_only=read_only, timeout=timeout),
+    )
 
 
 def _path_of(url: str) -> str:
     scheme, colon, _ = url.partition(":")
     if scheme == "file" and colon:
         return os.path.realpath(unquote(urlsplit(url).path))
-    if colon and scheme in ("grpc", "grpcs", "fdb"):
+    if colon and scheme in ("grpc", "grpcs"):
         raise FormatError(f"stores at {scheme}: can't be opened by this release")
     return os.path.realpath(url)
 
 
-def _open_folder(path: str, create: bool, read_only: bool, timeout: float) -> PageStore:
-    key = path, read_only
+def _open_shared(place: str, read_only: bool, timeout: float, make: Callable[[], PageStore]) -> PageStore:
+    key = place, read_only
     with _lock:
-        shared = _folders.get(key)
+        shared = _shared.get(key)
         if shared is None or not shared.store.usable():
-            store = embedded.open_folder(path, create=create, read_only=read_only, timeout=timeout)
-            shared = _folders[key] = _Shared(store)
+            store = make()
+            shared = _shared[key] = _Shared(store)
             store.on_close = lambda: _close(key, shared)
         shared.users += 1
         shared.store.timeout = max(timeout, shared.store.timeout)
@@ -72,8 +89,8 @@ def _close(key: tuple[str, bool], shared: _Shared) -> bool:
     """Whether nobody uses the store any more."""
     with _lock:
         shared.users -= 1
-        if shared.users <= 0 and _folders.get(key) is shared:
-            del _folders[key]
+        if shared.users <= 0 and _shared.get(key) is shared:
+            del _shared[key]
         return shared.users <= 0
 
 
@@ -92,7 +109,7 @@ def _after_fork() -> None:
     """In a child: stores that were open belong to the parent."""
     global _lock
     _lock = threading.Lock()
-    _folders.clear()
+    _shared.clear()
     _memory.clear()
 
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from pagestore.api import Durability, HeadWord, NamespaceId, Version
@@ -52,8 +53,16 @@ class Snapshot(ABC):
     def read_version(self) -> Version:
         """Every commit visible here has a version <= this; later ones get a greater one."""
 
+    def confirm(self, version: Version) -> None:
+        """For a version that was found stored: raises StoreUnavailableError if later commits might be given
+        smaller ones (a cluster that holds the backup of another).  Costs no read."""
+
     @abstractmethod
     def get(self, key: bytes) -> bytes | None: ...
+
+    def ask(self, key: bytes) -> Callable[[], bytes | None]:
+        """As `get`, under way until the result is called, where the engine can."""
+        return partial(self.get, key)
 
     @abstractmethod
     def scan(self, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
@@ -105,6 +114,30 @@ class Transaction(Snapshot):
         and the engine can tell without a conflict.  Unix microseconds."""
 
 
+@dataclass(slots=True)
+class Operations:
+    """What an engine has asked of what is behind it, since it was opened."""
+
+    gets: int = 0
+    range_reads: int = 0
+    parts: int = 0
+    """Answers that range reads took: more than these where one did not hold all that was wanted."""
+    rows: int = 0
+    sets: int = 0
+    clears: int = 0
+    conflicts: int = 0
+    """Ranges named as read or write conflicts."""
+    commits: int = 0
+    retries: int = 0
+
+    def add(self, other: Operations) -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+    def copy(self) -> Operations:
+        return replace(self)
+
+
 class Result(NamedTuple, Generic[T]):
     value: T
     version: Version | None
@@ -115,6 +148,9 @@ class Engine(ABC):
     """An ordered key-value store.  Safe to use from many threads."""
 
     limits: Limits
+
+    clears_ranges_at_once: ClassVar[bool] = False
+    """`clear_range` costs the same whatever lies in the range."""
 
     @abstractmethod
     def read(self, work: Callable[[Snapshot], T], *, timeout: float | None = None) -> T:
@@ -136,6 +172,10 @@ class Engine(ABC):
         happened: with `idempotent` it runs `work` again, which finds out by itself (by a key that the
         first run would have written); without, it raises OutcomeUnknownError with an empty token.
         Raises StoreUnavailableError, StoreFullError, StoreReadOnlyError."""
+
+    def operations(self) -> Operations | None:
+        """Counted so far; None where nothing is sent anywhere."""
+        return None
 
     @abstractmethod
     def head_word(self, namespace: NamespaceId) -> HeadWord | None:

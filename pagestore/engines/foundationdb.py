@@ -1,157 +1,74 @@
-"""A sketch of the FoundationDB engine: it shows that the engine interface fits, and is not selectable yet.
+"""The distributed engine: a FoundationDB cluster.
 
-Called by nothing: `pagestore.opener` refuses fdb: URLs until this has passed the engine contract suite on
-a cluster.  Calls the `foundationdb` package (https://apple.github.io/foundationdb/api-python.html).
+Called by `pagestore.store` through the engine interface; opened by `pagestore.opener`.  Calls the
+`foundationdb` package through `foundationdb_client` (library, errors) and `foundationdb_transaction`.
 
-1. Every read is a snapshot read; what must not change is named by the caller as a read conflict.
-2. A version is a versionstamp.  A snapshot's is its read version with the highest batch number: no commit
+1. A version is a versionstamp.  A snapshot's is its read version with the highest batch number: no commit
    that it sees has a greater one, and every later commit has.
-3. A commit whose fate is unknown (`commit_unknown_result`) runs again if it can find out by itself
-   (`idempotent`); a timeout while it was on its way leaves it unknown in any case.
-4. No cached read versions, no `causal_read_risky`: a snapshot sees all that was acknowledged before it.
+2. No cached read versions, no `causal_read_risky`: a snapshot sees all that was acknowledged before it.
+3. Reads do not see a transaction's own writes (`read_your_writes_disable`), as the interface says.
+4. What FoundationDB says can be tried again is, after the pause that its client makes, within the time that
+   the caller gave: the transaction's timeout covers all tries.
+5. A commit whose fate is unknown (`commit_unknown_result`) runs again if it can find out by itself
+   (`idempotent`).  One that ran out of time while it was on its way leaves it unknown.
 """
 
 from __future__ import annotations
 
-import importlib
-import struct
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from pagestore.api import (
-    VERSION_SIZE,
     Durability,
     HeadWord,
     NamespaceId,
     OutcomeUnknownError,
+    StoreError,
+    StoreReadOnlyError,
     StoreUnavailableError,
     Version,
 )
-from pagestore.engines.base import Engine, KeyRange, Limits, Result, Snapshot, Transaction
+from pagestore.engines import foundationdb_client
+from pagestore.engines.base import Engine, Limits, Operations, Result, Snapshot, Transaction
+from pagestore.engines.foundationdb_client import COMMIT_UNKNOWN_RESULT, TIMED_OUT
+from pagestore.engines.foundationdb_transaction import FoundationSnapshot, FoundationTransaction
 
 T = TypeVar("T")
 
-API_VERSION = 710
-_COMMIT_UNKNOWN_RESULT, _TIMED_OUT = 1021, 1031  # https://apple.github.io/foundationdb/api-error-codes.html
-_DEFAULT_TIMEOUT = 5.0
-
-
-class _Reads(Protocol):
-    """The part of the binding's snapshot that is used here."""
-
-    def get(self, key: bytes) -> Any: ...
-    def get_range(self, begin: bytes, end: bytes, limit: int, reverse: bool) -> Any: ...
-
-
-class _Writes(Protocol):
-    """The part of the binding's transaction that is used here."""
-
-    snapshot: _Reads
-    options: Any
-
-    def get_read_version(self) -> Any: ...
-    def set(self, key: bytes, value: bytes) -> None: ...
-    def set_versionstamped_key(self, key: bytes, value: bytes) -> None: ...
-    def set_versionstamped_value(self, key: bytes, value: bytes) -> None: ...
-    def clear(self, key: bytes) -> None: ...
-    def clear_range(self, begin: bytes, end: bytes) -> None: ...
-    def add_read_conflict_range(self, begin: bytes, end: bytes) -> None: ...
-    def add_write_conflict_range(self, begin: bytes, end: bytes) -> None: ...
-    def get_versionstamp(self) -> Any: ...
-    def commit(self) -> Any: ...
-    def on_error(self, error: Exception) -> Any: ...
-
-
-class FoundationSnapshot(Snapshot):
-    def __init__(self, tr: _Writes, prefix: bytes) -> None:
-        self._tr = tr
-        self._prefix = prefix
-
-    def read_version(self) -> Version:
-        return Version(self._tr.get_read_version().wait().to_bytes(8, "big") + b"\xff\xff")
-
-    def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._tr.snapshot.get(self._prefix + key).wait()
-        return value
-
-    def scan(self, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
-        return self._rows(self._ask(wanted))
-
-    def scan_many(self, wanted: Sequence[KeyRange]) -> list[Iterator[tuple[bytes, bytes]]]:
-        return [self._rows(rows) for rows in [self._ask(one) for one in wanted]]  # all on their way first
-
-    def _ask(self, wanted: KeyRange) -> Any:
-        begin, end, limit, reverse = wanted
-        return iter(self._tr.snapshot.get_range(self._prefix + begin, self._prefix + end, limit, reverse))
-
-    def _rows(self, rows: Any) -> Iterator[tuple[bytes, bytes]]:
-        cut = len(self._prefix)
-        for row in rows:
-            yield bytes(row.key)[cut:], bytes(row.value)
-
-
-class FoundationTransaction(FoundationSnapshot, Transaction):
-    def __init__(self, tr: _Writes, prefix: bytes) -> None:
-        super().__init__(tr, prefix)
-        self.wrote = False
-
-    def set(self, key: bytes, value: bytes) -> None:
-        self.wrote = True
-        self._tr.set(self._prefix + key, value)
-
-    def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
-        self.wrote = True
-        self._tr.set_versionstamped_key(_with_gap(self._prefix + prefix, suffix), value)
-
-    def set_versioned_value(self, key: bytes, prefix: bytes, suffix: bytes) -> None:
-        self.wrote = True
-        self._tr.set_versionstamped_value(self._prefix + key, _with_gap(prefix, suffix))
-
-    def clear(self, key: bytes) -> None:
-        self.wrote = True
-        self._tr.clear(self._prefix + key)
-
-    def clear_range(self, begin: bytes, end: bytes) -> None:
-        self.wrote = True
-        self._tr.clear_range(self._prefix + begin, self._prefix + end)
-
-    def add_read_conflict(self, begin: bytes, end: bytes) -> None:
-        self._tr.add_read_conflict_range(self._prefix + begin, self._prefix + end)
-
-    def add_write_conflict(self, begin: bytes, end: bytes) -> None:
-        self._tr.add_write_conflict_range(self._prefix + begin, self._prefix + end)
-
-    def announce(self, namespace: NamespaceId) -> None:
-        """No head words: `begin` asks the cluster."""
-
-    def commit_time(self, now_us: int) -> int:
-        return now_us  # to read the last commit's time would make all commits conflict
-
-
-def _with_gap(prefix: bytes, suffix: bytes) -> bytes:
-    """Bytes with room for a versionstamp, and where that is (API version 520 and later)."""
-    return prefix + bytes(VERSION_SIZE) + suffix + struct.pack("<I", len(prefix))
+DEFAULT_TIMEOUT = 5.0
 
 
 class FoundationEngine(Engine):
     """See the head of this file."""
 
     limits = Limits(max_seconds=5, max_bytes=10_000_000, max_value_bytes=100_000)
+    clears_ranges_at_once = True
 
-    def __init__(self, cluster_file: str | None, prefix: bytes) -> None:
-        self._fdb = importlib.import_module("fdb")
-        self._fdb.api_version(API_VERSION)
-        self._db = self._fdb.open(cluster_file)
+    def __init__(self, cluster_file: str | None, prefix: bytes, *, read_only: bool = False) -> None:
+        """`cluster_file` None: FDB_CLUSTER_FILE, or the default place.  Nothing is sent yet.
+
+        Raises StoreUnavailableError."""
+        self._client = foundationdb_client.client()
+        self._db = self._client.open(cluster_file)
         self._prefix = prefix
+        self._read_only = read_only
+        self._pid = os.getpid()
         self._open = True
+        self._counting = threading.Lock()
+        self._operations = Operations()
 
     def read(self, work: Callable[[Snapshot], T], *, timeout: float | None = None) -> T:
-        tr = self._transaction(timeout)
+        tries = _Tries(self, timeout)
         while True:
+            tx = FoundationSnapshot(self._client, tries.tr, self._prefix)
             try:
-                return work(FoundationSnapshot(tr, self._prefix))
-            except self._fdb.FDBError as exc:
-                self._again(tr, exc)
+                return work(tx)
+            except self._client.error as exc:
+                tries.again(exc)
+            finally:
+                self._count(tx.counted)
 
     def transact(
         self,
@@ -161,35 +78,47 @@ class FoundationEngine(Engine):
         timeout: float | None = None,
         idempotent: bool = True,
     ) -> Result[T]:
-        tr = self._transaction(timeout)
+        if self._read_only:
+            raise StoreReadOnlyError("the store was opened read-only")
+        tries = _Tries(self, timeout)
         while True:
+            tx = FoundationTransaction(self._client, tries.tr, self._prefix)
             committing = False
             try:
-                tx = FoundationTransaction(tr, self._prefix)
                 value = work(tx)
                 if not tx.wrote:
                     return Result(value, None)
-                stamp = tr.get_versionstamp()
+                stamp = tries.tr.get_versionstamp()
                 committing = True
-                tr.commit().wait()
-                return Result(value, Version(bytes(stamp.wait())))
-            except self._fdb.FDBError as exc:
-                unknown = exc.code == _COMMIT_UNKNOWN_RESULT or (committing and exc.code == _TIMED_OUT)
-                if unknown and (not idempotent or exc.code == _TIMED_OUT):
-                    raise OutcomeUnknownError(b"", str(exc)) from exc
-                self._again(tr, exc)
+                tries.tr.commit().wait()
+                tx.counted.commits += 1
+                return Result(value, Version(bytes(stamp.wait().value)))
+            except self._client.error as exc:
+                tries.after_commit(exc, committing, idempotent)
+            finally:
+                self._count(tx.counted)
 
-    def _transaction(self, timeout: float | None) -> _Writes:
-        tr: _Writes = self._db.create_transaction()
-        tr.options.set_timeout(round(1000 * (_DEFAULT_TIMEOUT if timeout is None else timeout)))
+    def begin_tries(self, timeout: float | None) -> Any:
+        """A transaction of the package, its time running."""
+        if self._pid != os.getpid():
+            foundationdb_client.refuse_inherited()
+        if not self._open:
+            raise StoreUnavailableError("the store can't be used any more: it was closed")
+        tr = self._db.create_transaction()
+        seconds = DEFAULT_TIMEOUT if timeout is None else timeout
+        tr.options.set_timeout(max(1, round(1000 * seconds)))
         return tr
 
-    def _again(self, tr: _Writes, error: Exception) -> None:
-        """Wait as the binding says, or raise if another try is of no use."""
-        try:
-            tr.on_error(error).wait()
-        except self._fdb.FDBError as exc:
-            raise StoreUnavailableError(f"FoundationDB: {exc}") from exc
+    def count_retry(self) -> None:
+        self._count(Operations(retries=1))
+
+    def _count(self, counted: Operations) -> None:
+        with self._counting:
+            self._operations.add(counted)
+
+    def operations(self) -> Operations:
+        with self._counting:
+            return self._operations.copy()
 
     def head_word(self, namespace: NamespaceId) -> HeadWord | None:
         return None
@@ -198,7 +127,50 @@ class FoundationEngine(Engine):
         """Every commit is durable when it is visible."""
 
     def usable(self) -> bool:
-        return self._open
+        return self._open and self._pid == os.getpid()
 
     def close(self) -> None:
         self._open = False
+
+
+class _Tries:
+    """The runs of one `read` or `transact`, within one deadline."""
+
+    def __init__(self, engine: FoundationEngine, timeout: float | None) -> None:
+        self._engine = engine
+        self.tr = engine.begin_tries(timeout)
+        self._unknown = False
+        """Whether a try before may have been committed."""
+        self._last: str | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Of all options only the timeout outlasts a try."""
+        self.tr.options.set_read_your_writes_disable()
+
+    def again(self, error: Exception) -> None:
+        """Wait as the client library says.  Raises StoreError if another try is of no use."""
+        self._engine.count_retry()
+        error_type = type(error)
+        try:
+            self.tr.on_error(error).wait()
+        except error_type as exc:
+            raise self._given_up(exc) from exc
+        self._last = foundationdb_client.name_of(error)
+        self._prepare()
+
+    def after_commit(self, error: Any, committing: bool, idempotent: bool) -> None:
+        """As `again`.  Raises OutcomeUnknownError if it can't be told whether a commit happened."""
+        self._unknown = self._unknown or error.code == COMMIT_UNKNOWN_RESULT
+        if (committing and error.code == TIMED_OUT) or (self._unknown and not idempotent):
+            raise OutcomeUnknownError(b"", foundationdb_client.name_of(error)) from error
+        try:
+            self.again(error)
+        except StoreError as exc:
+            if self._unknown:
+                raise OutcomeUnknownError(b"", str(exc)) from exc
+            raise
+
+    def _given_up(self, error: Any) -> StoreError:
+        found = foundationdb_client.as_store_error(error)
+        return type(found)(f"{found}, after {self._last}") if self._last else found

@@ -12,6 +12,7 @@ from pagestore.engines.base import Engine
 from pagestore.engines.memory import MemoryEngine
 from pagestore.engines.sqlite import SqliteEngine
 from pagestore.store import PageStore
+from tests import cluster
 from tests.pages import Pages
 
 OpenEngine = Callable[[], Engine]
@@ -29,12 +30,20 @@ def _sqlite(folder: Path) -> OpenEngine:
     return lambda: SqliteEngine(str(path / embedded.ENGINE_FILE), str(path / "heads"))
 
 
-@pytest.fixture(params=["memory", "memory-twice", "sqlite"])
-def open_engine(request: pytest.FixtureRequest, tmp_path: Path) -> OpenEngine:
+FOUNDATIONDB = pytest.param("foundationdb", marks=pytest.mark.foundationdb)
+
+
+@pytest.fixture(params=["memory", "memory-twice", "sqlite", FOUNDATIONDB])
+def open_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenEngine]:
     """Opens the same data each time: as another process would, where the engine can."""
-    if request.param == "sqlite":
-        return _sqlite(tmp_path)
-    return _memory(tmp_path, twice=request.param == "memory-twice")
+    if request.param == "foundationdb":
+        with cluster.prefix() as prefix:
+            cluster.make_store(prefix)
+            yield lambda: cluster.engine(prefix)
+    elif request.param == "sqlite":
+        yield _sqlite(tmp_path)
+    else:
+        yield _memory(tmp_path, twice=request.param == "memory-twice")
 
 
 @pytest.fixture

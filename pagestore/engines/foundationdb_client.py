@@ -1,0 +1,130 @@
+"""FoundationDB's client library in this process: loading, its network thread, fork, errors.
+
+Called by `foundationdb`; calls the `foundationdb` package
+(https://apple.github.io/foundationdb/api-python.html), which is loaded when first needed.
+
+1. The library and its one network thread start with the first store that is opened and last until the
+   process ends: the library can't be started twice.  The package stops the thread at exit.
+2. A forked child has no network thread, and locks of the library may be held by threads that it does not
+   have.  So it leaves all that it inherited alone, does not even free it, and can open nothing.
+3. One table says what becomes of an error that another try does not help.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from pagestore.api import LimitError, StoreError, StoreUnavailableError
+
+API_VERSION = 710
+"""Clusters and libraries of 7.1 to 7.3 speak it."""
+
+COMMIT_UNKNOWN_RESULT, TIMED_OUT = 1021, 1031
+
+_NAMES = {
+    1007: "transaction_too_old",
+    1009: "future_version",
+    1020: "not_committed",
+    COMMIT_UNKNOWN_RESULT: "commit_unknown_result",
+    1025: "transaction_cancelled",
+    TIMED_OUT: "transaction_timed_out",
+    1037: "process_behind",
+    1038: "database_locked",
+    1039: "cluster_version_changed",
+    1042: "commit_proxy_memory_limit_exceeded",
+    1051: "batch_transaction_throttled",
+    1078: "grv_proxy_memory_limit_exceeded",
+    1213: "tag_throttled",
+    1515: "no_cluster_file_found",
+    2101: "transaction_too_large",
+    2102: "key_too_large",
+    2103: "value_too_large",
+    2104: "connection_string_invalid",
+}
+"""Those that people meet (https://apple.github.io/foundationdb/api-error-codes.html)."""
+
+_CLASSES: dict[int, type[StoreError]] = {2101: LimitError, 2102: LimitError, 2103: LimitError}
+
+_INHERITED = (
+    "FoundationDB can't be used in a process that was forked off one that used it: "
+    "start the process anew (multiprocessing's 'spawn'), or open the store only after the fork"
+)
+
+
+def name_of(error: Any) -> str:
+    """A FoundationDB error as its documentation calls it, with its number."""
+    return f"{_NAMES.get(error.code, error.description.decode(errors='replace'))} ({error.code})"
+
+
+def as_store_error(error: Any) -> StoreError:
+    """Of an error that no other try helps."""
+    return _CLASSES.get(error.code, StoreUnavailableError)(f"FoundationDB: {name_of(error)}")
+
+
+class Client:
+    """The loaded library."""
+
+    def __init__(self) -> None:
+        """Raises StoreUnavailableError."""
+        try:
+            self.fdb: Any = importlib.import_module("fdb")
+            self.fdb.api_version(API_VERSION)
+        except ImportError as exc:
+            raise StoreUnavailableError(f"{exc}: fdb: stores need the package mvvfs[fdb]") from exc
+        except (OSError, RuntimeError) as exc:  # no libfdb_c, or one that is older than the package
+            raise StoreUnavailableError(f"FoundationDB's client library can't be used: {exc}") from exc
+        self.error: type[Exception] = self.fdb.FDBError
+        self.first_key: Callable[[bytes], Any] = self.fdb.KeySelector.first_greater_or_equal
+        self.iterator_mode: int = self.fdb.StreamingMode.iterator
+
+    def open(self, cluster_file: str | None) -> Any:
+        """The package's database; nothing is sent yet.  Raises StoreUnavailableError."""
+        try:
+            return self.fdb.open(cluster_file)
+        except self.error as exc:
+            where = cluster_file or "the default place or FDB_CLUSTER_FILE"
+            raise StoreUnavailableError(f"cluster file {where}: {name_of(exc)}") from exc
+
+
+_lock = threading.Lock()
+_client: Client | None = None
+_inherited = False
+
+
+def client() -> Client:
+    """The library, loaded once.  Raises StoreUnavailableError."""
+    global _client
+    with _lock:
+        if _inherited:
+            refuse_inherited()
+        if _client is None:
+            _client = Client()
+        return _client
+
+
+def refuse_inherited() -> NoReturn:
+    raise StoreUnavailableError(_INHERITED)
+
+
+def _after_fork() -> None:
+    global _lock, _inherited
+    _lock = threading.Lock()
+    if _client is None:
+        return
+    _inherited = True
+    impl = _client.fdb.impl
+    impl._network_thread = None  # or the package would try to stop it when the child exits
+    # To free what was inherited would call the library.  What the child never frees, it never calls for.
+    for used in (impl.TransactionRead, impl.Future, impl.Database):
+        used.__del__ = _leave_alone
+
+
+def _leave_alone(_self: object) -> None:
+    """Instead of the destructors of the package's objects."""
+
+
+os.register_at_fork(after_in_child=_after_fork)

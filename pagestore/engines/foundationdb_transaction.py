@@ -1,0 +1,138 @@
+"""One FoundationDB transaction as the engine interface has it.
+
+Called by `foundationdb`; calls the transaction of the `foundationdb` package.
+
+1. Every read is a snapshot read: what must not change is named by the caller as a read conflict.
+2. Reads are sent when they are asked for and waited for when they are used; of a range, the next part is
+   sent for only once it is wanted.
+3. What carries the commit's version adds no write conflict of its own: nobody else can write that key.
+4. Everything that is sent is counted.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pagestore.api import VERSION_SIZE, NamespaceId, StoreUnavailableError, Version, format_version
+from pagestore.engines.base import KeyRange, Operations, Snapshot, Transaction
+from pagestore.engines.foundationdb_client import Client
+
+_HIGHEST_BATCH = b"\xff\xff"
+
+
+class FoundationSnapshot(Snapshot):
+    def __init__(self, client: Client, tr: Any, prefix: bytes) -> None:
+        self._client = client
+        self._tr = tr
+        self._snapshot = tr.snapshot
+        self._prefix = prefix
+        self.counted = Operations()
+
+    def read_version(self) -> Version:
+        return Version(self._tr.get_read_version().wait().to_bytes(8, "big") + _HIGHEST_BATCH)
+
+    def confirm(self, version: Version) -> None:
+        if version > self.read_version():
+            raise StoreUnavailableError(
+                f"version {format_version(version)} is stored, but the cluster has only come to "
+                f"{format_version(self.read_version())}: was it restored from another cluster's backup? "
+                "Then `advanceversion` in fdbcli has to bring it beyond the versions that are stored"
+            )
+
+    def ask(self, key: bytes) -> Callable[[], bytes | None]:
+        self.counted.gets += 1
+        value = self._snapshot.get(self._prefix + key)
+
+        def wait() -> bytes | None:
+            found: bytes | None = value.wait().value
+            return found
+
+        return wait
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.ask(key)()
+
+    def scan(self, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
+        if wanted.begin >= wanted.end:
+            return iter(())
+        begin, end = (self._client.first_key(self._prefix + key) for key in wanted[:2])
+        self.counted.range_reads += 1
+        return self._rows(begin, end, wanted, self._send(begin, end, wanted.limit, 1, wanted.reverse))
+
+    def scan_many(self, wanted: Sequence[KeyRange]) -> list[Iterator[tuple[bytes, bytes]]]:
+        return [self.scan(one) for one in wanted]  # each is on its way before any is waited for
+
+    def _send(self, begin: Any, end: Any, limit: int, iteration: int, reverse: bool) -> Any:
+        # (The package's own iterator sends for the next part before it hands out the last row of a part.)
+        self.counted.parts += 1
+        return self._snapshot._get_range(begin, end, limit, self._client.iterator_mode, iteration, reverse)
+
+    def _rows(self, begin: Any, end: Any, wanted: KeyRange, part: Any) -> Iterator[tuple[bytes, bytes]]:
+        cut, limit, iteration = len(self._prefix), wanted.limit, 1
+        while True:
+            rows, count, more = part.wait()
+            self.counted.rows += count
+            for row in rows:
+                yield row.key[cut:], row.value
+            limit -= count
+            if not more or not count or (wanted.limit and limit <= 0):
+                return
+            if wanted.reverse:
+                end = self._client.first_key(rows[-1].key)
+            else:
+                begin = self._client.first_key(rows[-1].key + b"\0")
+            iteration += 1
+            part = self._send(begin, end, limit if wanted.limit else 0, iteration, wanted.reverse)
+
+
+class FoundationTransaction(FoundationSnapshot, Transaction):
+    def __init__(self, client: Client, tr: Any, prefix: bytes) -> None:
+        super().__init__(client, tr, prefix)
+        self._no_conflict = tr.options.set_next_write_no_write_conflict_range
+
+    @property
+    def wrote(self) -> bool:
+        return bool(self.counted.sets or self.counted.clears)
+
+    def set(self, key: bytes, value: bytes) -> None:
+        self.counted.sets += 1
+        self._tr.set(self._prefix + key, value)
+
+    def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
+        self.counted.sets += 1
+        self._no_conflict()
+        self._tr.set_versionstamped_key(_with_gap(self._prefix + prefix, suffix), value)
+
+    def set_versioned_value(self, key: bytes, prefix: bytes, suffix: bytes) -> None:
+        self.counted.sets += 1
+        self._tr.set_versionstamped_value(self._prefix + key, _with_gap(prefix, suffix))
+
+    def clear(self, key: bytes) -> None:
+        self.counted.clears += 1
+        self._tr.clear(self._prefix + key)
+
+    def clear_range(self, begin: bytes, end: bytes) -> None:
+        if begin < end:
+            self.counted.clears += 1
+            self._tr.clear_range(self._prefix + begin, self._prefix + end)
+
+    def add_read_conflict(self, begin: bytes, end: bytes) -> None:
+        self.counted.conflicts += 1
+        self._tr.add_read_conflict_range(self._prefix + begin, self._prefix + end)
+
+    def add_write_conflict(self, begin: bytes, end: bytes) -> None:
+        self.counted.conflicts += 1
+        self._tr.add_write_conflict_range(self._prefix + begin, self._prefix + end)
+
+    def announce(self, namespace: NamespaceId) -> None:
+        """No head words: `begin` asks the cluster."""
+
+    def commit_time(self, now_us: int) -> int:
+        return now_us  # to read the last commit's time with conflict would make all commits meet
+
+
+def _with_gap(prefix: bytes, suffix: bytes) -> bytes:
+    """Bytes with room for a versionstamp, and where that is (four bytes, little-endian, at the end)."""
+    return prefix + bytes(VERSION_SIZE) + suffix + struct.pack("<I", len(prefix))
