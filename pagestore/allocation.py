@@ -25,7 +25,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ from pagestore.api import (
     format_version,
 )
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
-from pagestore.namespaces import find
+from pagestore.namespaces import find, rely_on
 
 IMAGE_EVERY = 128
 MAX_LEASE = 1024
@@ -161,7 +161,7 @@ def write_image(engine: Engine, id_: NamespaceId, version: Version, timeout: flo
     image = _pack_image(engine.read(read, timeout=timeout))
 
     def write(tx: Transaction) -> None:
-        find(tx, id_)
+        rely_on(tx, id_)
         tx.set(keys.image(id_, version), image)
 
     engine.transact(write, durability="normal", timeout=timeout)
@@ -209,7 +209,7 @@ def grant(
     lease_id = os.urandom(_LEASE_ID_SIZE)
 
     def work(tx: Transaction) -> list[PageNumber]:
-        record = find(tx, id_)
+        record = rely_on(tx, id_)
         tx.add_read_conflict(*keys.leases(id_))
         now = time.time_ns() // 1000
         taken: set[PageNumber] = set()
@@ -234,11 +234,15 @@ def release(engine: Engine, id_: NamespaceId, lease_id: bytes, timeout: float) -
     engine.transact(lambda tx: tx.clear(keys.lease(id_, lease_id)), durability="normal", timeout=timeout)
 
 
-def check_lease(tx: Transaction, id_: NamespaceId, lease_id: bytes, allocated: Sequence[PageNumber]) -> None:
-    """For a commit: whether the numbers that it takes are still its own.  Raises LeaseEndedError."""
+def ask_lease(tx: Transaction, id_: NamespaceId, lease_id: bytes) -> Callable[[], bytes | None]:
+    """What `check_lease` looks at, under way; it stays as it is until the commit."""
     key = keys.lease(id_, lease_id)
     tx.add_read_conflict(key, key + b"\0")
-    found = tx.get(key)
+    return tx.ask(key)
+
+
+def check_lease(found: bytes | None, allocated: Sequence[PageNumber]) -> None:
+    """For a commit: whether the numbers that it takes are still its own.  Raises LeaseEndedError."""
     if found is None or int.from_bytes(found[:8], "big") <= time.time_ns() // 1000:
         raise LeaseEndedError(
             f"the lease of page numbers ended before the commit that takes {len(allocated)} of them"

@@ -100,6 +100,11 @@ def read(version: Version, record: bytes) -> Change:
     return Change(version, time_us, pages, token, message, allocated, freed)
 
 
+def time_of(record: bytes) -> int:
+    """Unix time in µs."""
+    return int.from_bytes(record[1:9], "big")
+
+
 def touches_allocation(record: bytes) -> bool:
     """Whether the commit allocated or freed pages; True also where only `read` can tell what is wrong."""
     return not record or record[0] & _HAS_ALLOCATION != 0

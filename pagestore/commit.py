@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 from pagestore import allocation, changelog, encoding, history, keys, snapshot, turns
 from pagestore.api import (
@@ -47,6 +48,9 @@ MAX_CHECKED = 200
 
 KEY_OVERHEAD = 100
 """What a page costs an engine transaction beside its blob, roughly: key and conflict keys."""
+
+MAX_RUNS = 1000
+"""Conflict ranges that a commit names at most for what it read, and for what it wrote."""
 
 _MAX_PAGE = 0xFFFFFFFE  # SQLite's limit: https://www.sqlite.org/limits.html#max_page_count
 
@@ -83,20 +87,33 @@ class Part:
         """No commit up to this version is in conflict."""
         self.others = changelog.Rows()
         """The commits in (base, checked], oldest first."""
+        self.newest_us = 0
+        """Time of the newest commit that `check` saw, in Unix µs; 0: it saw none."""
 
     @cached_property
     def touched(self) -> frozenset[int]:
         """Read or written.  Worked out only if the commit is lost, or the engine must know."""
         return self._reads.as_set().union(self.written)
 
-    def check(self, tx: Transaction) -> tuple[Record, changelog.Rows]:
+    def ask(self, tx: Transaction) -> _Asked:
+        """Send for all that `check` has to look at, at once."""
+        return _Asked(
+            token=_ask_token(tx, self.token_key),
+            log=snapshot.ask_log(tx, self.id, self.checked, MAX_CHECKED + 1),
+            queue=turns.ask(tx, self.id),
+            lease=None if self.lease is None else allocation.ask_lease(tx, self.id, self.lease),
+        )
+
+    def check(self, tx: Transaction, asked: _Asked) -> tuple[Record, changelog.Rows]:
         """The namespace record, and the commits after `checked`.  Raises ConflictError,
         FarBehind, NoSuchNamespaceError, BelowHorizonError, InvalidRequestError."""
-        record, rows = snapshot.namespace_and_log(tx, self.id, self.checked, MAX_CHECKED + 1)
+        record, rows = snapshot.take_namespace(tx, self.id, asked.log)
         snapshot.check_readable(self.base, record)
         versions: list[Version] = []
         records: list[bytes] = []
+        self.newest_us = 0
         for key, value in rows:
+            self.newest_us = self.newest_us or changelog.time_of(value)
             version = keys.version_of(key)
             if version == self.checked:
                 break
@@ -109,9 +126,9 @@ class Part:
                 raise InvalidRequestError("the base of the commit lies in the future")
         later = changelog.Rows(versions[::-1], records[::-1])
         self.refuse_conflicts(later)
-        turns.check(tx, self.id, self.ticket, self.written)
-        if self.lease is not None:
-            allocation.check_lease(tx, self.id, self.lease, self.allocated)
+        turns.check(tx, asked.queue, self.ticket, self.written)
+        if asked.lease is not None:
+            allocation.check_lease(asked.lease(), self.allocated)
         if self.written and record.page_size not in (0, self.page_size):
             raise InvalidRequestError(
                 f"the pages of this database have {record.page_size} bytes, not {self.page_size}"
@@ -142,9 +159,9 @@ class Part:
     def _declare_conflicts(self, tx: Transaction) -> None:
         namespace = keys.namespace(self.id)
         tx.add_read_conflict(namespace, namespace + b"\0")
-        for first, last in _runs(sorted(self.touched)):
+        for first, last in few_runs(sorted(self.touched)):
             tx.add_read_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
-        for first, last in _runs(self.written):
+        for first, last in few_runs(self.written):
             tx.add_write_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
 
 
@@ -166,13 +183,15 @@ class Commit:
 
         None: written, the engine will tell the version.  A version: it had happened before, at that
         one.  Raises ConflictError, FarBehind, VoidTokenError, and what the namespaces' state forbids."""
-        for part in self._parts:
-            happened = _look_up(tx, part.token_key)
+        asked = [part.ask(tx) for part in self._parts]
+        for one in asked:
+            happened = _happened(one.token())
             if happened is not None:
                 return happened
-        found = [part.check(tx) for part in self._parts]
+        found = [part.check(tx, one) for part, one in zip(self._parts, asked, strict=True)]
         fault("commit.validated")
-        self.time_us = tx.commit_time(self._now_us)
+        newest_us = max(part.newest_us for part in self._parts)
+        self.time_us = tx.commit_time(max(self._now_us, newest_us))
         for part, (record, _) in zip(self._parts, found, strict=True):
             part.write(tx, record, self.time_us)
         self.others = tuple(
@@ -195,11 +214,23 @@ class Commit:
                 part.checked = keys.version_of(rows[-1][0])
 
 
-def _look_up(tx: Transaction, token_key: bytes) -> Version | None:
-    """The version at which the commit with this token happened.  Raises VoidTokenError."""
+class _Asked(NamedTuple):
+    """What a part's check needs of the engine, under way."""
+
+    token: Callable[[], bytes | None]
+    log: Iterator[tuple[bytes, bytes]]
+    queue: Iterator[tuple[bytes, bytes]]
+    lease: Callable[[], bytes | None] | None
+
+
+def _ask_token(tx: Transaction, token_key: bytes) -> Callable[[], bytes | None]:
     if tx.optimistic:
         tx.add_read_conflict(token_key, token_key + b"\0")
-    happened = tx.get(token_key)
+    return tx.ask(token_key)
+
+
+def _happened(happened: bytes | None) -> Version | None:
+    """The version at which the commit with this token happened.  Raises VoidTokenError."""
     if happened == keys.VOID_TOKEN:
         raise VoidTokenError("this commit was given up: its outcome was asked for before it happened")
     return None if happened is None else Version(happened)
@@ -216,6 +247,19 @@ def _runs(numbers: Sequence[int]) -> Iterator[tuple[PageNumber, PageNumber]]:
         last = number
     if first >= 0:
         yield PageNumber(first), PageNumber(last)
+
+
+def few_runs(numbers: Sequence[int]) -> list[tuple[PageNumber, PageNumber]]:
+    """At most `MAX_RUNS` runs that cover `numbers` (ascending): the narrowest gaps are covered too.
+
+    Where a gap is covered, a commit may have to look again at what did not concern it; it is not lost."""
+    runs = list(_runs(numbers))
+    if len(runs) <= MAX_RUNS:
+        return runs
+    gaps = sorted(range(1, len(runs)), key=lambda at: runs[at - 1][1] - runs[at][0])[: MAX_RUNS - 1]
+    starts = [0, *sorted(gaps)]
+    ends = [*(at - 1 for at in starts[1:]), len(runs) - 1]
+    return [(runs[start][0], runs[end][1]) for start, end in zip(starts, ends, strict=True)]
 
 
 # ---- what a request must be, whatever the store holds ----

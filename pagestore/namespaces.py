@@ -89,6 +89,13 @@ def find(tx: Snapshot, id_: NamespaceId) -> Record:
     return alive(id_, tx.get(keys.namespace(id_)))
 
 
+def rely_on(tx: Transaction, id_: NamespaceId) -> Record:
+    """As `find`, for what must not happen once the namespace is dropped."""
+    key = keys.namespace(id_)
+    tx.add_read_conflict(key, key + b"\0")
+    return find(tx, id_)
+
+
 def valid_page_size(size: int) -> bool:
     """Whether SQLite has pages of this size (https://www.sqlite.org/fileformat2.html#page_size)."""
     return MIN_PAGE_SIZE <= size <= MAX_PAGE_SIZE and size & (size - 1) == 0
@@ -228,6 +235,9 @@ class Namespaces:
         """Whether there was something to remove."""
 
         def work(tx: Transaction) -> bool:
+            if self._engine.clears_ranges_at_once:
+                tx.clear_range(begin, end)
+                return False
             found = [key for key, _ in tx.scan(KeyRange(begin, end, limit=_STEP_KEYS))]
             if found:
                 tx.clear_range(begin, found[-1] + b"\0")

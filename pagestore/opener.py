@@ -89,6 +89,8 @@ def _close(key: tuple[str, bool], shared: _Shared) -> bool:
     """Whether nobody uses the store any more."""
     with _lock:
         shared.users -= 1
+        if shared.users <= 0:
+            shared.store.on_close = None  # which refers to the store
         if shared.users <= 0 and _shared.get(key) is shared:
             del _shared[key]
         return shared.users <= 0

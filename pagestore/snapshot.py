@@ -11,6 +11,7 @@ commit's engine transaction.  Calls the engine's snapshot.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from pagestore import allocation, changelog, keys
 from pagestore.api import (
@@ -42,9 +43,25 @@ def namespace_and_log(
     """The record of a namespace that exists, and its changelog rows of versions >= `since`, newest first.
 
     `limit` bounds how many rows an engine fetches.  Raises NoSuchNamespaceError."""
-    rows = iter(tx.scan(KeyRange(*keys.log_and_namespace(id_, since), limit + 1, reverse=True)))
+    return take_namespace(tx, id_, ask_log(tx, id_, since, limit))
+
+
+def ask_log(tx: Snapshot, id_: NamespaceId, since: Version, limit: int) -> Iterator[tuple[bytes, bytes]]:
+    """What `take_namespace` takes, under way."""
+    return tx.scan(KeyRange(*keys.log_and_namespace(id_, since), limit + 1, reverse=True))
+
+
+def take_namespace(
+    tx: Snapshot, id_: NamespaceId, rows: Iterator[tuple[bytes, bytes]]
+) -> tuple[Record, Iterator[tuple[bytes, bytes]]]:
+    """See `namespace_and_log`.  A newest commit that is above the engine's own version fails closed."""
     key, value = next(rows, (b"", b""))
-    return alive(id_, value if key == keys.namespace(id_) else None), rows
+    record = alive(id_, value if key == keys.namespace(id_) else None)
+    newest = next(rows, None)
+    if newest is None:
+        return record, iter(())
+    tx.confirm(keys.version_of(newest[0]))
+    return record, chain((newest,), rows)
 
 
 def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | None) -> Begin:
@@ -137,16 +154,27 @@ def read(
     tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
 ) -> list[StoredPage | None]:
     """See `Store.read`."""
-    check_readable(version, find(tx, id_))
-    return read_pages(tx, id_, version, numbers)
+    record = tx.ask(keys.namespace(id_))
+    pages = ask_pages(tx, id_, version, numbers)
+    check_readable(version, alive(id_, record()))
+    return [_page(number, rows) for number, rows in zip(numbers, pages, strict=True)]
 
 
 def read_pages(
     tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
 ) -> list[StoredPage | None]:
     """As `read`, where the horizon has been checked already."""
-    ranges = [KeyRange(*keys.page(id_, n, version), CHAIN_ROWS, reverse=True) for n in numbers]
-    return [_page(n, rows) for n, rows in zip(numbers, tx.scan_many(ranges), strict=True)]
+    pages = ask_pages(tx, id_, version, numbers)
+    return [_page(number, rows) for number, rows in zip(numbers, pages, strict=True)]
+
+
+def ask_pages(
+    tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
+) -> list[Iterator[tuple[bytes, bytes]]]:
+    """The rows that each page may need, newest first, under way."""
+    return tx.scan_many(
+        [KeyRange(*keys.page(id_, number, version), CHAIN_ROWS, reverse=True) for number in numbers]
+    )
 
 
 def _page(number: PageNumber, rows: Iterator[tuple[bytes, bytes]]) -> StoredPage | None:

@@ -44,7 +44,7 @@ from pagestore.api import (
 )
 from pagestore.commit import MAX_FRESH, Commit, FarBehind
 from pagestore.engines.base import Engine, Result, Snapshot, Transaction
-from pagestore.namespaces import Namespaces, find
+from pagestore.namespaces import Namespaces, find, rely_on
 from pagestore.watch import PollingWatch
 
 log = logging.getLogger("pagestore")
@@ -150,7 +150,7 @@ class PageStore(Store):
         key = keys.token(namespace, token)
 
         def work(tx: Transaction) -> bytes:
-            find(tx, namespace)
+            rely_on(tx, namespace)
             tx.add_read_conflict(key, key + b"\0")
             happened = tx.get(key)
             if happened is None:

@@ -37,7 +37,7 @@ from pagestore.api import (
     TurnTakenError,
 )
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
-from pagestore.namespaces import find
+from pagestore.namespaces import rely_on
 
 MAX_SECONDS = 60.0
 """The longest turn."""
@@ -73,7 +73,16 @@ def _now_us() -> int:
 
 
 def _places(tx: Snapshot, id_: NamespaceId) -> Iterator[_Place]:
-    for key, value in tx.scan(KeyRange(*keys.queue(id_))):
+    return _parsed(ask(tx, id_))
+
+
+def ask(tx: Snapshot, id_: NamespaceId) -> Iterator[tuple[bytes, bytes]]:
+    """The queue's rows, for `check`, under way."""
+    return tx.scan(KeyRange(*keys.queue(id_)))
+
+
+def _parsed(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[_Place]:
+    for key, value in rows:
         ends_us, state = _HEAD.unpack_from(value)
         yield _Place(key, ends_us, state, value[_HEAD.size :])
 
@@ -119,7 +128,7 @@ def take(
         return None
 
     def work(tx: Transaction) -> bool:
-        find(tx, id_)
+        rely_on(tx, id_)
         tx.add_read_conflict(*keys.queue(id_))
         now = _now_us()
         first, mine = True, False
@@ -141,6 +150,7 @@ def take(
                 if first
                 else _value(now + round(WAITING_SECONDS * 1e6), _WAITING)
             )
+            tx.add_write_conflict(*keys.queue(id_))
             tx.set_versioned_key(
                 keys.queue_prefix(id_), keys.VERSION_SUFFIX + keys.ticket_suffix(ticket), entry
             )
@@ -161,12 +171,17 @@ def leave(engine: Engine, id_: NamespaceId, ticket: bytes, timeout: float) -> No
     engine.transact(work, durability="normal", timeout=timeout)
 
 
-def check(tx: Transaction, id_: NamespaceId, ticket: bytes | None, written: Sequence[PageNumber]) -> None:
+def check(
+    tx: Transaction,
+    queue: Iterator[tuple[bytes, bytes]],
+    ticket: bytes | None,
+    written: Sequence[PageNumber],
+) -> None:
     """For a commit: give up its own place, wherever it is, or raise TurnTakenError if the turn of another
-    stands in its way."""
+    stands in its way.  `queue`: from `ask`."""
     now = _now_us()
     first = True
-    for place in _places(tx, id_):
+    for place in _parsed(queue):
         if place.ticket == ticket:
             tx.clear(place.key)
             first = first and place.ends_us <= now

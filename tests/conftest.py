@@ -12,6 +12,7 @@ import pytest
 
 import mvvfs
 from pagestore.opener import open_store
+from tests import cluster
 
 Connect = Callable[..., apsw.Connection]
 NAME = "app"
@@ -45,10 +46,17 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path / "store")
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", pytest.param("cluster", marks=pytest.mark.foundationdb)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a fresh store, kept open until the test is over; of each kind in turn."""
-    url = str(tmp_path / "store") if request.param == "folder" else f"memory:{tmp_path}"
+    if request.param == "cluster":
+        with cluster.prefix() as prefix:
+            yield from _kept_open(cluster.url(prefix))
+    else:
+        yield from _kept_open(str(tmp_path / "store") if request.param == "folder" else f"memory:{tmp_path}")
+
+
+def _kept_open(url: str) -> Iterator[str]:
     opened = open_store(url, create=True)
     yield url
     opened.close()

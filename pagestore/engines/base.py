@@ -56,6 +56,7 @@ class Snapshot(ABC):
     def confirm(self, version: Version) -> None:
         """For a version that was found stored: raises StoreUnavailableError if later commits might be given
         smaller ones (a cluster that holds the backup of another).  Costs no read."""
+        return
 
     @abstractmethod
     def get(self, key: bytes) -> bytes | None: ...

@@ -51,7 +51,7 @@ class FoundationEngine(Engine):
 
         Raises StoreUnavailableError."""
         self._client = foundationdb_client.client()
-        self._db = self._client.open(cluster_file)
+        self._db: Any = self._client.open(cluster_file)
         self._prefix = prefix
         self._read_only = read_only
         self._pid = os.getpid()
@@ -131,6 +131,7 @@ class FoundationEngine(Engine):
 
     def close(self) -> None:
         self._open = False
+        self._db = None
 
 
 class _Tries:
@@ -173,4 +174,4 @@ class _Tries:
 
     def _given_up(self, error: Any) -> StoreError:
         found = foundationdb_client.as_store_error(error)
-        return type(found)(f"{found}, after {self._last}") if self._last else found
+        return type(found)(f"{found} (before that: {self._last})") if self._last else found

@@ -34,7 +34,6 @@ _NAMES = {
     TIMED_OUT: "transaction_timed_out",
     1037: "process_behind",
     1038: "database_locked",
-    1039: "cluster_version_changed",
     1042: "commit_proxy_memory_limit_exceeded",
     1051: "batch_transaction_throttled",
     1078: "grv_proxy_memory_limit_exceeded",
@@ -46,6 +45,12 @@ _NAMES = {
     2104: "connection_string_invalid",
 }
 """Those that people meet (https://apple.github.io/foundationdb/api-error-codes.html)."""
+
+_ADVICE = {
+    1515: "which cluster? Name its file in the URL or in FDB_CLUSTER_FILE",
+    2104: "the cluster file can't be understood",
+    TIMED_OUT: "the cluster did not answer in time",
+}
 
 _CLASSES: dict[int, type[StoreError]] = {2101: LimitError, 2102: LimitError, 2103: LimitError}
 
@@ -62,7 +67,9 @@ def name_of(error: Any) -> str:
 
 def as_store_error(error: Any) -> StoreError:
     """Of an error that no other try helps."""
-    return _CLASSES.get(error.code, StoreUnavailableError)(f"FoundationDB: {name_of(error)}")
+    advice = _ADVICE.get(error.code)
+    text = f"FoundationDB: {name_of(error)}" + (f": {advice}" if advice else "")
+    return _CLASSES.get(error.code, StoreUnavailableError)(text)
 
 
 class Client:
@@ -82,12 +89,17 @@ class Client:
         self.iterator_mode: int = self.fdb.StreamingMode.iterator
 
     def open(self, cluster_file: str | None) -> Any:
-        """The package's database; nothing is sent yet.  Raises StoreUnavailableError."""
+        """The package's database; nothing is sent yet.  Raises StoreUnavailableError.
+
+        The package would keep it, and go on trying to reach its cluster, for as long as the process lasts;
+        like this it ends with the engine."""
         try:
-            return self.fdb.open(cluster_file)
+            with _lock:
+                database = self.fdb.open(cluster_file)
+                self.fdb.impl.open_databases.pop(cluster_file, None)
+                return database
         except self.error as exc:
-            where = cluster_file or "the default place or FDB_CLUSTER_FILE"
-            raise StoreUnavailableError(f"cluster file {where}: {name_of(exc)}") from exc
+            raise as_store_error(exc) from exc
 
 
 _lock = threading.Lock()

@@ -46,6 +46,8 @@ def test_get_and_set(engine: Engine) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 499, 500, 501, 4096, 65600, 1_000_000])
 def test_values_of_any_size(engine: Engine, size: int) -> None:
+    if engine.limits.max_value_bytes:
+        size = min(size, engine.limits.max_value_bytes)
     value = random.Random(size).randbytes(size)
     version = engine.transact(lambda tx: tx.set_versioned_key(b"v", b"", value)).version
     assert version is not None
@@ -110,16 +112,18 @@ def test_versions_are_ordered_and_known_only_afterwards(engine: Engine) -> None:
 
     before, version = engine.transact(work)
     assert version is not None
-    assert version > before == seen[-1]
+    assert version > before >= seen[-1]
     assert get(engine, b"x" + version + b"y") == b"z"
     assert get(engine, b"value") == b"<" + version + b">"
-    assert engine.read(lambda tx: tx.read_version()) == version
+    assert engine.read(lambda tx: tx.read_version()) >= version
 
 
 def test_nothing_written_is_no_version(engine: Engine) -> None:
     before = put(engine, k=b"1")
+    rows = engine.read(lambda tx: list(tx.scan(KeyRange(b"", b"\xff"))))
     assert engine.transact(lambda tx: tx.get(b"k")) == (b"1", None)
-    assert engine.read(lambda tx: tx.read_version()) == before
+    assert engine.read(lambda tx: tx.read_version()) >= before
+    assert engine.read(lambda tx: list(tx.scan(KeyRange(b"", b"\xff")))) == rows
 
 
 def test_an_exception_rolls_back_and_comes_out_as_it_is(engine: Engine) -> None:
@@ -196,6 +200,7 @@ def test_named_conflicts_are_noticed(engine: Engine, open_engine: OpenEngine, na
     def ours(tx: Transaction) -> None:
         nonlocal runs
         runs += 1
+        tx.read_version()  # a snapshot begins with the first read
         if runs == 1 and tx.optimistic:
             other.transact(theirs)
         tx.add_read_conflict(*((b"x1", b"x9") if named == "read" else (b"x6", b"x9")))
@@ -208,6 +213,9 @@ def test_named_conflicts_are_noticed(engine: Engine, open_engine: OpenEngine, na
 
 
 def test_recorded_times_do_not_go_back(engine: Engine) -> None:
+    if engine.operations() is not None:
+        pytest.skip("to know the last time recorded would make all commits to a cluster meet")
+
     def record(now_us: int) -> int:
         def work(tx: Transaction) -> int:
             tx.set(b"k", b"")

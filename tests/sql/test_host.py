@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import apsw
@@ -331,7 +333,14 @@ def test_descriptors_and_sessions_do_not_pile_up(folder: str) -> None:
     from mvvfs import bridge
 
     def open_descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
+        """But for sockets: an embedded store has none, and a FoundationDB library that another test loaded
+        opens and closes them when it likes."""
+        gc.collect()
+        found = 0
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(FileNotFoundError):
+                found += not os.readlink(f"/proc/self/fd/{name}").startswith(("socket:", "anon_inode:"))
+        return found
 
     mvvfs.connect(NAME, store=folder).close()
     before, sessions = open_descriptors(), len(bridge._handles)

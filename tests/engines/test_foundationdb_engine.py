@@ -1,0 +1,304 @@
+"""What only the foundationdb engine promises: deadlines, errors by name, unknown outcomes, fork and exit."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pagestore import format, keys
+from pagestore.api import (
+    FormatError,
+    LimitError,
+    NoSuchStoreError,
+    OutcomeUnknownError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+    Version,
+)
+from pagestore.engines.base import Engine, KeyRange, Transaction
+from pagestore.engines.foundationdb import FoundationEngine
+from pagestore.opener import open_store
+from pagestore.store import PageStore
+from tests import cluster
+from tests.pages import Pages
+
+pytestmark = pytest.mark.foundationdb
+
+
+@pytest.fixture
+def prefix() -> Iterator[str]:
+    with cluster.prefix() as name:
+        yield name
+
+
+@pytest.fixture
+def engine(prefix: str) -> Engine:
+    return cluster.engine(prefix)
+
+
+class Interfering:
+    """A database of the package whose first transactions meet errors, before or after they committed."""
+
+    def __init__(self, engine: Engine, *errors: int, before: bool = False) -> None:
+        assert isinstance(engine, FoundationEngine)
+        self.engine, self.db, self.errors, self.before = engine, engine._db, list(errors), before
+        engine._db = self
+
+    def create_transaction(self) -> Any:
+        return _Transaction(self, self.db.create_transaction())
+
+
+class _Transaction:
+    def __init__(self, owner: Interfering, tr: Any) -> None:
+        self._owner, self._tr = owner, tr
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tr, name)
+
+    def commit(self) -> Any:
+        if not self._owner.errors:
+            return self._tr.commit()
+        if not self._owner.before:
+            self._tr.commit().wait()
+        return _Failed(self._owner.engine._client.fdb.FDBError(self._owner.errors.pop(0)))  # type: ignore[attr-defined]
+
+
+class _Failed:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def wait(self) -> None:
+        raise self._error
+
+
+def put(tx: Transaction) -> None:
+    tx.set(b"k", b"v")
+
+
+# ---- errors ----
+
+
+@pytest.mark.parametrize("code", [1007, 1009, 1020, 1037, 1042, 1051, 1213])
+def test_what_can_be_tried_again_is(engine: Engine, code: int) -> None:
+    Interfering(engine, code, code, before=True)
+    assert engine.transact(put).version is not None
+    counted = engine.operations()
+    assert counted is not None
+    assert (counted.retries, counted.commits) == (2, 1)
+
+
+def test_a_commit_of_unknown_fate_finds_itself(engine: Engine) -> None:
+    engine.transact(lambda tx: tx.set(*format.row()))
+    pages = Pages(PageStore(engine, "test:", 5.0), PageStore(engine, "test:", 5.0).create("main").id)
+    before = pages.version()
+    Interfering(engine, 1021)
+    done = pages.commit({1: b"x" * 512})
+    changes = list(pages.store.changelog(pages.id, after=before))
+    assert [change.version for change in changes] == [done.version]
+    assert done.time_us == changes[0].time_us
+
+
+def test_a_commit_of_unknown_fate_that_did_not_happen(engine: Engine) -> None:
+    engine.transact(lambda tx: tx.set(*format.row()))
+    pages = Pages(PageStore(engine, "test:", 5.0), PageStore(engine, "test:", 5.0).create("main").id)
+    Interfering(engine, 1021, before=True)
+    done = pages.commit({1: b"x" * 512})
+    assert [change.version for change in pages.store.changelog(pages.id)] == [done.version]
+
+
+@pytest.mark.parametrize(("code", "idempotent"), [(1031, True), (1031, False), (1021, False)])
+def test_an_outcome_that_nobody_knows(engine: Engine, code: int, idempotent: bool) -> None:
+    Interfering(engine, code)
+    with pytest.raises(OutcomeUnknownError):
+        engine.transact(put, idempotent=idempotent)
+    assert engine.read(lambda tx: tx.get(b"k")) == b"v"
+
+
+def test_too_large_a_transaction_is_refused_by_name(engine: Engine) -> None:
+    def work(tx: Transaction) -> None:
+        for n in range(120):
+            tx.set(b"k%d" % n, bytes(99_000))
+
+    with pytest.raises(LimitError, match=r"transaction_too_large \(2101\)"):
+        engine.transact(work)
+    with pytest.raises(LimitError, match="value_too_large"):
+        engine.transact(lambda tx: tx.set(b"k", bytes(100_001)))
+    assert engine.read(lambda tx: list(tx.scan(KeyRange(b"", b"\xff")))) == []
+
+
+def test_what_takes_too_long_ends_at_its_deadline(engine: Engine) -> None:
+    def endless(tx: Transaction) -> None:
+        tx.read_version()
+        engine.transact(put)
+        tx.add_read_conflict(b"k", b"l")
+        put(tx)
+
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailableError, match=r"transaction_timed_out \(1031\).*not_committed"):
+        engine.transact(endless, timeout=0.5)
+    assert 0.4 < time.monotonic() - started < 2
+
+
+def test_versions_above_the_clusters_own_fail_closed(engine: Engine) -> None:
+    """As after a restore to another cluster without `advanceversion`."""
+    engine.transact(lambda tx: tx.set(*format.row()))
+    store = PageStore(engine, "test:", 5.0)
+    pages = Pages(store, store.create("main").id)
+    version = pages.commit({1: b"x" * 512}).version
+    future = Version(b"\x7f" + version[1:])
+    record = engine.read(lambda tx: list(tx.scan(KeyRange(*keys.log(pages.id, Version(bytes(10)), version)))))
+    engine.transact(lambda tx: tx.set(keys.log_prefix(pages.id) + future + keys.VERSION_SUFFIX, record[0][1]))
+    for since in (None, version):
+        with pytest.raises(StoreUnavailableError, match="advanceversion"):
+            store.begin(pages.id, since)
+    with pytest.raises(StoreUnavailableError, match="advanceversion"):
+        pages.commit({1: b"y" * 512}, version)
+
+
+# ---- opening ----
+
+
+@pytest.fixture
+def away(tmp_path: Path) -> str:
+    """The URL of a cluster that does not answer."""
+    cluster.need()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    file = tmp_path / "fdb.cluster"
+    file.write_text(f"none:none@127.0.0.1:{port}")
+    return f"fdb:{file}"
+
+
+def test_a_cluster_that_is_away(away: str) -> None:
+    for create in (True, False):
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailableError, match="transaction_timed_out"):
+            open_store(away, create=create, timeout=0.5)
+        assert time.monotonic() - started < 3
+
+
+def test_cluster_files_that_are_none(tmp_path: Path) -> None:
+    cluster.need()
+    with pytest.raises(StoreUnavailableError, match="no_cluster_file_found"):
+        open_store(f"fdb:{tmp_path}/missing", create=True, timeout=0.5)
+    (tmp_path / "bad").write_text("what?")
+    with pytest.raises(StoreUnavailableError, match="connection_string_invalid"):
+        open_store(f"fdb:{tmp_path}/bad", create=True, timeout=0.5)
+
+
+def test_opening(prefix: str) -> None:
+    url = cluster.url(prefix)
+    with pytest.raises(NoSuchStoreError):
+        open_store(url, create=False)
+    with pytest.raises(NoSuchStoreError):
+        open_store(url, create=True, read_only=True)
+    store = open_store(url, create=True)
+    assert open_store(store.url, create=False) is store
+    with pytest.raises(StoreReadOnlyError):
+        open_store(url, create=False, read_only=True).create("x")
+    store.close()
+    store.create("x")
+    store.close()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        store.list()
+    assert [found.name for found in open_store(url, create=False).list()] == ["x"]
+
+
+def test_a_prefix_that_holds_something_else(prefix: str, engine: Engine) -> None:
+    engine.transact(put)
+    with pytest.raises(FormatError, match="other things"):
+        open_store(cluster.url(prefix), create=True)
+
+
+def test_a_store_of_another_release(prefix: str, engine: Engine) -> None:
+    engine.transact(lambda tx: tx.set(keys.FORMAT, b'{"format": 2, "features": [], "store": ""}'))
+    with pytest.raises(FormatError, match="format 2"):
+        open_store(cluster.url(prefix), create=True)
+
+
+# ---- processes ----
+
+_FORKING = """
+import os, sys, mvvfs
+url = sys.argv[1]
+db = mvvfs.connect("app", store=url)
+db.execute("CREATE TABLE IF NOT EXISTS t(x)")
+child = os.fork()
+if child == 0:
+    def read():
+        return db.execute("SELECT * FROM t").fetchall()
+    for attempt in read, lambda: mvvfs.connect("app", store=url):
+        try:
+            attempt()
+        except Exception as exc:
+            print("refused:", exc)
+    sys.exit(7)
+_, status = os.waitpid(child, 0)
+print("child", os.waitstatus_to_exitcode(status))
+db.execute("INSERT INTO t VALUES (1)")
+print("parent", db.execute("SELECT count(*) FROM t").fetchall())
+"""
+
+_LATER = """
+import os, sys
+import mvvfs
+child = os.fork()
+if child == 0:
+    db = mvvfs.connect("app", store=sys.argv[1])
+    db.execute("CREATE TABLE t(x)")
+    sys.exit(7)
+_, status = os.waitpid(child, 0)
+print("child", os.waitstatus_to_exitcode(status))
+db = mvvfs.connect("app", store=sys.argv[1])
+print("parent", db.execute("SELECT count(*) FROM t").fetchall())
+"""
+
+_BUSY_AT_EXIT = """
+import sys, threading, time
+from pagestore.opener import open_store
+store = open_store(sys.argv[1], create=True)
+name = store.create("x").id
+def busy():
+    while True:
+        store.begin(name)
+for _ in range(4):
+    threading.Thread(target=busy, daemon=True).start()
+time.sleep(0.2)
+print("leaving")
+"""
+
+
+def run(script: str, prefix: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", script, cluster.url(prefix)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_fork_after_opening(prefix: str) -> None:
+    *refused, child, parent = run(_FORKING, prefix)
+    assert len(refused) == 2
+    assert "fork" in refused[0]
+    assert "forked off one that used it" in refused[1]
+    assert (child, parent) == ("child 7", "parent [(1,)]")
+
+
+def test_fork_before_opening(prefix: str) -> None:
+    assert run(_LATER, prefix) == ["child 7", "parent [(0,)]"]
+
+
+def test_threads_that_are_busy_when_the_process_ends(prefix: str) -> None:
+    assert run(_BUSY_AT_EXIT, prefix) == ["leaving"]
