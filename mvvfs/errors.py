@@ -53,6 +53,10 @@ class DatabaseExistsError(Error, apsw.CantOpenError):
     code = apsw.SQLITE_CANTOPEN
 
 
+class CopyError(Error, apsw.SQLError):
+    """A copy of a history can't be made, or is not what it should be.  The source is as it was."""
+
+
 class InvalidNameError(Error, apsw.CantOpenError):
     """A name that no database can have: empty, too long, or with a NUL in it."""
 

@@ -88,8 +88,8 @@ class Change:
 
     version: Version
     time_us: int
-    """Unix time, microseconds, never less than that of an earlier version of this store (where the
-    engine can tell: see docs/limits.md on clocks)."""
+    """Unix time, microseconds, never less than that of an earlier version of this namespace (where the
+    engine can tell: see docs/limits.md on clocks) and, copied histories apart, of this store."""
     pages: tuple[PageNumber, ...]
     """Pages written or freed, ascending."""
     token: bytes
@@ -297,6 +297,9 @@ class CommitRequest:
     durability: Durability = "full"
     ticket: bytes | None = None
     """Of the place in the queue that this commit holds, if any; it is given up with the commit."""
+    time_us: int | None = None
+    """Unix time, microseconds, to record in place of the clock's: for copies of a history.  Not before that
+    of the namespace's newest commit, nor in the future."""
 
 
 @dataclass(frozen=True, slots=True)

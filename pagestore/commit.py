@@ -190,8 +190,7 @@ class Commit:
                 return happened
         found = [part.check(tx, one) for part, one in zip(self._parts, asked, strict=True)]
         fault("commit.validated")
-        newest_us = max(part.newest_us for part in self._parts)
-        self.time_us = tx.commit_time(max(self._now_us, newest_us))
+        self.time_us = self._time(tx)
         for part, (record, _) in zip(self._parts, found, strict=True):
             part.write(tx, record, self.time_us)
         self.others = tuple(
@@ -200,6 +199,17 @@ class Commit:
         )
         fault("commit.written")
         return None
+
+    def _time(self, tx: Transaction) -> int:
+        """What to record.  Raises InvalidRequestError."""
+        wanted = self.request.time_us
+        if wanted is None:
+            return tx.commit_time(max(self._now_us, *(part.newest_us for part in self._parts)))
+        if not all(history.newest_time(tx, part.id) <= wanted <= self._now_us for part in self._parts):
+            raise InvalidRequestError(
+                "the time of a commit is not before that of the one before it, nor to come"
+            )
+        return wanted
 
     def check_ahead(self, engine: Engine, timeout: float) -> None:
         """Check what has been committed so far in short engine transactions.  Raises ConflictError."""

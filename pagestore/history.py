@@ -79,6 +79,12 @@ def version_at(tx: Snapshot, id_: NamespaceId, time_us: int) -> Version:
     return version
 
 
+def newest_time(tx: Snapshot, id_: NamespaceId) -> int:
+    """When the newest commit was: Unix time, microseconds; 0 if there is none."""
+    newest = KeyRange(*keys.log(id_, ZERO_VERSION, MAX_VERSION), 1, reverse=True)
+    return next((changelog.read(keys.version_of(key), row).time_us for key, row in tx.scan(newest)), 0)
+
+
 def usage(engine: Engine, id_: NamespaceId, timeout: float) -> Usage:
     live_pages = live_bytes = history_pages = history_bytes = 0
     number: PageNumber | None = None

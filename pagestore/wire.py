@@ -305,6 +305,7 @@ def commit_message(request: CommitRequest) -> pb.CommitRequest:
         message=request.message,
         durability=_DURABILITY[request.durability],
         ticket=request.ticket or b"",
+        time_us=request.time_us,
     )
 
 
@@ -331,6 +332,7 @@ def commit_of(message: pb.CommitRequest) -> CommitRequest:
         message=message.message,
         durability="normal" if message.durability == pb.NORMAL else "full",
         ticket=token_of(message.ticket, "ticket") if message.ticket else None,
+        time_us=message.time_us if message.HasField("time_us") else None,
     )
 
 

@@ -1,4 +1,6 @@
-"""`mvctl import export checkout backup restore`: databases and files.  The work is in `mvvfs.transfer`."""
+"""`mvctl import export checkout copy backup restore`: databases and files.
+
+The work is in `mvvfs.transfer` and `mvvfs.copying`."""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import os
 
 import click
 
-from mvvfs import transfer
+from mvvfs import copying, transfer
 from mvvfs.cli import databases, target
 from mvvfs.cli.output import note, progress, say, size
 from mvvfs.errors import DatabaseExistsError
@@ -87,6 +89,34 @@ def checkout(name: str, at: str, output: str | None, shell: bool, force: bool) -
 
 
 @click.command()
+@click.argument("name")
+@click.argument("new_name")
+@click.option("--to", "new_store", metavar="STORE", help="The store of the copy.  [default: that of NAME]")
+@target.store_option
+def copy(name: str, new_name: str, new_store: str | None) -> None:
+    """Copy a database with all history to NEW_NAME, in this store or another, of whatever engine.
+
+    Times, messages and order of the commits are kept; versions are numbered anew.  Run again, it goes on
+    where it was interrupted, and fetches what is new.  What is copied is read back and compared.
+    """
+    location = target.locate(name)
+    with target.opened_database(location), progress("copying", unit="commits") as report:
+        copied = copying.copy_database(
+            name,
+            new_name,
+            store=target.given_store(),
+            new_store=new_store if new_store is not None else target.given_store(),
+            progress=report,
+        )
+    before = f" after {copied.resumed:,} earlier ones" if copied.resumed else ""
+    at = f", newest {copied.newest}" if copied.newest else ""
+    say(
+        f"copied {target.describe(location)} to {target.describe(copied.location)}: "
+        f"{copied.commits:,} commits{before}, {copied.pages:,} pages in {copied.seconds:.1f} s{at}: verified"
+    )
+
+
+@click.command()
 @click.argument("store")
 @click.argument("file")
 @_force
@@ -107,4 +137,4 @@ def restore(file: str, store: str) -> None:
     say(f"restored {store} from {file}: verified")
 
 
-COMMANDS = (import_, export, checkout, backup, restore)
+COMMANDS = (import_, export, checkout, copy, backup, restore)

@@ -72,13 +72,15 @@ def size(count: int) -> str:
 
 
 @contextlib.contextmanager
-def progress(what: str, *, in_bytes: bool = False) -> Iterator[Report | None]:
+def progress(what: str, *, in_bytes: bool = False, unit: str = "pages") -> Iterator[Report | None]:
     """A progress bar on stderr, if that is a terminal; else None, which transfers take for "no report"."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         yield None
         return
-    amount = DownloadColumn() if in_bytes else TextColumn("{task.completed:,.0f} of {task.total:,.0f} pages")
+    amount = (
+        DownloadColumn() if in_bytes else TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {unit}")
+    )
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -348,7 +348,7 @@ class CommitPart(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., reads: _Optional[_Union[PageNumbers, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[PageWrite, _Mapping]]] = ..., page_size: _Optional[int] = ..., allocated: _Optional[_Union[PageNumbers, _Mapping]] = ..., freed: _Optional[_Union[PageNumbers, _Mapping]] = ..., lease: _Optional[bytes] = ..., staged: _Optional[_Union[PageNumbers, _Mapping]] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
-    __slots__ = ("token", "base", "parts", "message", "durability", "ticket", "chores")
+    __slots__ = ("token", "base", "parts", "message", "durability", "ticket", "chores", "time_us")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
@@ -356,6 +356,7 @@ class CommitRequest(_message.Message):
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     CHORES_FIELD_NUMBER: _ClassVar[int]
+    TIME_US_FIELD_NUMBER: _ClassVar[int]
     token: bytes
     base: bytes
     parts: _containers.RepeatedCompositeFieldContainer[CommitPart]
@@ -363,7 +364,8 @@ class CommitRequest(_message.Message):
     durability: Durability
     ticket: bytes
     chores: Chores
-    def __init__(self, token: _Optional[bytes] = ..., base: _Optional[bytes] = ..., parts: _Optional[_Iterable[_Union[CommitPart, _Mapping]]] = ..., message: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ..., ticket: _Optional[bytes] = ..., chores: _Optional[_Union[Chores, _Mapping]] = ...) -> None: ...
+    time_us: int
+    def __init__(self, token: _Optional[bytes] = ..., base: _Optional[bytes] = ..., parts: _Optional[_Iterable[_Union[CommitPart, _Mapping]]] = ..., message: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ..., ticket: _Optional[bytes] = ..., chores: _Optional[_Union[Chores, _Mapping]] = ..., time_us: _Optional[int] = ...) -> None: ...
 
 class CommitResponse(_message.Message):
     __slots__ = ("committed", "conflict", "lease")

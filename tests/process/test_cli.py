@@ -494,3 +494,20 @@ def test_an_interrupt_exits_with_130(tmp_path, app):
     _, complaint = process.communicate(timeout=20)
     assert process.returncode == 130
     assert complaint.strip() == "mvctl: interrupted"
+
+
+def test_copy_goes_to_another_store_and_goes_on(mvctl):
+    mvctl("shell", "app.db", "-c", "SELECT 1", code=3)
+    for statement in ("CREATE TABLE t(x)", "INSERT INTO t VALUES (1)"):
+        connection = mvvfs.connect("app.db")
+        connection.execute(statement)
+        connection.close()
+    done = mvctl("copy", "app.db", "copy", "--to", "other")
+    assert re.fullmatch(
+        rf"copied \S+/app\.db to copy in \S+/other: 2 commits, \d pages in .* s, newest {VERSION} of {TIME}: "
+        r"verified\n",
+        done.stdout,
+    )
+    assert "2 earlier ones" in mvctl("copy", "app.db", "copy", "--to", "other").stdout
+    assert mvctl("shell", "copy", "--store", "other", "-c", "SELECT * FROM t").stdout == "1\n"
+    mvctl("copy", "app.db", "app.db", code=4)
