@@ -468,6 +468,9 @@ class UnsupportedError(StoreError):
 class Store(ABC):
     """A set of namespaces with one order of versions.  Safe to use from many threads."""
 
+    distant: bool = False
+    """Whether a call costs a network round trip.  Whatever such a store answers has been flushed."""
+
     url: str
     """What to pass to `pagestore.opener.open_store` to open it again."""
 
@@ -589,6 +592,13 @@ class Store(ABC):
 
         Read it (an atomic 64-bit load), then `begin`: as long as the word is even and still the
         same, the namespace has no commit newer than that `begin` saw.  An odd word promises nothing."""
+
+    def store_id(self) -> bytes:
+        """What tells this store from every other one, for who keeps its pages elsewhere; empty: unknown.
+
+        A store that was put back from a backup is the same one: that it still has a commit shows in the
+        changelog, by the commit's version and token."""
+        return b""
 
     @abstractmethod
     def sync(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import NamedTuple
 
 from pagestore import keys
 from pagestore.api import FormatError
@@ -28,18 +29,34 @@ def row() -> tuple[bytes, bytes]:
     return keys.FORMAT, json.dumps(value).encode()
 
 
+def store_id(tx: Snapshot) -> bytes:
+    """The 16 bytes that a store was made with; a backup has them too.  Raises FormatError."""
+    return _record(tx).store
+
+
 def check(tx: Snapshot) -> None:
     """Raises FormatError."""
-    found = tx.get(keys.FORMAT)
-    if found is None:
-        raise FormatError("there is no page store in it")
-    try:
-        value = json.loads(found)
-        number, features = int(value["format"]), set(map(str, value["features"]))
-    except (ValueError, KeyError, TypeError) as exc:
-        raise FormatError(f"its format record can't be read: {found[:80]!r}") from exc
+    number, features, _ = _record(tx)
     if number != FORMAT:
         raise FormatError(f"it has format {number}; this release reads format {FORMAT}")
     if not features <= FEATURES:
         unknown = ", ".join(sorted(features - FEATURES))
         raise FormatError(f"it uses features that this release does not know: {unknown}")
+
+
+class _Record(NamedTuple):
+    number: int
+    features: set[str]
+    store: bytes
+
+
+def _record(tx: Snapshot) -> _Record:
+    found = tx.get(keys.FORMAT)
+    if found is None:
+        raise FormatError("there is no page store in it")
+    try:
+        value = json.loads(found)
+        features = set(map(str, value["features"]))
+        return _Record(int(value["format"]), features, bytes.fromhex(value.get("store", "")))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise FormatError(f"its format record can't be read: {found[:80]!r}") from exc

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from pagestore import allocation, history, keys, snapshot, turns
+from pagestore import allocation, format, history, keys, snapshot, turns
 from pagestore.api import (
     MAX_VERSION,
     TOKEN_SIZE,
@@ -215,6 +215,9 @@ class PageStore(Store):
 
     def head_word(self, namespace: NamespaceId) -> HeadWord | None:
         return self.engine.head_word(namespace)
+
+    def store_id(self) -> bytes:
+        return self.engine.read(format.store_id, timeout=self.timeout)
 
     def sync(self) -> None:
         self.engine.sync()

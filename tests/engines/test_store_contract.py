@@ -513,3 +513,8 @@ def test_usage(page_store: PageStore, pages: Pages) -> None:
 def test_closing_twice_does_no_harm(page_store: PageStore) -> None:
     page_store.close()
     page_store.close()
+
+
+def test_a_store_tells_itself_from_others(page_store: PageStore) -> None:
+    assert len(page_store.store_id()) == 16
+    assert page_store.store_id() == page_store.store_id()
