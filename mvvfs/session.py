@@ -75,6 +75,7 @@ class Database:
         self._head = store.head_word(namespace.id)  # holds the mapping that C looks at
         if self._head is not None:
             lib.mv_db_set_word(self.cache, self._head.address)
+            lib.mv_db_set_recent(self.cache, self._head.recent, namespace.id)
         self._synced = ZERO_VERSION
 
     def applied(self) -> Version | None:

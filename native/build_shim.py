@@ -15,6 +15,7 @@ SOURCES = [
     "locks.c",
     "mainfile.c",
     "pages.c",
+    "recent.c",
     "sets.c",
     "snapshot.c",
     "vfs.c",
@@ -43,6 +44,7 @@ ffibuilder.cdef(
     void mv_db_retain(mv_db *db);
     void mv_db_release(mv_db *db);
     void mv_db_set_word(mv_db *db, uint64_t address);
+    void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id);
     void mv_db_limit(mv_db *db, uint64_t cache_bytes);
     void mv_db_set_page_size(mv_db *db, uint32_t page_size);
     uint32_t mv_db_page_size(mv_db *db);
@@ -81,7 +83,17 @@ int mv_setup(void);
     sources=[f"{HERE}/{name}" for name in SOURCES],
     depends=[
         f"{HERE}/{name}"
-        for name in ("alloc.h", "cache.h", "calls.h", "mainfile.h", "sets.h", "shim.h", "sqlite_abi.h")
+        for name in (
+            "alloc.h",
+            "cache.h",
+            "calls.h",
+            "mainfile.h",
+            "recent.h",
+            "sets.h",
+            "shim.h",
+            "sqlite_abi.h",
+            "store.h",
+        )
     ],
     include_dirs=[HERE],
     define_macros=[("_GNU_SOURCE", "1")],

@@ -12,8 +12,8 @@ ffibuilder.cdef(DECLARATIONS)
 ffibuilder.set_source(
     "pagestore._native",
     '#include "store.h"',
-    sources=[f"{HERE}/{name}" for name in ("delta.c", "gate.c", "log.c", "words.c")],
-    depends=[f"{HERE}/store.h"],
+    sources=[f"{HERE}/{name}" for name in ("delta.c", "gate.c", "log.c", "recent.c", "words.c")],
+    depends=[f"{HERE}/{name}" for name in ("recent.h", "store.h")],
     include_dirs=[HERE],
     define_macros=[("_GNU_SOURCE", "1")],
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"],

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define FIRST_BUCKETS 1024u
+#define MOST_RECENT_WORDS 1024u /* of the changes that are taken in without asking the store */
 
 static _Thread_local mv_set *collected; /* changes seen by this thread, see mv_collect_changes() */
 
@@ -182,6 +183,14 @@ void mv_db_set_word(mv_db *db, uint64_t address) {
   pthread_mutex_unlock(&db->mutex);
 }
 
+void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id) {
+  pthread_mutex_lock(&db->mutex);
+  db->recent = (const mv_recent *)(uintptr_t)address;
+  db->recent_at = db->recent ? mv_recent_tail(db->recent) : 0;
+  db->id = namespace_id;
+  pthread_mutex_unlock(&db->mutex);
+}
+
 void mv_db_set_page_size(mv_db *db, uint32_t page_size) {
   pthread_mutex_lock(&db->mutex);
   db->page_size = page_size;
@@ -311,6 +320,23 @@ uint64_t mv_db_word_seen(mv_db *db) {
 
 static int word_still(mv_db *db) { return db->word_seen != 0 && mv_db_load_word(db) == db->word_seen; }
 
+/* Take in what others have committed since `applied`, if all of it is among the recent changes.  (Not for
+** a database that has no pages yet: its first commit also decides their size.) */
+static int catch_up(mv_db *db) {
+  uint32_t packed[MOST_RECENT_WORDS], count;
+  mv_change changes[MOST_RECENT_WORDS / 7];
+  uint8_t applied[MV_VERSION_SIZE];
+  if (!db->recent || !db->word || !db->has_applied || !db->page_size) return 0;
+  mv_version_put(db->applied, applied);
+  uint64_t word =
+      mv_recent_read(db->recent, db->word, &db->recent_at, db->id, applied, packed, MOST_RECENT_WORDS, &count);
+  if (!word) return 0;
+  mv_changes_list(packed, MOST_RECENT_WORDS, changes, count);
+  if (take_in(db, changes, count)) return 0;
+  reach(db, count ? mv_version_get(changes[count - 1].version) : db->applied, word);
+  return 1;
+}
+
 /* ---- content ---- */
 
 int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t *snapshot, uint8_t chain,
@@ -386,7 +412,7 @@ static void start(mv_db *db, mv_snapshot *s, mv_start *out) {
 
 int mv_db_quick_begin(mv_db *db, mv_snapshot *s, mv_start *out) {
   pthread_mutex_lock(&db->mutex);
-  int quick = word_still(db);
+  int quick = word_still(db) || catch_up(db);
   if (quick) start(db, s, out);
   pthread_mutex_unlock(&db->mutex);
   return quick;

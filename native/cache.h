@@ -26,6 +26,7 @@
 
 #include "alloc.h"
 #include "calls.h"
+#include "recent.h"
 #include "sets.h"
 
 #define MV_VERSION_SIZE 10
@@ -72,6 +73,9 @@ typedef struct mv_db {
   atomic_uint references;
   _Atomic uint64_t *word; /* the store's head word, or NULL */
   uint64_t word_seen;
+  const mv_recent *recent; /* the store's recent changes, or NULL */
+  uint64_t recent_at;      /* where to start looking there */
+  uint64_t id;             /* of the namespace */
   uint32_t page_size; /* bytes; 0 while the namespace is empty and undecided */
   mv_version applied;
   mv_alloc *alloc; /* the allocation at `applied` */
@@ -90,6 +94,7 @@ mv_db *mv_db_new(uint64_t cache_bytes);
 void mv_db_retain(mv_db *db);
 void mv_db_release(mv_db *db);
 void mv_db_set_word(mv_db *db, uint64_t address);
+void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id);
 void mv_db_limit(mv_db *db, uint64_t cache_bytes);
 
 /* `count` changes out of their packed form (`Changes.packed` in pagestore/api.py), which they point into. */
@@ -117,7 +122,8 @@ typedef struct mv_start { /* what a transaction begins with */
   uint32_t page_size;
 } mv_start;
 
-/* Hold a snapshot at `applied`: only if the head word has not moved, or in any case. */
+/* Hold a snapshot at `applied`: only if the head word has not moved, or what moved it is among the recent
+** changes and taken in now; or in any case. */
 int mv_db_quick_begin(mv_db *db, mv_snapshot *s, mv_start *out);
 void mv_db_begin(mv_db *db, mv_snapshot *s, mv_start *out);
 /* Move a snapshot to `v`, or hold one there. */

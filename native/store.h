@@ -14,6 +14,13 @@ uint32_t mv_gate_look(uint64_t address);
 uint32_t mv_gate_wait(uint64_t address, uint32_t looked, uint32_t us);
 void mv_gate_open(uint64_t address);
 
+/* Recent changes (recent.h, recent.c).  `address` is that of a mapping of mv_recent_size() bytes. */
+uint64_t mv_recent_size(void);
+uint64_t mv_recent_begin(uint64_t address);
+void mv_recent_add(uint64_t address, uint64_t namespace_id, uint64_t word, const uint8_t *version,
+                   const uint8_t *before, const uint8_t *numbers, uint32_t length);
+void mv_recent_end(uint64_t address, uint64_t odd);
+
 /* Deltas between two versions of a page (delta.c). */
 int mv_delta_make(const uint8_t *old, const uint8_t *new_, uint32_t size, uint8_t *out, uint32_t room);
 int mv_delta_apply(uint8_t *page, uint32_t size, const uint8_t *delta, uint32_t length);

@@ -148,9 +148,13 @@ class ListedChanges(Changes):
 
 
 def _pack_change(change: Change) -> bytes:
-    lists = (change.pages, change.allocated, change.freed)
-    numbers = array("I", [*map(len, lists), *(number for each in lists for number in each)])
-    return change.version + b"\0\0" + numbers.tobytes()
+    return change.version + b"\0\0" + pack_numbers(change.pages, change.allocated, change.freed)
+
+
+def pack_numbers(pages: Sequence[int], allocated: Sequence[int], freed: Sequence[int]) -> bytes:
+    """What stands behind the version in `Changes.packed`."""
+    counts = (len(pages), len(allocated), len(freed))
+    return array("I", (*counts, *pages, *allocated, *freed)).tobytes()
 
 
 class PageRun(NamedTuple):
@@ -315,7 +319,10 @@ class HeadWord(NamedTuple):
 
     address: int
     keepalive: object
-    """Hold on to this while `address` is in use."""
+    """Hold on to this while `address` and `recent` are in use."""
+    recent: int = 0
+    """Address of what was committed lately (native/recent.h), or 0: whoever finds there all that moved the
+    word need not begin by asking the store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from pagestore.api import (
     PageNumber,
     Version,
     VoidTokenError,
+    pack_numbers,
 )
 from pagestore.engines.base import Engine, Limits, Transaction
 from pagestore.faults import fault
@@ -70,6 +71,7 @@ class Part:
         self._reads = part.reads
         self._touched = part.reads.packed + array("I", numbers).tobytes()
         """Read or written, for `changelog.Rows.meet`."""
+        self._numbers = pack_numbers(numbers, part.allocated, part.freed)
         self.rows = [(keys.page_prefix(self.id, number), blob) for number, blob in part.writes]
         self.written = numbers
         self.allocated = part.allocated
@@ -85,6 +87,8 @@ class Part:
         self.base = request.base
         self.checked = request.base
         """No commit up to this version is in conflict."""
+        self.newest = request.base
+        """No commit is newer, as far as `check` has found."""
         self.others = changelog.Rows()
         """The commits in (base, checked], oldest first."""
         self.newest_us = 0
@@ -124,6 +128,7 @@ class Part:
         else:
             if self.checked > tx.read_version():
                 raise InvalidRequestError("the base of the commit lies in the future")
+        self.newest = versions[0] if versions else self.checked
         later = changelog.Rows(versions[::-1], records[::-1])
         self.refuse_conflicts(later)
         turns.check(tx, asked.queue, self.ticket, self.written)
@@ -151,7 +156,8 @@ class Part:
                 tx.set_versioned_key(prefix, keys.VERSION_SUFFIX, blob)
             tx.set_versioned_key(keys.log_prefix(self.id), keys.VERSION_SUFFIX, self.record.at(time_us))
             tx.set_versioned_key(keys.time_prefix(self.id, time_us), keys.VERSION_SUFFIX, b"")
-            tx.announce(self.id)
+            sized = record.page_size != 0  # the first commit decides the size, of which `numbers` do not tell
+            tx.announce(self.id, self.newest if sized else None, self._numbers)
         tx.set_versioned_value(self.token_key, b"", b"")
         if tx.optimistic:
             self._declare_conflicts(tx)

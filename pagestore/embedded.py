@@ -4,6 +4,7 @@ Called by `opener`, and by tools for backup and restore.  Calls the sqlite engin
 
     store.sqlite        the engine's file; with -wal and -shm beside it, SQLite's own
     heads               head words, see `pagestore.engines.heads`
+    recent              recent changes, see `pagestore.engines.recent`
     store.sqlite.*.new  being made; left over if its maker died, removed by the next one
 
 1. A folder is a store if and only if it holds `store.sqlite`, which gets that name only once it is
@@ -34,7 +35,7 @@ from pagestore.faults import fault
 from pagestore.store import PageStore
 
 ENGINE_FILE = "store.sqlite"
-_HEADS = "heads"
+_SHARED = ("heads", "recent")
 _UNFINISHED = ".new"
 
 _LEFT_OVER_SECONDS = 3600
@@ -72,7 +73,7 @@ def open_folder(path: str, *, create: bool, read_only: bool, timeout: float) -> 
 
 
 def _engine(path: str, *, read_only: bool) -> SqliteEngine:
-    return SqliteEngine(os.path.join(path, ENGINE_FILE), os.path.join(path, _HEADS), read_only=read_only)
+    return SqliteEngine(os.path.join(path, ENGINE_FILE), read_only=read_only)
 
 
 def backup(folder: str, file: str, progress: Progress | None = None) -> None:
@@ -156,7 +157,7 @@ def _refuse_other_things(path: str) -> None:
         )
     # A log left without its file is another thing: a new file of that name would take it for its own.
     unfinished = f"{ENGINE_FILE}."
-    others = [name for name in os.listdir(path) if name != _HEADS and not name.startswith(unfinished)]
+    others = [name for name in os.listdir(path) if name not in _SHARED and not name.startswith(unfinished)]
     if others and not is_store(path):
         raise FormatError(f"{path} is not a store, and not empty (it holds {sorted(others)[0]!r})")
 

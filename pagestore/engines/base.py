@@ -106,8 +106,12 @@ class Transaction(Snapshot):
     def add_write_conflict(self, begin: bytes, end: bytes) -> None: ...
 
     @abstractmethod
-    def announce(self, namespace: NamespaceId) -> None:
-        """This commit changes the namespace: move its head word, if the engine has one."""
+    def announce(self, namespace: NamespaceId, before: Version | None = None, numbers: bytes = b"") -> None:
+        """This commit changes the namespace: move its head word, if the engine has one.
+
+        An engine that can tell others what changed does so, unless `before` is None.  `before`: no commit to
+        the namespace is newer than this, but for this one.  `numbers`: what it changed, as it stands behind
+        the version in `Changes.packed`."""
 
     @abstractmethod
     def commit_time(self, now_us: int) -> int:

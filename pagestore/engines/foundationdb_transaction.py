@@ -126,7 +126,7 @@ class FoundationTransaction(FoundationSnapshot, Transaction):
         self.counted.conflicts += 1
         self._tr.add_write_conflict_range(self._prefix + begin, self._prefix + end)
 
-    def announce(self, namespace: NamespaceId) -> None:
+    def announce(self, namespace: NamespaceId, before: Version | None = None, numbers: bytes = b"") -> None:
         """No head words: `begin` asks the cluster."""
 
     def commit_time(self, now_us: int) -> int:

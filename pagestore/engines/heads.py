@@ -11,13 +11,11 @@ rules stand in native/words.c.
 
 from __future__ import annotations
 
-import mmap
-import os
 import threading
 
-from pagestore._native import ffi, lib
+from pagestore._native import lib
 from pagestore.api import HeadWord, NamespaceId
-from pagestore.engines.file_errors import file_error
+from pagestore.engines.mapped import mapped
 
 _CHUNK = 65536  # a multiple of every page size
 _WORD = 8
@@ -89,42 +87,8 @@ class Heads:
         """Raises StoreFullError, StoreUnavailableError."""
         with self._lock:
             if index not in self._chunks:
-                try:
-                    memory = self._map_read_only(index) if self._read_only else self._map_for_writing(index)
-                except OSError as exc:
-                    raise file_error(exc) from exc
+                memory = mapped(self._path, index * _CHUNK, _CHUNK, read_only=self._read_only)
                 if memory is None:
                     return None
-                buffer = ffi.from_buffer(memory)
-                self._chunks[index] = HeadWord(int(ffi.cast("uintptr_t", buffer)), buffer)
+                self._chunks[index] = HeadWord(memory.address, memory.keepalive)
             return self._chunks[index]
-
-    def _map_for_writing(self, index: int) -> mmap.mmap:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            _grow(fd, (index + 1) * _CHUNK)
-            return mmap.mmap(fd, _CHUNK, offset=index * _CHUNK)
-        finally:
-            os.close(fd)
-
-    def _map_read_only(self, index: int) -> mmap.mmap | None:
-        try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            if os.fstat(fd).st_size < (index + 1) * _CHUNK:
-                return None
-            return mmap.mmap(fd, _CHUNK, offset=index * _CHUNK, access=mmap.ACCESS_READ)
-        finally:
-            os.close(fd)
-
-
-def _grow(fd: int, size: int) -> None:
-    """Make the file at least so long, with room on the disk: a hole that can't be filled is a SIGBUS."""
-    if os.fstat(fd).st_size >= size:
-        return
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)  # leaves what another process wrote meanwhile
-    else:
-        os.ftruncate(fd, max(size, os.fstat(fd).st_size))

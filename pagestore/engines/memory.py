@@ -141,7 +141,7 @@ class MemoryTransaction(MemorySnapshot, Transaction):
     def add_write_conflict(self, begin: bytes, end: bytes) -> None:
         self.write_conflicts.append(_Range(begin, end))
 
-    def announce(self, namespace: NamespaceId) -> None:
+    def announce(self, namespace: NamespaceId, before: Version | None = None, numbers: bytes = b"") -> None:
         """There are no head words here: `begin` costs nothing."""
 
     def commit_time(self, now_us: int) -> int:

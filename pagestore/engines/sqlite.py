@@ -1,12 +1,13 @@
 """The embedded engine: one ordinary SQLite file in WAL mode, an ordered table of keys and values.
 
 Called by `pagestore.store` through the engine interface; opened by `pagestore.embedded`.  Calls APSW
-through `sqlite_connection` (the flush rule) and `sqlite_transaction` (the table), `clock` and `heads`.
+through `sqlite_connection` (the flush rule) and `sqlite_transaction` (the table), `clock`, `heads`
+and `recent`.
 
 1. `transact` runs `work` once, under SQLite's write lock (BEGIN IMMEDIATE): nothing it read can change
    before it commits, so conflicts need no naming.  The lock is held for one commit, without its flush.
 2. A commit moves the head words of the namespaces that it announced: odd before it becomes visible, even
-   after (native/words.c).
+   after (native/words.c); and leaves what it changed among the recent changes (native/recent.h).
 3. The version is taken under the lock, from the clock record, which is part of the commit.
 4. A commit with durability "full" returns after its flush.  When a flush fails, the engine is closed:
    what the disk holds is not known any more until the file is read anew.
@@ -21,7 +22,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -35,8 +36,9 @@ from pagestore.api import (
     StoreError,
     StoreReadOnlyError,
     StoreUnavailableError,
+    Version,
 )
-from pagestore.engines import clock, heads
+from pagestore.engines import clock, heads, recent
 from pagestore.engines.base import Engine, Limits, Result, Snapshot, Transaction
 from pagestore.engines.file_errors import FULL
 from pagestore.engines.sqlite_connection import DEFAULT_TIMEOUT, Connection, Pool
@@ -60,8 +62,10 @@ class SqliteEngine(Engine):
 
     limits = Limits(max_seconds=0, max_bytes=0, max_value_bytes=0)
 
-    def __init__(self, path: str, heads_path: str, *, read_only: bool = False) -> None:
-        """Open the engine file that `sqlite_file` made.  Raises FormatError, StoreError."""
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
+        """Open the engine file that `sqlite_file` made, and the shared files beside it.
+
+        Raises FormatError, StoreError."""
         self._path = path
         self._read_only = read_only
         self._pid = os.getpid()
@@ -72,7 +76,9 @@ class SqliteEngine(Engine):
         self._checkpoint_at = MAX_LOG_FRAMES
         connection = self._take(DEFAULT_TIMEOUT, opening=True)
         self._here = clock.place(path)
-        self._heads = heads.Heads(heads_path, read_only=read_only)
+        folder = os.path.dirname(path)
+        self._heads = heads.Heads(os.path.join(folder, "heads"), read_only=read_only)
+        self._recent = recent.Recent(os.path.join(folder, "recent"), read_only=read_only)
         if not read_only:
             self._gate = self._heads.gate()
         self._give_back(connection)
@@ -115,7 +121,7 @@ class SqliteEngine(Engine):
             value = work(tx)
             version = tx.finish()
             tx.close_scans()
-            self._commit(connection, tx.announced)
+            self._commit(connection, tx, version)
             self._gate.open()
             holding = False
             if durability == "full":
@@ -129,13 +135,22 @@ class SqliteEngine(Engine):
             if holding:
                 self._gate.open()
 
-    def _commit(self, connection: Connection, announced: Sequence[NamespaceId]) -> None:
+    def _commit(self, connection: Connection, tx: SqliteTransaction, version: Version | None) -> None:
         """COMMIT, with the head words odd while nobody can say whether it is visible yet."""
-        addresses = [self._heads.address(namespace) for namespace in announced]
-        words = [(address, heads.begin(address)) for address in addresses]
+        words: list[tuple[int, int]] = []
+        told: int | None = None
         try:
+            if tx.announced:
+                told = self._recent.begin()
+            for namespace, before, numbers in tx.announced:
+                address = self._heads.address(namespace)
+                words.append((address, heads.begin(address)))
+                if version is not None and before is not None:
+                    self._recent.add(namespace, words[-1][1], version, before, numbers)
             fault("commit.before_commit")
             connection.db.execute("COMMIT")
+            if told is not None:
+                self._recent.end(told)
             fault("commit.after_commit")
         except apsw.IOError as exc:
             if connection.db.system_errno in FULL:  # the log's last frame, which makes it count, is not whole
@@ -179,7 +194,10 @@ class SqliteEngine(Engine):
     # ---- the rest ----
 
     def head_word(self, namespace: NamespaceId) -> HeadWord | None:
-        return self._heads.word(namespace)
+        word = self._heads.word(namespace)
+        if word is None:
+            return None
+        return HeadWord(word.address, (word.keepalive, self._recent.keepalive), self._recent.address)
 
     def sync(self) -> None:
         connection = self._take(None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import cast
+from typing import NamedTuple, cast
 
 import apsw
 
@@ -86,6 +86,14 @@ def _scan_later(cursor: apsw.Cursor, wanted: KeyRange) -> Iterator[tuple[bytes, 
     yield from _scan(cursor, wanted)
 
 
+class Announced(NamedTuple):
+    """See `Transaction.announce`."""
+
+    namespace: NamespaceId
+    before: Version | None
+    numbers: bytes
+
+
 class SqliteTransaction(SqliteSnapshot, Transaction):
     """The write transaction of a connection: what is set waits in a list until `work` is through."""
 
@@ -100,7 +108,7 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
         self._next: Version | None = None
         self._time_us = 0
         self._cleared = False
-        self.announced: list[NamespaceId] = []
+        self.announced: list[Announced] = []
 
     def _version(self) -> Version:
         if self._next is None:
@@ -152,8 +160,8 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
     def add_write_conflict(self, begin: bytes, end: bytes) -> None:
         """Nothing to do."""
 
-    def announce(self, namespace: NamespaceId) -> None:
-        self.announced.append(namespace)
+    def announce(self, namespace: NamespaceId, before: Version | None = None, numbers: bytes = b"") -> None:
+        self.announced.append(Announced(namespace, before, numbers))
 
     def commit_time(self, now_us: int) -> int:
         self._time_us = max(now_us, self.clock().time_us)

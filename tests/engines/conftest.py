@@ -27,7 +27,7 @@ def _memory(_folder: Path, twice: bool) -> OpenEngine:
 def _sqlite(folder: Path) -> OpenEngine:
     path = folder / "store"
     embedded.open_folder(str(path), create=True, read_only=False, timeout=5).close()
-    return lambda: SqliteEngine(str(path / embedded.ENGINE_FILE), str(path / "heads"))
+    return lambda: SqliteEngine(str(path / embedded.ENGINE_FILE))
 
 
 FOUNDATIONDB = pytest.param("foundationdb", marks=pytest.mark.foundationdb)

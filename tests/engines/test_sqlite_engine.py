@@ -45,7 +45,7 @@ def open_engine(path: Path) -> Iterator[Callable[..., SqliteEngine]]:
     opened = []
 
     def open_one(path: Path = path, **options: Any) -> SqliteEngine:
-        opened.append(SqliteEngine(str(path), str(path.parent / "heads"), **options))
+        opened.append(SqliteEngine(str(path), **options))
         return opened[-1]
 
     yield open_one
@@ -379,7 +379,7 @@ def test_after_a_fork(path: Path, open_engine: Callable[..., SqliteEngine]) -> N
             with pytest.raises(StoreUnavailableError, match="before fork"):
                 call()
         engine.close()
-        own = SqliteEngine(str(path), str(path.parent / "heads"))
+        own = SqliteEngine(str(path))
         put(own, b"child")
         own.close()
 
@@ -409,7 +409,7 @@ def test_limits_on_file_sizes_are_a_full_disk(path: Path) -> None:
     def child() -> None:
         import resource
 
-        engine = SqliteEngine(str(path), str(path.parent / "heads"))
+        engine = SqliteEngine(str(path))
         put(engine, b"before")
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
         with pytest.raises(StoreFullError):  # noqa: PT012 (at one of them)
@@ -418,7 +418,7 @@ def test_limits_on_file_sizes_are_a_full_disk(path: Path) -> None:
         assert len(get(engine) or b"") == 4000
 
     assert _in_child(child) == 0
-    engine = SqliteEngine(str(path), str(path.parent / "heads"))
+    engine = SqliteEngine(str(path))
     assert len(get(engine) or b"") == 4000
     put(engine, b"after")
     engine.close()

@@ -14,11 +14,12 @@ COMPILER = os.environ.get("CC", "cc")
 FLAGS = ["-std=c11", "-g", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
 SOURCES = {
     "alloc": ["alloc.c"],
-    "cache": ["alloc.c", "cache.c", "sets.c"],
+    "cache": ["alloc.c", "cache.c", "recent.c", "sets.c"],
     "delta": ["delta.c"],
     "gate": ["gate.c"],
     "journal": ["journal.c"],
     "log": ["log.c"],
+    "recent": ["recent.c"],
     "sets": ["sets.c"],
     "words": ["words.c"],
 }

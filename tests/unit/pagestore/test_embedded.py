@@ -65,7 +65,13 @@ def test_folders_of_any_name(tmp_path: Path, name: str) -> None:
     assert not is_store(url)
     pages = make(Path(url))
     assert is_store(url)
-    assert sorted(os.listdir(url)) == ["heads", "store.sqlite", "store.sqlite-shm", "store.sqlite-wal"]
+    assert sorted(os.listdir(url)) == [
+        "heads",
+        "recent",
+        "store.sqlite",
+        "store.sqlite-shm",
+        "store.sqlite-wal",
+    ]
     pages.store.close()
     again = open_store(url, create=False)
     assert Pages(again, again.open("main").id).read(1) == content(0)
