@@ -166,7 +166,7 @@ def drop(name: str, yes: bool) -> None:
         store.drop(location.namespace)
         left = store.list()
     say(f"dropped {what}")
-    if not left:
+    if not left and os.path.isdir(location.store_url):
         note(
             f"the store {location.store_url} is empty now; its folder can be removed when nothing has it open"
         )

@@ -82,8 +82,14 @@ class Client:
             self.fdb.api_version(API_VERSION)
         except ImportError as exc:
             raise StoreUnavailableError(f"{exc}: fdb: stores need the package mvvfs[fdb]") from exc
-        except (OSError, RuntimeError) as exc:  # no libfdb_c, or one that is older than the package
-            raise StoreUnavailableError(f"FoundationDB's client library can't be used: {exc}") from exc
+        except Exception as exc:
+            # without a libfdb_c the package raises `Exception` itself; with one too old for it, RuntimeError
+            if type(exc) is not Exception and not isinstance(exc, OSError | RuntimeError):
+                raise
+            raise StoreUnavailableError(
+                f"FoundationDB's client library (libfdb_c) can't be used: {exc} "
+                "Install the foundationdb-clients package, or set LD_LIBRARY_PATH to where libfdb_c.so is"
+            ) from exc
         self.error: type[Exception] = self.fdb.FDBError
         self.first_key: Callable[[bytes], Any] = self.fdb.KeySelector.first_greater_or_equal
         self.iterator_mode: int = self.fdb.StreamingMode.iterator

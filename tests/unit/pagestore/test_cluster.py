@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from pagestore import keys
-from pagestore.api import FormatError
+from pagestore.api import FormatError, StoreUnavailableError
 from pagestore.cluster import Place, parse
+from pagestore.engines import foundationdb_client
 
 
 @pytest.mark.parametrize(
@@ -41,3 +44,16 @@ def test_no_store_lies_within_another() -> None:
 def test_a_relative_cluster_file_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.chdir(str(tmp_path))
     assert parse("fdb:here.cluster").cluster_file == f"{tmp_path}/here.cluster"
+
+
+def test_without_the_client_library_the_error_says_what_to_install(monkeypatch):
+    """The package itself raises a plain `Exception` then."""
+
+    class Package:
+        @staticmethod
+        def api_version(_version: int) -> None:
+            raise Exception("Unable to locate the FoundationDB API shared library!")
+
+    monkeypatch.setitem(sys.modules, "fdb", Package)
+    with pytest.raises(StoreUnavailableError, match="foundationdb-clients"):
+        foundationdb_client.Client()
