@@ -43,7 +43,7 @@ ffibuilder.cdef(
     mv_db *mv_db_new(uint64_t cache_bytes);
     void mv_db_retain(mv_db *db);
     void mv_db_release(mv_db *db);
-    void mv_db_set_word(mv_db *db, uint64_t address);
+    void mv_db_set_word(mv_db *db, uint64_t address, int followed);
     void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id);
     void mv_db_limit(mv_db *db, uint64_t cache_bytes);
     void mv_db_set_page_size(mv_db *db, uint32_t page_size);

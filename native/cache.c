@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define FIRST_BUCKETS 1024u
 #define MOST_RECENT_WORDS 1024u /* of the changes that are taken in without asking the store */
@@ -176,9 +177,10 @@ void mv_db_release(mv_db *db) {
   free(db);
 }
 
-void mv_db_set_word(mv_db *db, uint64_t address) {
+void mv_db_set_word(mv_db *db, uint64_t address, int followed) {
   pthread_mutex_lock(&db->mutex);
-  db->word = (_Atomic uint64_t *)(uintptr_t)address;
+  db->head = (mv_head *)(uintptr_t)address;
+  db->followed = followed;
   db->word_seen = 0;
   pthread_mutex_unlock(&db->mutex);
 }
@@ -308,7 +310,7 @@ int mv_db_applied(mv_db *db, uint8_t *version) {
 }
 
 uint64_t mv_db_load_word(mv_db *db) {
-  return db->word ? atomic_load_explicit(db->word, memory_order_acquire) : 0;
+  return db->head ? atomic_load_explicit(&db->head->word, memory_order_acquire) : 0;
 }
 
 uint64_t mv_db_word_seen(mv_db *db) {
@@ -318,7 +320,23 @@ uint64_t mv_db_word_seen(mv_db *db) {
   return word;
 }
 
-static int word_still(mv_db *db) { return db->word_seen != 0 && mv_db_load_word(db) == db->word_seen; }
+static int64_t nanoseconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* The time is read before the word: who moves both moves the word first. */
+static int is_recent(mv_db *db, int64_t within) {
+  if (!db->followed) return 1;
+  if (within <= 0) return 0;
+  atomic_store_explicit(&db->head->used, 1, memory_order_relaxed);
+  return nanoseconds() - atomic_load_explicit(&db->head->as_of, memory_order_acquire) <= within;
+}
+
+static int word_still(mv_db *db, int64_t within) {
+  return db->head && is_recent(db, within) && db->word_seen != 0 && mv_db_load_word(db) == db->word_seen;
+}
 
 /* Take in what others have committed since `applied`, if all of it is among the recent changes.  (Not for
 ** a database that has no pages yet: its first commit also decides their size.) */
@@ -326,10 +344,10 @@ static int catch_up(mv_db *db) {
   uint32_t packed[MOST_RECENT_WORDS], count;
   mv_change changes[MOST_RECENT_WORDS / 7];
   uint8_t applied[MV_VERSION_SIZE];
-  if (!db->recent || !db->word || !db->has_applied || !db->page_size) return 0;
+  if (!db->recent || !db->head || !db->has_applied || !db->page_size) return 0;
   mv_version_put(db->applied, applied);
   uint64_t word =
-      mv_recent_read(db->recent, db->word, &db->recent_at, db->id, applied, packed, MOST_RECENT_WORDS, &count);
+      mv_recent_read(db->recent, &db->head->word, &db->recent_at, db->id, applied, packed, MOST_RECENT_WORDS, &count);
   if (!word) return 0;
   mv_changes_list(packed, MOST_RECENT_WORDS, changes, count);
   if (take_in(db, changes, count)) return 0;
@@ -410,9 +428,9 @@ static void start(mv_db *db, mv_snapshot *s, mv_start *out) {
   *out = (mv_start){db->last_change, mv_alloc_retain(db->alloc), db->page_size};
 }
 
-int mv_db_quick_begin(mv_db *db, mv_snapshot *s, mv_start *out) {
+int mv_db_quick_begin(mv_db *db, mv_snapshot *s, int64_t within, mv_start *out) {
   pthread_mutex_lock(&db->mutex);
-  int quick = word_still(db) || catch_up(db);
+  int quick = word_still(db, within) || catch_up(db);
   if (quick) start(db, s, out);
   pthread_mutex_unlock(&db->mutex);
   return quick;
@@ -439,9 +457,9 @@ void mv_db_drop(mv_db *db, mv_snapshot *s) {
   pthread_mutex_unlock(&db->mutex);
 }
 
-int mv_db_unmoved(mv_db *db, mv_version v) {
+int mv_db_unmoved(mv_db *db, mv_version v, int64_t within) {
   pthread_mutex_lock(&db->mutex);
-  int still = word_still(db) && mv_version_cmp(db->applied, v) == 0;
+  int still = word_still(db, within) && mv_version_cmp(db->applied, v) == 0;
   pthread_mutex_unlock(&db->mutex);
   return still;
 }

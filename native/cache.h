@@ -11,7 +11,8 @@
 ** 3. A page fetched at snapshot S becomes an open entry only if nothing after S has been applied;
 **    otherwise it is valid in [from, S] alone.  So a change that passes during a fetch is never lost.
 ** 4. `word_seen` is an even value of the store's head word: as long as the word still holds it, there
-**    is no commit newer than `applied`.  0 promises nothing.
+**    is no commit newer than `applied`.  0 promises nothing.  Of a followed store this holds as of the time
+**    that stands behind the word (see mv_head), so it is good for whoever takes a snapshot of that age.
 ** 5. The mutex is never held while calling out (to Python, to SQLite).
 **
 ** The cache is bounded in bytes; eviction is CLOCK (second chance), and pinned entries are skipped.
@@ -68,10 +69,19 @@ struct mv_snapshot { /* a version that a connection stands at */
   int active;
 };
 
+/* What stands at the address of a head word.  All but `word` is of a followed store only: there the word is
+** the process's own, moved by whoever hears of commits, before `as_of` is. */
+typedef struct mv_head {
+  _Atomic uint64_t word;
+  _Atomic int64_t as_of; /* the word is no older than this: CLOCK_MONOTONIC, nanoseconds */
+  _Atomic uint64_t used; /* set to 1 by who looks, to 0 by who follows */
+} mv_head;
+
 typedef struct mv_db {
   pthread_mutex_t mutex;
   atomic_uint references;
-  _Atomic uint64_t *word; /* the store's head word, or NULL */
+  mv_head *head; /* the store's head word, or NULL */
+  int followed;
   uint64_t word_seen;
   const mv_recent *recent; /* the store's recent changes, or NULL */
   uint64_t recent_at;      /* where to start looking there */
@@ -93,7 +103,7 @@ mv_page *mv_page_new(uint32_t number, uint32_t size);
 mv_db *mv_db_new(uint64_t cache_bytes);
 void mv_db_retain(mv_db *db);
 void mv_db_release(mv_db *db);
-void mv_db_set_word(mv_db *db, uint64_t address);
+void mv_db_set_word(mv_db *db, uint64_t address, int followed);
 void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id);
 void mv_db_limit(mv_db *db, uint64_t cache_bytes);
 
@@ -123,13 +133,14 @@ typedef struct mv_start { /* what a transaction begins with */
 } mv_start;
 
 /* Hold a snapshot at `applied`: only if the head word has not moved, or what moved it is among the recent
-** changes and taken in now; or in any case. */
-int mv_db_quick_begin(mv_db *db, mv_snapshot *s, mv_start *out);
+** changes and taken in now; or in any case.  `within`: how old the word of a followed store may be, in
+** nanoseconds. */
+int mv_db_quick_begin(mv_db *db, mv_snapshot *s, int64_t within, mv_start *out);
 void mv_db_begin(mv_db *db, mv_snapshot *s, mv_start *out);
 /* Move a snapshot to `v`, or hold one there. */
 void mv_db_hold(mv_db *db, mv_snapshot *s, mv_version v);
 void mv_db_drop(mv_db *db, mv_snapshot *s);
-int mv_db_unmoved(mv_db *db, mv_version v);
+int mv_db_unmoved(mv_db *db, mv_version v, int64_t within);
 int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t offset, uint32_t amount);
 mv_page *mv_db_pin(mv_db *db, uint32_t number, mv_version at);
 void mv_db_unpin(mv_db *db, mv_page *page);

@@ -16,6 +16,8 @@ typedef struct mv_open {
   int pinned;          /* out: stands at `version` for good */
   uint8_t version[10]; /* out, if pinned */
   int always_begin;    /* out: ask at every begin, even if the head word has not moved */
+  int distant;         /* out: to ask for the newest version costs a round trip */
+  int64_t within;      /* out: how old a begin may be where the store is followed, in nanoseconds; 0: not at all */
   void *alloc;         /* out, if pinned: mv_alloc at `version`, one reference */
   uint32_t page_size;  /* out, if pinned: bytes */
   int leases;          /* out: whether to lease page numbers */

@@ -95,9 +95,11 @@ static int is_fresh(const mv_file *f) {
 /* At RESERVED a fresh transaction moves to the newest version, if neither what SQLite's cache holds nor the
 ** allocation changed (rule 6).  If a page that was read did change, the commit could only fail: a fresh one
 ** gets plain BUSY, upon which SQLite starts over after its busy handler; another one 517.  In all other
-** cases the snapshot stays where it is. */
-static int move_forward(mv_file *f) {
-  if (mv_db_unmoved(f->db, mv_base(f)) || f->stale.count || mv_other_files_hold_snapshots(f)) return SQLITE_OK;
+** cases the snapshot stays where it is: also where asking takes a round trip, unless it follows a turn that was
+** waited for, because the commit tells as well. */
+static int move_forward(mv_file *f, int has_turn) {
+  if (f->distant && !has_turn) return SQLITE_OK;
+  if (mv_db_unmoved(f->db, mv_base(f), has_turn ? 0 : f->within) || f->stale.count || mv_other_files_hold_snapshots(f)) return SQLITE_OK;
   mv_set changed = {0};
   uint8_t since[MV_VERSION_SIZE];
   mv_version v;
@@ -182,7 +184,7 @@ int mv_lock(mv_file *f, int level) {
     if (f->lock == SQLITE_LOCK_SHARED) {
       int has_turn;
       rc = wait_turn(f, &has_turn);
-      if (rc == SQLITE_OK) rc = move_forward(f);
+      if (rc == SQLITE_OK) rc = move_forward(f, has_turn);
       if (rc != SQLITE_OK) return rc;
       f->has_turn = has_turn;
       if (f->slow_seconds > 0) note_sql(f);

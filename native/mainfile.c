@@ -223,6 +223,8 @@ int mv_main_open(const mv_host *host, const char *name, sqlite3_file *file, int 
   f->read_only = args.read_only || args.pinned;
   f->pinned = args.pinned;
   f->always_begin = args.always_begin;
+  f->distant = args.distant;
+  f->within = args.within;
   f->queued = args.queued;
   f->leases = args.leases;
   f->slow_seconds = args.slow_seconds;

@@ -47,7 +47,8 @@ struct mv_file {
   sqlite3 *connection; /* from FCNTL_PDB: the files of one connection are known to each other */
   mv_file *next;       /* all open files of the process */
   unsigned fork_generation;
-  int read_only, pinned, always_begin;
+  int read_only, pinned, always_begin, distant;
+  int64_t within;       /* how old a begin may be where the store is followed, in nanoseconds */
   int leases;         /* take leases of page numbers */
   int queued;         /* every write transaction waits its turn */
   int has_turn;       /* this one has waited for it */

@@ -42,7 +42,7 @@ static int take_lease(mv_file *f) {
 
 static int start_at_newest(mv_file *f, mv_start *start) {
   mv_version v;
-  if (!f->always_begin && mv_db_quick_begin(f->db, &f->snapshot, start)) return SQLITE_OK;
+  if (!f->always_begin && mv_db_quick_begin(f->db, &f->snapshot, f->within, start)) return SQLITE_OK;
   for (;;) {
     int rc = mv_newest(f, NULL, &v);
     if (rc != SQLITE_OK) return rc;

@@ -2,6 +2,7 @@
 #include "../cache.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "check.h"
 
@@ -86,21 +87,21 @@ static void forgetting_ends_every_entry(void) {
 }
 
 static void a_commit_takes_its_pages_over(void) {
-  _Atomic uint64_t word = 8;
+  mv_head head = {.word = 8};
   mv_db *db = mv_db_new(1 << 20);
   mv_snapshot s = {0};
   mv_start start;
   uint32_t nine = 9;
-  mv_db_set_word(db, (uint64_t)(uintptr_t)&word);
+  mv_db_set_word(db, (uint64_t)(uintptr_t)&head, 0);
   advance(db, 10, 8);
-  CHECK(mv_db_quick_begin(db, &s, &start) && mv_version_cmp(s.version, v(10)) == 0);
+  CHECK(mv_db_quick_begin(db, &s, 0, &start) && mv_version_cmp(s.version, v(10)) == 0);
   mv_alloc_release(start.alloc);
   put(db, 7, 4, 10, 'a');
   mv_page *before = mv_db_pin(db, 7, v(10));
   CHECK(before && before->data[0] == 'a');
   mv_page *page = mv_page_new(7, 512);
   memset(page->data, 'b', 512);
-  atomic_store(&word, 10); /* odd and even: one commit */
+  atomic_store(&head.word, 10); /* odd and even: one commit */
   mv_commit c = {.write_count = 1, .allocated = &nine, .allocated_count = 1};
   memcpy(c.version, version(12), MV_VERSION_SIZE);
   CHECK(mv_db_committed(db, &s, &c, &page, 8) == 0);
@@ -108,12 +109,45 @@ static void a_commit_takes_its_pages_over(void) {
   CHECK(mv_alloc_has(db->alloc, 9) && db->alloc->highest == 9 && db->alloc->free_count == 8);
   CHECK(before->data[0] == 'a'); /* pinned: still there */
   mv_db_unpin(db, before);
-  CHECK(mv_db_quick_begin(db, &s, &start) && mv_version_cmp(start.last_change, v(12)) == 0);
+  CHECK(mv_db_quick_begin(db, &s, 0, &start) && mv_version_cmp(start.last_change, v(12)) == 0);
   mv_alloc_release(start.alloc);
-  atomic_store(&word, 11); /* someone commits: ask */
-  CHECK(!mv_db_quick_begin(db, &s, &start));
-  atomic_store(&word, 12);
-  CHECK(!mv_db_quick_begin(db, &s, &start));
+  atomic_store(&head.word, 11); /* someone commits: ask */
+  CHECK(!mv_db_quick_begin(db, &s, 0, &start));
+  atomic_store(&head.word, 12);
+  CHECK(!mv_db_quick_begin(db, &s, 0, &start));
+  mv_db_drop(db, &s);
+  mv_db_release(db);
+}
+
+static int64_t now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* The word of a followed store is good for as long as it says, and only for who takes an older snapshot. */
+static void a_followed_word_grows_old(void) {
+  const int64_t hour = 3600ll * 1000000000;
+  mv_head head = {.word = 8};
+  mv_db *db = mv_db_new(1 << 20);
+  mv_snapshot s = {0};
+  mv_start start;
+  mv_db_set_word(db, (uint64_t)(uintptr_t)&head, 1);
+  advance(db, 10, 8);
+  atomic_store(&head.as_of, now());
+  CHECK(!mv_db_quick_begin(db, &s, 0, &start));
+  CHECK(!atomic_load(&head.used));
+  CHECK(mv_db_quick_begin(db, &s, hour, &start));
+  CHECK(atomic_load(&head.used) == 1);
+  mv_alloc_release(start.alloc);
+  CHECK(mv_db_unmoved(db, v(10), hour) && !mv_db_unmoved(db, v(10), 0) && !mv_db_unmoved(db, v(9), hour));
+  atomic_store(&head.as_of, now() - 2 * hour);
+  CHECK(!mv_db_quick_begin(db, &s, hour, &start));
+  CHECK(mv_db_quick_begin(db, &s, 3 * hour, &start));
+  mv_alloc_release(start.alloc);
+  atomic_store(&head.word, 10);
+  atomic_store(&head.as_of, now());
+  CHECK(!mv_db_quick_begin(db, &s, hour, &start));
   mv_db_drop(db, &s);
   mv_db_release(db);
 }
@@ -221,6 +255,7 @@ int main(void) {
   a_change_during_a_fetch_is_not_lost();
   forgetting_ends_every_entry();
   a_commit_takes_its_pages_over();
+  a_followed_word_grows_old();
   a_late_commit_is_not_applied_twice();
   memory_is_bounded();
   superseded_versions_do_not_pile_up();
