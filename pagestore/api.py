@@ -210,6 +210,9 @@ class Watched:
     changes: Changes | None
     """Commits in (the version told before, version], oldest first.  Empty: there were none, `version` is
     still the newest.  None: too many to list, forget everything that is cached."""
+    clock: float = 0.0
+    """`time.monotonic()` where the store is, from before it looked: `version` was the newest then.  0:
+    not known."""
 
 
 class Watch(Iterator[Watched]):

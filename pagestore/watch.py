@@ -53,6 +53,7 @@ class Follower:
         """What has happened since the last look, or None.  `flush` makes a version durable.
 
         Raises what `Store.begin` does."""
+        clock = time.monotonic()
         word = 1 if self._word is None else lib.mv_word_load(self._word.address)
         start = self._store.begin(self._namespace, self.version)
         if start.version == self.version and start.changes is not None:
@@ -61,7 +62,7 @@ class Follower:
         flush(start.version)
         self._seen = word
         self.version = start.version
-        return Watched(start.version, start.changes)
+        return Watched(start.version, start.changes, clock)
 
 
 class PollingWatch(Watch):
@@ -77,13 +78,14 @@ class PollingWatch(Watch):
     def __next__(self) -> Watched:
         follower = self._follower
         while not self._closed.is_set():
+            clock = time.monotonic()
             if follower.moved():
                 watched = follower.look(lambda _: self._store.sync())
                 if watched is not None:
                     return self._told(watched)
             left = self._due - time.monotonic()
             if left <= 0:
-                return self._told(Watched(follower.version, ListedChanges()))
+                return self._told(Watched(follower.version, ListedChanges(), clock))
             self._closed.wait(min(follower.interval, left))
         raise StopIteration
 

@@ -393,7 +393,7 @@ def conflict_of(message: pb.Conflict) -> ConflictError:
 
 
 def watched_message(watched: Watched) -> pb.WatchResponse:
-    message = pb.WatchResponse(version=watched.version)
+    message = pb.WatchResponse(version=watched.version, clock_us=int(watched.clock * 1e6))
     if watched.changes is None:
         message.forget = True
     elif watched.changes:
@@ -402,7 +402,8 @@ def watched_message(watched: Watched) -> pb.WatchResponse:
 
 
 def watched_of(message: pb.WatchResponse) -> Watched:
-    return Watched(version_of(message.version), None if message.forget else changes_of(message.changes))
+    changes = None if message.forget else changes_of(message.changes)
+    return Watched(version_of(message.version), changes, message.clock_us / 1e6)
 
 
 def usage_message(usage: Usage) -> pb.Usage:

@@ -442,14 +442,16 @@ class WatchRequest(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., after: _Optional[bytes] = ..., heartbeat: _Optional[float] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ("version", "forget", "changes")
+    __slots__ = ("version", "forget", "changes", "clock_us")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FORGET_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_US_FIELD_NUMBER: _ClassVar[int]
     version: bytes
     forget: bool
     changes: _containers.RepeatedCompositeFieldContainer[Change]
-    def __init__(self, version: _Optional[bytes] = ..., forget: _Optional[bool] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ...) -> None: ...
+    clock_us: int
+    def __init__(self, version: _Optional[bytes] = ..., forget: _Optional[bool] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., clock_us: _Optional[int] = ...) -> None: ...
 
 class GetAllocationRequest(_message.Message):
     __slots__ = ("namespace", "version")
