@@ -19,6 +19,7 @@ from mvvfs import errors, names, when
 from mvvfs._shim import ffi, lib
 from mvvfs.options import Options, from_uri
 from mvvfs.session import MAX_TURN_SECONDS, Database, Databases, Session, c_alloc, c_changes
+from mvvfs.stores import Access, open_store
 from pagestore.api import (
     LeaseEndedError,
     NameTakenError,
@@ -33,7 +34,6 @@ from pagestore.api import (
     format_version,
 )
 from pagestore.encoding import FREED, Base, encode
-from pagestore.opener import open_store
 
 _OK, _NOMEM, _INTERRUPT, _IOERR, _NOTFOUND, _MISUSE = 0, 7, 9, 10, 12, 21
 _OPEN_READONLY, _OPEN_CREATE = 0x1, 0x4
@@ -94,13 +94,14 @@ def _open_options(args: Any) -> tuple[str, Options]:
 def _open_store(
     location: names.Location, options: Options, *, create: bool, read_only: bool
 ) -> tuple[Store, bool]:
+    how = {"timeout": options.timeout, "access": Access.of(options)}
     if not read_only:
         try:
-            return open_store(location.store_url, create=create, timeout=options.timeout), False
+            return open_store(location.store_url, create=create, **how), False
         except StoreReadOnlyError:
             if create and options.mode == "rw":
                 raise
-    return open_store(location.store_url, create=False, read_only=True, timeout=options.timeout), True
+    return open_store(location.store_url, create=False, read_only=True, **how), True
 
 
 def _open_database(args: Any) -> tuple[Database, Options, bool, Version | None]:
@@ -153,6 +154,8 @@ def mv_py_open(args: Any) -> int:
     args.leases = options.leases == "on"
     args.queued = options.concurrency == "queued"
     args.always_begin = options.reads == "durable"
+    args.distant = database.store.distant
+    args.within = round(options.within * 1e9)
     args.slow_seconds = options.slow_ms / 1000
     if pinned is not None:
         args.pinned = 1

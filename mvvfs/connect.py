@@ -92,6 +92,11 @@ def connect(
     slow_ms: float | None = None,
     leases: Literal["on", "off"] | None = None,
     concurrency: Literal["optimistic", "queued"] | None = None,
+    freshness: str | None = None,
+    token: str | None = None,
+    ca: str | None = None,
+    cert: str | None = None,
+    key: str | None = None,
 ) -> apsw.Connection:
     """Open a database; docs/options.md explains every option.
 

@@ -26,7 +26,7 @@ from pagestore.embedded import is_store
 MAIN = "main"
 """The database of a store folder that is opened by the folder's name."""
 
-_SCHEMES = ("memory:", "grpc:", "fdb:")
+_SCHEMES = ("memory:", "grpc:", "grpcs:", "grpc+unix:", "fdb:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,16 @@ def resolve(name: str, store: str | None = None, environ: Mapping[str, str] = os
     return Location(os.path.abspath(name), MAIN, "the name is that of a folder here")
 
 
+def is_folder(url: str) -> bool:
+    """Whether a store's URL is that of an embedded one."""
+    return not url.startswith(_SCHEMES)
+
+
 def store_url(text: str) -> str:
-    """A store as the user wrote it (a folder, a `file:` URL, `memory:NAME`), as an absolute URL or path.
+    """A store as the user wrote it (a folder, a `file:` URL, another scheme's), as an absolute URL or path.
 
     Raises OptionError."""
-    if text.startswith(_SCHEMES):
+    if not is_folder(text):
         return text
     if not text.startswith("file:"):
         return os.path.abspath(text)

@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
@@ -25,6 +25,7 @@ Durability = Literal["full", "normal"]
 Reads = Literal["latest", "durable"]
 Leases = Literal["on", "off"]
 Concurrency = Literal["optimistic", "queued"]
+LATEST = "latest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,16 @@ class Options:
     slow_ms: float = 1000.0
     leases: Leases = "on"
     concurrency: Concurrency = "optimistic"
+    freshness: str = LATEST
+    token: str | None = field(default=None, repr=False)
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    @property
+    def within(self) -> float:
+        """Seconds that a begin may be old: 0 unless `freshness` is bounded."""
+        return 0.0 if self.freshness == LATEST else float(self.freshness.partition(":")[2]) / 1000
 
 
 class Option(NamedTuple):
@@ -65,7 +76,9 @@ class Option(NamedTuple):
         return _DEFAULTS[self.name]
 
 
-_DEFAULTS = {field.name: field.default for field in fields(Options)}
+_DEFAULTS = {each.name: each.default for each in fields(Options)}
+MAX_BOUND_MS = 3_600_000
+_SECRET = "token"
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -104,6 +117,19 @@ def _number(text: str) -> float:
 def _message(text: str) -> str:
     if len(text.encode(errors="surrogatepass")) > MAX_MESSAGE_BYTES:
         raise ValueError(f"at most {MAX_MESSAGE_BYTES} bytes")
+    return text
+
+
+def _freshness(text: str) -> str:
+    kind, colon, bound = text.partition(":")
+    if text != LATEST and (kind != "bounded" or not colon or not 0 < _number(bound) <= MAX_BOUND_MS):
+        raise ValueError(f"latest, or bounded:MS with more than 0 and at most {MAX_BOUND_MS:,} milliseconds")
+    return text
+
+
+def _secret(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or not text or " " in text:
+        raise ValueError("printable ASCII characters without spaces")
     return text
 
 
@@ -195,6 +221,42 @@ OPTIONS: tuple[Option, ...] = (
         "`optimistic`: transactions run side by side, and one that lost a conflict is refused. `queued`: "
         "each write transaction first waits its turn, as `BEGIN IMMEDIATE` does.",
     ),
+    Option(
+        "freshness",
+        _freshness,
+        "`latest`, `bounded:MS`",
+        "Of a store behind a service. `latest`: a transaction asks for the newest version, one call. "
+        "`bounded:MS`: it begins at the newest version that the service has pushed, with no call, if that "
+        "was the newest one at some time in the last MS milliseconds, and never below what this process has "
+        "seen or committed.",
+    ),
+    Option(
+        "token",
+        _secret,
+        "text",
+        "What the service is shown (`authorization: Bearer`). Better in the environment than in code; it is "
+        "in no log and no error.",
+    ),
+    Option(
+        "ca",
+        _text,
+        "a file",
+        "Of a `grpcs:` store: the certificates (PEM) of the authorities that may have signed the service's. "
+        "Without it: those that gRPC trusts.",
+    ),
+    Option(
+        "cert",
+        _text,
+        "a file",
+        "Of a `grpcs:` store that wants one: this client's certificate (PEM), with those that lead to the "
+        "authority.",
+    ),
+    Option(
+        "key",
+        _text,
+        "a file",
+        "The private key (PEM) that belongs to `cert`.",
+    ),
 )
 
 _BY_NAME = {option.name: option for option in OPTIONS}
@@ -204,7 +266,8 @@ def _parse(option: Option, text: str, spelling: str) -> object:
     try:
         return option.parse(text)
     except ValueError as exc:
-        raise OptionError(f"{spelling}={text!r}: expected {exc}") from None
+        shown = "..." if option.name == _SECRET else repr(text)
+        raise OptionError(f"{spelling}={shown}: expected {exc}") from None
 
 
 def _build(given: Mapping[str, object], environ: Mapping[str, str]) -> Options:
@@ -243,7 +306,8 @@ def from_keywords(keywords: Mapping[str, object], environ: Mapping[str, str] | N
 
 def _as_text(name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
-        raise OptionError(f"{name}={value!r}: expected text or a number")
+        shown = "..." if name == _SECRET else repr(value)
+        raise OptionError(f"{name}={shown}: expected text or a number")
     text = str(os.fspath(value) if isinstance(value, os.PathLike) else value)
     if "\0" in text:
         raise OptionError(f"{name} holds a NUL character")

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from pagestore.api import (
     Committed,
     ConflictError,
     Lease,
+    LeaseWish,
     ListedChanges,
     Namespace,
     PageNumber,
@@ -50,8 +51,15 @@ LEASE_SECONDS = 60.0
 """How long page numbers are ours; a writer that goes on takes new ones."""
 
 
+SMALLEST_LEASE, LARGEST_LEASE = 16, 1024
+"""Page numbers, as in native/mainfile.h."""
+
 MAX_TURN_SECONDS = 60.0
 """The longest turn: after that a transaction has to take another place in the queue."""
+
+
+_DISTANT_NAPS = 20
+"""How much longer one waits before asking a distant store again."""
 
 
 def nap() -> float:
@@ -74,7 +82,7 @@ class Database:
         lib.mv_db_set_page_size(self.cache, namespace.page_size)
         self._head = store.head_word(namespace.id)  # holds the mapping that C looks at
         if self._head is not None:
-            lib.mv_db_set_word(self.cache, self._head.address)
+            lib.mv_db_set_word(self.cache, self._head.address, self._head.followed)
             lib.mv_db_set_recent(self.cache, self._head.recent, namespace.id)
         self._synced = ZERO_VERSION
 
@@ -83,11 +91,16 @@ class Database:
         version = ffi.new("uint8_t[10]")
         return Version(ffi.buffer(version)[:]) if lib.mv_db_applied(self.cache, version) else None
 
-    def begin(self, since: Version | None = None, *, durable: bool = False) -> Version:
-        """The newest version, with the changelog applied; the shim sees what changed after `since`."""
+    def begin(self, since: Version | None = None, *, durable: bool = False, within: float = 0.0) -> Version:
+        """The newest version, with the changelog applied; the shim sees what changed after `since`.
+
+        `within`: one that was the newest at some time in the last so many seconds will do."""
         word = lib.mv_db_load_word(self.cache)
-        start = self.store.begin(self.id, since or self.applied())
-        if durable and start.version > self._synced:
+        known = since or self.applied()
+        start = (self.store.recent(self.id, known, within) if within else None) or self.store.begin(
+            self.id, known
+        )
+        if durable and not self.store.distant and start.version > self._synced:
             self.store.sync()
             self._synced = start.version
         lib.mv_db_set_page_size(self.cache, start.page_size)
@@ -152,6 +165,59 @@ class Outcome:
     """What arrived while it was on its way, to be raised now that the outcome is known."""
 
 
+class Leases:
+    """The page numbers of one connection.
+
+    A lease from a distant store comes with the answer to a commit, before the shim asks for it: `wish` is
+    what `wish_for_lease` (native/commit.c) is going to find.  Where the two differ, it takes one call."""
+
+    def __init__(self, ahead: bool) -> None:
+        self._ahead = ahead
+        self.current: bytes | None = None
+        """The lease that the shim takes numbers from."""
+        self._left: set[int] = set()
+        self._size = SMALLEST_LEASE
+        self._spare: Lease | None = None
+        self._spare_until = 0.0
+        self._given_up: bytes | None = None
+        """Behind the current one: ends with the next that is granted."""
+
+    def wish(self, allocated: Sequence[int]) -> LeaseWish | None:
+        if not self._ahead or not allocated or self._has_spare():
+            return None
+        while self._size < 4 * len(allocated) and self._size < LARGEST_LEASE:
+            self._size *= 2
+        left = len(self._left.difference(allocated))
+        return LeaseWish(self._size, LEASE_SECONDS, self._given_up) if left * 4 < self._size else None
+
+    def granted(self, lease: Lease | None) -> None:
+        """What a commit brought along."""
+        if lease is not None:
+            self._spare, self._spare_until = lease, time.monotonic() + lease.seconds
+            self._given_up = None
+
+    def _has_spare(self) -> bool:
+        return self._spare is not None and self._spare_until - time.monotonic() > LEASE_SECONDS / 2
+
+    def spare(self, want: int) -> Lease | None:
+        """At most `want` numbers that are ours already."""
+        lease = self._spare
+        if lease is None or not self._has_spare():
+            return None
+        self._spare, self._given_up = None, self.current
+        usable = Lease(lease.id, lease.numbers[:want], self._spare_until - time.monotonic())
+        self.use(usable)
+        return usable
+
+    def use(self, lease: Lease) -> None:
+        self.current = lease.id
+        self._left = set(lease.numbers)
+
+    def held(self) -> Iterator[bytes]:
+        spare = None if self._spare is None else self._spare.id
+        return (lease for lease in (self.current, self._given_up, spare) if lease is not None)
+
+
 class Session:
     """One open connection (strictly: one file of one), alive from xOpen to xClose."""
 
@@ -161,7 +227,7 @@ class Session:
         self.pinned = pinned
         self.message = options.message
         self.last_error: str | None = None
-        self._lease: bytes | None = None
+        self._leases = Leases(database.store.distant and options.leases == "on")
         self._ticket: bytes | None = None
         self.is_waiting = False
         """Whether the last look at the queue, from SQLite's lock, found that it is not our turn."""
@@ -174,7 +240,11 @@ class Session:
         """What the shim still looks at after the last call."""
 
     def begin(self, since: Version | None) -> Version:
-        return self.database.begin(since, durable=self.options.reads == "durable")
+        return self.database.begin(
+            since,
+            durable=self.options.reads == "durable",
+            within=self.options.within if since is None else 0.0,  # with `since`: to move as far as possible
+        )
 
     def fetch(self, version: Version, numbers: Sequence[PageNumber], page_size: int) -> bytes | None:
         """The content of the first page, or None where it does not exist; all go into the cache."""
@@ -205,12 +275,19 @@ class Session:
             base=base,
             parts=(
                 CommitPart(
-                    database.id, reads, writes, page_size, allocated, freed, self._lease if leased else None
+                    database.id,
+                    reads,
+                    writes,
+                    page_size,
+                    allocated,
+                    freed,
+                    self._leases.current if leased else None,
                 ),
             ),
             message=self.message,
             durability=self.options.durability,
             ticket=self._ticket,
+            wish=self._leases.wish(allocated),
         )
         self.tries = self.tries + 1 if self._lost else 1
         self._lost = True  # until it goes through
@@ -218,6 +295,7 @@ class Session:
         try:
             done = self._commit_between_turns(request)
         except ConflictError as conflict:
+            self._leases.granted(conflict.lease)
             database.keep(conflict.fresh, conflict.version, page_size)
             self.lost_reads = reads
             raise
@@ -228,6 +306,7 @@ class Session:
             interrupted = interruption
         self._lost = False
         self._ticket = None  # the commit gave it up
+        self._leases.granted(done.lease)
         others = done.others[0] if done.others else ListedChanges()
         return Outcome(done.version, others, interrupted)
 
@@ -240,7 +319,7 @@ class Session:
             except TurnTakenError as taken:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(min(taken.seconds, nap()))
+                time.sleep(min(taken.seconds, self._nap()))
 
     def take_turn(self, *, seconds: float, everything: bool = False, wait: float) -> bool:
         """Take a place in the queue, or keep it, and wait at most `wait` seconds for the turn."""
@@ -252,8 +331,11 @@ class Session:
         while not database.store.take_turn(database.id, self._ticket, pages, seconds):
             if time.monotonic() > deadline:
                 return False
-            time.sleep(nap())
+            time.sleep(self._nap())
         return True
+
+    def _nap(self) -> float:
+        return nap() * (_DISTANT_NAPS if self.database.store.distant else 1)
 
     def leave_turn(self) -> None:
         if self._ticket is not None:
@@ -273,14 +355,16 @@ class Session:
     def lease(self, want: int) -> Lease:
         """Page numbers for this connection alone; what is left of the last lease goes back."""
         database = self.database
-        lease = database.store.lease(database.id, want, LEASE_SECONDS, replaces=self._lease)
-        self._lease = lease.id
+        lease = self._leases.spare(want)
+        if lease is None:
+            lease = database.store.lease(database.id, want, LEASE_SECONDS, replaces=self._leases.current)
+            self._leases.use(lease)
         return lease
 
     def close(self) -> None:
         self.leave_turn()
-        if self._lease is not None:
-            self.database.store.release(self.database.id, self._lease)
+        for lease in self._leases.held():
+            self.database.store.release(self.database.id, lease)
 
     def set_message(self, message: str) -> None:
         """For the changelog, from the next commit on."""

@@ -27,9 +27,9 @@ from mvvfs import names, when
 from mvvfs.connect import connect
 from mvvfs.errors import UnsupportedError
 from mvvfs.names import Location
+from mvvfs.stores import open_store
 from pagestore import embedded
 from pagestore.api import Namespace, NameTakenError, NoSuchVersionError, Store, format_version
-from pagestore.opener import open_store
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is (pages, or bytes for backup and restore)."""
@@ -181,8 +181,7 @@ def _header(path: str) -> bytes:
 @contextlib.contextmanager
 def _created(location: Location, page_size: int, force: bool) -> Iterator[Namespace]:
     """The database to import into; if the block fails, what this has made is taken away again."""
-    in_memory = location.store_url.startswith("memory:")
-    new_folder = not in_memory and not os.path.lexists(location.store_url)
+    new_folder = names.is_folder(location.store_url) and not os.path.lexists(location.store_url)
     remove_folder = False
     try:
         with opened(location, create=True) as store:

@@ -320,6 +320,16 @@ uint64_t mv_db_word_seen(mv_db *db) {
   return word;
 }
 
+void mv_head_move(uint64_t address, uint64_t commits, int64_t as_of) {
+  mv_head *head = (mv_head *)(uintptr_t)address;
+  if (commits) atomic_fetch_add(&head->word, 2 * commits);
+  if (as_of > atomic_load(&head->as_of)) atomic_store(&head->as_of, as_of);
+}
+
+int mv_head_used(uint64_t address) {
+  return atomic_exchange(&((mv_head *)(uintptr_t)address)->used, 0) != 0;
+}
+
 static int64_t nanoseconds(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);

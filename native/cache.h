@@ -77,6 +77,11 @@ typedef struct mv_head {
   _Atomic uint64_t used; /* set to 1 by who looks, to 0 by who follows */
 } mv_head;
 
+/* Of a followed store: there were so many more commits, and nothing else up to that time. */
+void mv_head_move(uint64_t address, uint64_t commits, int64_t as_of);
+/* Whether anybody looked since the last call. */
+int mv_head_used(uint64_t address);
+
 typedef struct mv_db {
   pthread_mutex_t mutex;
   atomic_uint references;

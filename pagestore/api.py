@@ -186,6 +186,14 @@ class Lease:
     """How long, from the call on."""
 
 
+class LeaseWish(NamedTuple):
+    """What `Store.lease` takes, to go with another call."""
+
+    want: int
+    seconds: float
+    replaces: bytes | None
+
+
 @dataclass(frozen=True, slots=True)
 class Begin:
     """Where a transaction starts."""
@@ -307,6 +315,9 @@ class CommitRequest:
     time_us: int | None = None
     """Unix time, microseconds, to record in place of the clock's: for copies of a history.  Not before that
     of the namespace's newest commit, nor in the future."""
+    wish: LeaseWish | None = None
+    """Page numbers in the first part's namespace for the transaction after this one.  A distant store answers
+    with them, if they can be had, so that they take no call of their own; others don't look at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +326,8 @@ class Committed:
     time_us: int
     others: tuple[Changes, ...] = ()
     """Per part: the commits of others in (base, version), oldest first."""
+    lease: Lease | None = None
+    """What the request wished for."""
 
 
 class HeadWord(NamedTuple):
@@ -326,6 +339,10 @@ class HeadWord(NamedTuple):
     recent: int = 0
     """Address of what was committed lately (native/recent.h), or 0: whoever finds there all that moved the
     word need not begin by asking the store."""
+    followed: bool = False
+    """The word is this process's own, and says what it has heard.  Behind it stand two more 64-bit numbers:
+    as of when (`time.monotonic_ns()`) the namespace had no commit that the word does not tell of, and one
+    that whoever looks at the word sets to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +400,8 @@ class ConflictError(StoreError):
         """Pages read (or written) that changed, ascending."""
         self.version = version
         """The newest commit that changed one of them."""
+        self.lease: Lease | None = None
+        """What the request wished for."""
         self.fresh = fresh
         """Their content at `version`, where the store had it at hand (bounded)."""
 
@@ -511,6 +530,11 @@ class Store(ABC):
         """Start a transaction at the newest version, or at `at`; tell what changed after `since`.
 
         Raises NoSuchNamespaceError, BelowHorizonError, NoSuchVersionError, StoreUnavailableError."""
+
+    def recent(self, namespace: NamespaceId, since: Version | None, within: float) -> Begin | None:
+        """What `begin` would have answered at some time in the last `within` seconds, if that is known here,
+        without a call; never less than what this store object has told before."""
+        return None
 
     @abstractmethod
     def read(

@@ -39,6 +39,7 @@ from pagestore.api import (
     InvalidRequestError,
     Lease,
     LeaseEndedError,
+    LeaseWish,
     LimitError,
     ListedChanges,
     Namespace,
@@ -306,7 +307,16 @@ def commit_message(request: CommitRequest) -> pb.CommitRequest:
         durability=_DURABILITY[request.durability],
         ticket=request.ticket or b"",
         time_us=request.time_us,
+        chores=None if request.wish is None else pb.Chores(lease=wish_message(request.wish)),
     )
+
+
+def wish_message(wish: LeaseWish) -> pb.LeaseWish:
+    return pb.LeaseWish(want=wish.want, seconds=wish.seconds, replaces=wish.replaces or b"")
+
+
+def wish_of(message: pb.LeaseWish) -> LeaseWish:
+    return LeaseWish(message.want, message.seconds, message.replaces or None)
 
 
 def _part_message(part: CommitPart) -> pb.CommitPart:
@@ -333,6 +343,7 @@ def commit_of(message: pb.CommitRequest) -> CommitRequest:
         durability="normal" if message.durability == pb.NORMAL else "full",
         ticket=token_of(message.ticket, "ticket") if message.ticket else None,
         time_us=message.time_us if message.HasField("time_us") else None,
+        wish=wish_of(message.chores.lease) if message.chores.HasField("lease") else None,
     )
 
 

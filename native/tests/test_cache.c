@@ -145,8 +145,13 @@ static void a_followed_word_grows_old(void) {
   CHECK(!mv_db_quick_begin(db, &s, hour, &start));
   CHECK(mv_db_quick_begin(db, &s, 3 * hour, &start));
   mv_alloc_release(start.alloc);
-  atomic_store(&head.word, 10);
-  atomic_store(&head.as_of, now());
+  uint64_t address = (uint64_t)(uintptr_t)&head;
+  CHECK(mv_head_used(address) && !mv_head_used(address));
+  mv_head_move(address, 0, now());
+  CHECK(mv_db_quick_begin(db, &s, hour, &start));
+  mv_alloc_release(start.alloc);
+  mv_head_move(address, 1, 0); /* a commit; the time does not go back */
+  CHECK(atomic_load(&head.word) == 10 && atomic_load(&head.as_of) > 0);
   CHECK(!mv_db_quick_begin(db, &s, hour, &start));
   mv_db_drop(db, &s);
   mv_db_release(db);

@@ -1,0 +1,475 @@
+"""`RemoteStore`: the `Store` interface over a service.
+
+Opened by `mvvfs.stores`, called by `session`, `transfer` and the command line; calls the service by `calls`, and
+follows namespaces by `follow`.
+
+1. What the service tells is put into the namespace's follower, so that a bounded begin is never behind it.
+2. A commit is sent again with its token until an answer comes: the service tells what came of a token that it
+   knows.  When none comes in time, OutcomeUnknownError; an error that came after an answer was lost is believed
+   only if it holds for good, or once the token is settled.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final, TypeVar, cast
+
+from mvvfs.options import parse_page_size
+from mvvfs.remote import address
+from mvvfs.remote.calls import Calls, Deadline, Lost, Stream, nothing, understood
+from mvvfs.remote.follow import Follower
+from pagestore import wire
+from pagestore.api import (
+    MAX_VERSION,
+    VERSION_SIZE,
+    ZERO_VERSION,
+    Allocation,
+    Begin,
+    BelowHorizonError,
+    Change,
+    Changes,
+    CommitPart,
+    CommitRequest,
+    Committed,
+    ConflictError,
+    HeadWord,
+    InvalidNameError,
+    InvalidRequestError,
+    Lease,
+    LeaseEndedError,
+    LeaseWish,
+    ListedChanges,
+    Namespace,
+    NamespaceId,
+    OutcomeUnknownError,
+    OverloadedError,
+    PageNumber,
+    PageSet,
+    Store,
+    StoredPage,
+    StoreError,
+    StoreUnavailableError,
+    TurnTakenError,
+    Usage,
+    Version,
+    VoidTokenError,
+    Watch,
+    Watched,
+)
+from pagestore.v1 import pagestore_pb2 as pb
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+_LONG: Final = 600.0
+"""Seconds for what walks a whole namespace."""
+
+_CHANGES_A_CALL: Final = 1000
+
+_FINAL: Final = (ConflictError, BelowHorizonError, LeaseEndedError, VoidTokenError)
+"""Refusals of a commit that no later try of the same one can turn into a success."""
+
+_NOT_YET: Final = (StoreUnavailableError, TurnTakenError)
+
+
+def _name(name: str) -> str:
+    """A name that can be sent; whether it makes one, the store says."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidNameError(f"a name is text that UTF-8 can hold: {exc.reason}") from None
+    return name
+
+
+def _message(make: Callable[[R], T], request: R) -> T:
+    try:
+        return make(request)
+    except (ValueError, TypeError, OverflowError) as exc:  # as protobuf says that a field can't hold it
+        raise InvalidRequestError(str(exc)) from exc
+
+
+def _pages(answer: pb.ReadResponse, asked: Sequence[PageNumber]) -> list[StoredPage | None]:
+    pages = wire.pages_of(answer.pages, asked)
+    if asked and not pages:
+        raise wire.WireError("none of the pages that were asked for")
+    return pages
+
+
+def _lease(answer: pb.Lease) -> Lease:
+    lease = wire.lease_of(answer)
+    if lease is None:
+        raise wire.WireError("no lease")
+    return lease
+
+
+def _before(version: Version) -> Version:
+    return Version((int.from_bytes(version, "big") - 1).to_bytes(VERSION_SIZE, "big"))
+
+
+def _own_change(request: CommitRequest, part: CommitPart, done: Committed) -> Change:
+    """What a commit did to the namespace of one part, as the changelog has it."""
+    return Change(
+        done.version,
+        done.time_us,
+        tuple(sorted(write.number for write in part.writes)),
+        request.token,
+        request.message,
+        tuple(part.allocated),
+        tuple(part.freed),
+    )
+
+
+def open_remote(
+    url: str, token: str | None, ca: str | None, cert: str | None, key: str | None, timeout: float
+) -> RemoteStore:
+    """The store at `url`.  Asks nothing yet.  Raises OptionError."""
+    return RemoteStore(address.parse(url, token, ca, cert, key), timeout)
+
+
+class RemoteStore(Store):
+    """A store that a service serves."""
+
+    distant = True
+
+    def __init__(self, where: address.Address, timeout: float) -> None:
+        """`timeout`: seconds that an operation waits for the service."""
+        self.url = where.url
+        self.on_close: Callable[[], bool] | None = None
+        """Set by whoever shares this store: whether a `close` is that of its last user."""
+        self._calls = Calls(where, timeout)
+        self._lock = threading.Lock()
+        self._followers: dict[NamespaceId, Follower] = {}
+        self._info: pb.InfoResponse | None = None
+        _alive.add(self)
+
+    @property
+    def timeout(self) -> float:
+        return self._calls.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._calls.timeout = seconds
+
+    def info(self) -> pb.InfoResponse:
+        """What the service said of itself when it was first asked."""
+        if self._info is None:
+            self._info = self.ping()
+        return self._info
+
+    def ping(self) -> pb.InfoResponse:
+        """What the service says of itself.  Raises StoreUnavailableError, NotAllowedError."""
+        return self._calls.call("Info", pb.InfoRequest(), lambda answer: cast(pb.InfoResponse, answer))
+
+    # ---- namespaces ----
+
+    def create(self, name: str, *, page_size: int = 0) -> Namespace:
+        try:
+            parse_page_size(str(page_size))
+        except ValueError as exc:
+            raise ValueError(f"a page size is {exc}, not {page_size}") from None
+        request = pb.CreateRequest(name=_name(name), page_size=page_size)
+        return self._calls.call("Create", request, wire.namespace_of, once=f"the creation of {name!r}")
+
+    def open(self, name: str) -> Namespace:
+        return self._calls.call("Open", pb.OpenRequest(name=_name(name)), wire.namespace_of)
+
+    def rename(self, name: str, new_name: str) -> Namespace:
+        request = pb.RenameRequest(name=_name(name), new_name=_name(new_name))
+        return self._calls.call("Rename", request, wire.namespace_of, once=f"the renaming of {name!r}")
+
+    def drop(self, name: str) -> None:
+        request = pb.DropRequest(name=_name(name))
+        self._calls.call("Drop", request, nothing, once=f"the removal of {name!r}", patience=_LONG)
+
+    # ---- transactions ----
+
+    def begin(self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None) -> Begin:
+        asked = time.monotonic_ns()
+        request = pb.BeginRequest(namespace=namespace, since=since or b"", at=at or b"")
+        begin = self._calls.call("Begin", request, wire.begin_of)
+        follower = self._followers.get(namespace)
+        if follower is not None and at is None:
+            follower.heard(since, begin.version, begin.changes, asked, begin.page_size)
+        return begin
+
+    def recent(self, namespace: NamespaceId, since: Version | None, within: float) -> Begin | None:
+        return self._follower(namespace).recent(since, within)
+
+    def read(
+        self, namespace: NamespaceId, version: Version, numbers: Sequence[PageNumber]
+    ) -> list[StoredPage | None]:
+        most = self.info().max_read_pages or len(numbers)
+        pages: list[StoredPage | None] = []
+        while True:
+            asked = numbers[len(pages) : len(pages) + most]
+            request = pb.ReadRequest(namespace=namespace, version=version, numbers=asked)
+            came = self._calls.call("Read", request, lambda answer, asked=asked: _pages(answer, asked))
+            pages += came
+            if len(pages) == len(numbers):
+                return pages
+
+    def commit(self, request: CommitRequest) -> Committed:
+        asked = time.monotonic_ns()
+        try:
+            done = self._commit(request)
+        except ConflictError as conflict:
+            self._follower(conflict.namespace).must_reach(conflict.version)
+            raise
+        for part, others in zip(request.parts, done.others, strict=False):
+            follower = self._followers.get(part.namespace)
+            if follower is not None:
+                own = () if not part.writes else (_own_change(request, part, done),)
+                follower.heard(
+                    request.base, done.version, ListedChanges((*others, *own)), asked, part.page_size
+                )
+        return done
+
+    def _commit(self, request: CommitRequest) -> Committed:
+        deadline = Deadline(self.timeout)
+        message = _message(wire.commit_message, request)
+        self._calls.reach(deadline)
+        lost: Lost | None = None
+        while True:
+            try:
+                return self._calls.attempt(
+                    "Commit", message, deadline.attempt(), lambda answer: self._answer(request, answer)
+                )
+            except Lost as exc:
+                lost = exc
+                if not deadline.pause():
+                    reason = f"{self.url} did not answer within {deadline}: {exc}"
+                    raise OutcomeUnknownError(request.token, reason) from exc
+            except _FINAL:
+                raise
+            except _NOT_YET as exc:
+                if lost is None and isinstance(exc, TurnTakenError):
+                    raise
+                if not deadline.pause(exc.seconds if isinstance(exc, OverloadedError) else 0.0):
+                    return self._settle(request, lost, exc)
+            except StoreError as exc:
+                return self._settle(request, lost, exc)
+
+    def _answer(self, request: CommitRequest, response: pb.CommitResponse) -> Committed:
+        lease = wire.lease_of(response.lease)
+        if response.HasField("conflict"):
+            conflict = wire.conflict_of(response.conflict)
+            conflict.lease = lease
+            raise conflict
+        version = wire.version_of(response.committed.version)
+        done = wire.committed_of(
+            response.committed,
+            lambda part: self._others(request.parts[part].namespace, request.base, version),
+        )
+        return replace(done, lease=lease)
+
+    def _others(self, namespace: NamespaceId, base: Version, version: Version) -> Changes:
+        found = self.changelog(namespace, after=base, until=version)
+        return ListedChanges(change for change in found if change.version != version)
+
+    def _settle(self, request: CommitRequest, lost: Lost | None, refusal: StoreError) -> Committed:
+        """After `refusal`: raises it, unless an earlier try, whose answer was `lost`, went through."""
+        if lost is None:
+            raise refusal
+        try:
+            version = self.outcome(request.parts[0].namespace, request.token)
+        except StoreError as exc:
+            raise OutcomeUnknownError(request.token, f"{self.url}: {exc} (after: {refusal})") from exc
+        if version is None:
+            raise refusal
+        own = next(
+            self.changelog(request.parts[0].namespace, after=request.base, until=version, newest_first=True)
+        )
+        others = tuple(self._others(part.namespace, request.base, version) for part in request.parts)
+        return Committed(version, own.time_us, others)
+
+    def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:
+        request = pb.OutcomeRequest(namespace=namespace, token=token)
+        return self._calls.call("Outcome", request, lambda answer: wire.optional_version_of(answer.version))
+
+    def watch(self, namespace: NamespaceId, after: Version, *, heartbeat: float = 5.0) -> Watch:
+        return _RemoteWatch(self._calls, namespace, after, heartbeat)
+
+    # ---- page numbers ----
+
+    def allocation(self, namespace: NamespaceId, version: Version) -> Allocation:
+        request = pb.GetAllocationRequest(namespace=namespace, version=version)
+        return self._calls.call("GetAllocation", request, wire.allocation_of)
+
+    def lease(
+        self, namespace: NamespaceId, want: int, seconds: float, replaces: bytes | None = None
+    ) -> Lease:
+        wish = wire.wish_message(LeaseWish(max(want, 0), seconds, replaces))
+        return self._calls.call("TakeLease", pb.TakeLeaseRequest(namespace=namespace, wish=wish), _lease)
+
+    def release(self, namespace: NamespaceId, lease: bytes) -> None:
+        self._calls.call("ReleaseLease", pb.ReleaseLeaseRequest(namespace=namespace, lease=lease), nothing)
+
+    # ---- turns ----
+
+    def take_turn(self, namespace: NamespaceId, ticket: bytes, pages: PageSet | None, seconds: float) -> bool:
+        request = pb.TakeTurnRequest(
+            namespace=namespace,
+            ticket=ticket,
+            pages=None if pages is None else wire.page_set_message(pages),
+            seconds=seconds,
+        )
+        return self._calls.call("TakeTurn", request, lambda answer: bool(answer.came))
+
+    def leave_turn(self, namespace: NamespaceId, ticket: bytes) -> None:
+        self._calls.call("LeaveTurn", pb.LeaveTurnRequest(namespace=namespace, ticket=ticket), nothing)
+
+    # ---- history ----
+
+    def changelog(
+        self,
+        namespace: NamespaceId,
+        *,
+        after: Version = ZERO_VERSION,
+        until: Version = MAX_VERSION,
+        newest_first: bool = False,
+        limit: int = 0,
+    ) -> Iterator[Change]:
+        first = self._changes(namespace, after, until, newest_first, limit)
+        return self._changelog(first, namespace, after, until, newest_first, limit)
+
+    def _changelog(
+        self,
+        first: list[Change],
+        namespace: NamespaceId,
+        after: Version,
+        until: Version,
+        newest_first: bool,
+        limit: int,
+    ) -> Iterator[Change]:
+        """Piece by piece, so that a slow reader keeps no call open."""
+        changes = first
+        while changes:
+            yield from changes
+            if limit:
+                limit -= len(changes)
+                if limit <= 0:
+                    return
+            if newest_first:
+                until = _before(changes[-1].version)
+            else:
+                after = changes[-1].version
+            if len(changes) < _CHANGES_A_CALL or after >= until:
+                return
+            changes = self._changes(namespace, after, until, newest_first, limit)
+
+    def _changes(
+        self, namespace: NamespaceId, after: Version, until: Version, newest_first: bool, limit: int
+    ) -> list[Change]:
+        request = pb.ChangelogRequest(
+            namespace=namespace,
+            after=after,
+            until=until,
+            newest_first=newest_first,
+            limit=min(limit or _CHANGES_A_CALL, _CHANGES_A_CALL),
+        )
+        return self._calls.call(
+            "Changelog",
+            request,
+            lambda answers: [change for answer in answers for change in wire.changes_of(answer.changes)],
+        )
+
+    def version_at(self, namespace: NamespaceId, time_us: int) -> Version:
+        request = pb.VersionAtRequest(namespace=namespace, time_us=time_us)
+        return self._calls.call("VersionAt", request, lambda answer: wire.version_of(answer.version))
+
+    # ---- the rest ----
+
+    def head_word(self, namespace: NamespaceId) -> HeadWord | None:
+        return self._follower(namespace).head()
+
+    def _follower(self, namespace: NamespaceId) -> Follower:
+        with self._lock:
+            follower = self._followers.get(namespace)
+            if follower is None:
+                follower = self._followers[namespace] = Follower(self._calls, namespace)
+            return follower
+
+    def sync(self) -> None:
+        self._calls.call("Sync", pb.SyncRequest(), nothing)
+
+    def usage(self, namespace: NamespaceId) -> Usage:
+        request = pb.GetUsageRequest(namespace=namespace)
+        return self._calls.call("GetUsage", request, wire.usage_of, patience=_LONG)
+
+    def close(self) -> None:
+        if self.on_close is not None and not self.on_close():
+            return
+        with self._lock:
+            followers, self._followers = list(self._followers.values()), {}
+        for follower in followers:
+            follower.close()
+        self._calls.close()
+
+    def forget_followers(self) -> None:
+        """In a child, after fork(): their threads are the parent's."""
+        self._lock, self._followers = threading.Lock(), {}
+
+    def list(self) -> list[Namespace]:  # last: from here on, `list` means this in the class body
+        return self._calls.call(
+            "List",
+            pb.ListRequest(),
+            lambda answers: [wire.namespace_of(each) for answer in answers for each in answer.namespaces],
+        )
+
+
+_alive: weakref.WeakSet[RemoteStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in tuple(_alive):
+        store.forget_followers()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class _RemoteWatch(Watch):
+    """A watch for somebody who reads it: it goes on after a failure, for as long as others are retried."""
+
+    def __init__(self, calls: Calls, namespace: NamespaceId, after: Version, heartbeat: float) -> None:
+        self._calls = calls
+        self._namespace = namespace
+        self._version = after
+        self._heartbeat = heartbeat
+        self._lock = threading.Lock()
+        self._closed = False
+        self._stream: Stream | None = None
+        self._messages: Iterator[pb.WatchResponse] = iter(())
+
+    def __next__(self) -> Watched:
+        deadline = Deadline(self._calls.timeout)
+        while not self._closed:
+            try:
+                for message in self._messages:
+                    watched = understood(wire.watched_of, message)
+                    self._version = max(self._version, watched.version)
+                    return watched
+                self._open()
+            except Lost as lost:
+                self._messages = iter(())
+                if not deadline.pause():
+                    raise self._calls.unreachable(deadline, lost) from lost
+        raise StopIteration
+
+    def _open(self) -> None:
+        request = pb.WatchRequest(namespace=self._namespace, after=self._version, heartbeat=self._heartbeat)
+        with self._lock:
+            if not self._closed:
+                self._stream = self._calls.watch(request)
+                self._messages = iter(self._stream)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._stream is not None:
+                self._stream.end()

@@ -1,0 +1,110 @@
+"""Opens a store by its URL: one behind a service here, every other by `pagestore.opener`.
+
+Called by `bridge` and `transfer`; calls `pagestore.opener` and, where a URL asks for it, `mvvfs.remote`.
+
+1. Of each service, as seen with the same credentials, a process has one store object at a time, shared by all
+   who open it and closed by the last of them.
+2. A credential appears in no error, log or representation.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from mvvfs.errors import OptionError
+from mvvfs.options import Options, from_keywords
+from pagestore import opener
+from pagestore.api import Store, StoreReadOnlyError
+
+if TYPE_CHECKING:
+    from mvvfs.remote import RemoteStore
+
+REMOTE_SCHEMES = ("grpc:", "grpcs:", "grpc+unix:")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to get at a service; docs/options.md explains each field."""
+
+    token: str | None = field(default=None, repr=False)
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        return cls(options.token, options.ca, options.cert, options.key)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        return cls.of(from_keywords({}, environ))
+
+
+class _Shared:
+    def __init__(self, store: RemoteStore) -> None:
+        self.store = store
+        self.users = 0
+
+
+_lock = threading.Lock()
+_remote: dict[tuple[str, Access], _Shared] = {}
+
+
+def open_store(
+    url: str, *, create: bool, read_only: bool = False, timeout: float = 5.0, access: Access | None = None
+) -> Store:
+    """The store at `url`, as `pagestore.opener.open_store` opens it; also one behind a service.
+
+    `grpc://HOST:PORT[,HOST:PORT...]`, `grpcs://` the same with TLS, `grpc+unix:/PATH`.  `create`: of no
+    meaning for a service.  `access` None: from the environment.  Raises as that does, OptionError (a
+    malformed address, a certificate that can't be read), NotAllowedError."""
+    if not url.startswith(REMOTE_SCHEMES):
+        return opener.open_store(url, create=create, read_only=read_only, timeout=timeout)
+    key = url, access or Access.from_environment()
+    with _lock:
+        shared = _remote.get(key)
+        if shared is None:
+            shared = _remote[key] = _Shared(_make(*key, timeout))
+            shared.store.on_close = lambda: _close(key, shared)
+        shared.users += 1
+        shared.store.timeout = max(timeout, shared.store.timeout)
+    try:
+        if shared.store.info().read_only and not read_only:
+            raise StoreReadOnlyError(f"the service at {url} serves a store that can't be written to")
+    except BaseException:
+        shared.store.close()
+        raise
+    return shared.store
+
+
+def _make(url: str, access: Access, timeout: float) -> RemoteStore:
+    try:
+        from mvvfs.remote import open_remote
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] not in ("grpc", "google"):
+            raise
+        raise OptionError(f"{url}: a service is reached with gRPC: pip install 'mvvfs[client]'") from None
+    return open_remote(url, access.token, access.ca, access.cert, access.key, timeout)
+
+
+def _close(key: tuple[str, Access], shared: _Shared) -> bool:
+    """Whether nobody uses the store any more."""
+    with _lock:
+        shared.users -= 1
+        if shared.users <= 0 and _remote.get(key) is shared:
+            del _remote[key]
+        return shared.users <= 0
+
+
+def _after_fork() -> None:
+    """In a child: stores that were open belong to the parent."""
+    global _lock
+    _lock = threading.Lock()
+    _remote.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
