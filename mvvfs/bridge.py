@@ -7,6 +7,7 @@ which looks for a pending exception (APSW) raises it as itself.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -94,14 +95,16 @@ def _open_options(args: Any) -> tuple[str, Options]:
 def _open_store(
     location: names.Location, options: Options, *, create: bool, read_only: bool
 ) -> tuple[Store, bool]:
-    how = {"timeout": options.timeout, "access": Access.of(options)}
+    opening = functools.partial(
+        open_store, location.store_url, timeout=options.timeout, access=Access.of(options)
+    )
     if not read_only:
         try:
-            return open_store(location.store_url, create=create, **how), False
+            return opening(create=create), False
         except StoreReadOnlyError:
             if create and options.mode == "rw":
                 raise
-    return open_store(location.store_url, create=False, read_only=True, **how), True
+    return opening(create=False, read_only=True), True
 
 
 def _open_database(args: Any) -> tuple[Database, Options, bool, Version | None]:

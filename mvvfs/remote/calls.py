@@ -18,8 +18,8 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeVar, cast
 
 import grpc
 
@@ -211,8 +211,8 @@ class Calls:
         line = self._current()
         try:
             answer = getattr(line.stub, method)(request, timeout=seconds, metadata=self._metadata)
-            if isinstance(answer, grpc.Call):  # a stream of answers
-                answer = list(answer)
+            if isinstance(answer, grpc.Call):
+                answer = list(cast(Iterable[Any], answer))  # a stream of answers
         except grpc.RpcError as exc:
             raise self._failure(line, exc) from exc
         except ValueError as exc:  # gRPC's way to say that the channel was closed meanwhile
@@ -245,8 +245,8 @@ class Calls:
             return self._line
 
     def _leave(self, line: _Line, *, silent: bool) -> None:
-        """After a failure: the next address, where there is one, and a new connection, if the old one was silent
-        (nobody may be there any more).  Calls that still run on the old line go on."""
+        """After a failure: the next address, where there is one, and a new connection, if the old one was
+        silent (nobody may be there any more).  Calls that still run on the old line go on."""
         line.answered = False
         with self._lock:
             if self._line is line and (silent or len(self.address.targets) > 1):

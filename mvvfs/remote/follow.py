@@ -4,12 +4,14 @@ Called by `store`, from SQL threads; calls the service's Watch on a thread of it
 
 1. A follower knows a namespace's commits up to a version, and as of when there were no others.  Whatever an
    answer tells (a begin, a commit, the watch) is put in; so it never falls behind what this client has seen.
-2. "As of when" is a time of this machine before the service looked: the time at which a call was made; for a
-   message of the watch, the time at which the watch was opened plus what has passed since then by the service's
-   clock.  How long a message was on its way, or lay here unread, makes nothing look fresher than it is.
+2. "As of when" is a time of this machine before the service looked: the time at which a call was made; for
+   a message of the watch, the time at which the watch was opened plus what has passed since then by the
+   service's clock.  How long a message was on its way, or lay here unread, makes nothing look fresher than
+   it is.
 3. The head word moves before that time does (native/cache.h), by 2 for each commit, so that whoever made the
    only one can tell.
-4. A watch runs while somebody begins within its bound.  When nobody has for IDLE_SECONDS, thread and stream end.
+4. A watch runs while somebody begins within its bound.  When nobody has for IDLE_SECONDS, thread and
+   stream end.
 """
 
 from __future__ import annotations

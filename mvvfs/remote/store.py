@@ -1,12 +1,12 @@
 """`RemoteStore`: the `Store` interface over a service.
 
-Opened by `mvvfs.stores`, called by `session`, `transfer` and the command line; calls the service by `calls`, and
-follows namespaces by `follow`.
+Opened by `mvvfs.stores`, called by `session`, `transfer` and the command line; calls the service by `calls`,
+and follows namespaces by `follow`.
 
 1. What the service tells is put into the namespace's follower, so that a bounded begin is never behind it.
-2. A commit is sent again with its token until an answer comes: the service tells what came of a token that it
-   knows.  When none comes in time, OutcomeUnknownError; an error that came after an answer was lost is believed
-   only if it holds for good, or once the token is settled.
+2. A commit is sent again with its token until an answer comes: the service tells what came of a token that
+   it knows.  When none comes in time, OutcomeUnknownError; an error that came after an answer was lost is
+   believed only if it holds for good, or once the token is settled.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar, cast
 
 from mvvfs.options import parse_page_size
@@ -93,7 +94,7 @@ def _message(make: Callable[[R], T], request: R) -> T:
         raise InvalidRequestError(str(exc)) from exc
 
 
-def _pages(answer: pb.ReadResponse, asked: Sequence[PageNumber]) -> list[StoredPage | None]:
+def _pages(asked: Sequence[PageNumber], answer: pb.ReadResponse) -> list[StoredPage | None]:
     pages = wire.pages_of(answer.pages, asked)
     if asked and not pages:
         raise wire.WireError("none of the pages that were asked for")
@@ -208,7 +209,7 @@ class RemoteStore(Store):
         while True:
             asked = numbers[len(pages) : len(pages) + most]
             request = pb.ReadRequest(namespace=namespace, version=version, numbers=asked)
-            came = self._calls.call("Read", request, lambda answer, asked=asked: _pages(answer, asked))
+            came = self._calls.call("Read", request, partial(_pages, asked))
             pages += came
             if len(pages) == len(numbers):
                 return pages
