@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 from pagestore._native import lib
 from pagestore.api import ListedChanges, NamespaceId, Store, Version, Watch, Watched
@@ -49,18 +48,16 @@ class Follower:
         word: int = lib.mv_word_load(self._word.address)
         return word != self._seen or bool(word & 1)
 
-    def look(self, flush: Callable[[Version], None]) -> Watched | None:
-        """What has happened since the last look, or None.  `flush` makes a version durable.
+    def look(self) -> Watched | None:
+        """What has happened since the last look, or None.  Not flushed yet: see to that before it is told.
 
         Raises what `Store.begin` does."""
         clock = time.monotonic()
         word = 1 if self._word is None else lib.mv_word_load(self._word.address)
         start = self._store.begin(self._namespace, self.version)
-        if start.version == self.version and start.changes is not None:
-            self._seen = word
-            return None
-        flush(start.version)
         self._seen = word
+        if start.version == self.version and start.changes is not None:
+            return None
         self.version = start.version
         return Watched(start.version, start.changes, clock)
 
@@ -80,8 +77,9 @@ class PollingWatch(Watch):
         while not self._closed.is_set():
             clock = time.monotonic()
             if follower.moved():
-                watched = follower.look(lambda _: self._store.sync())
+                watched = follower.look()
                 if watched is not None:
+                    self._store.sync()
                     return self._told(watched)
             left = self._due - time.monotonic()
             if left <= 0:

@@ -75,6 +75,9 @@ ERROR_KEY: Final = "pagestore-error-bin"
 MAX_PAGE: Final = 0xFFFFFFFE
 """SQLite's limit (https://www.sqlite.org/limits.html#max_page_count)."""
 
+MAX_NUMBERS: Final = 4_000_000
+"""Page numbers of one set: sixteen gigabytes of usual pages."""
+
 MAX_ERROR_TEXT: Final = 1024
 """Characters: metadata is bounded by gRPC to some kilobytes."""
 
@@ -121,20 +124,28 @@ def page_set_message(pages: PageSet) -> pb.PageNumbers:
     return numbers_message(sorted(pages.as_set()))
 
 
-def numbers_of(message: pb.PageNumbers) -> tuple[PageNumber, ...]:
+def _packed_of(message: pb.PageNumbers) -> array[int]:
+    """Raises WireError, LimitError."""
     gaps = message.gaps
-    if not gaps:
-        return ()
-    if min(gaps) < 1:
+    if len(gaps) > MAX_NUMBERS:
+        raise LimitError(f"a set of {len(gaps)} page numbers; {MAX_NUMBERS} are taken")
+    if gaps and min(gaps) < 1:
         raise WireError("page numbers: they are ascending, distinct, and counted from 1")
-    numbers = tuple(accumulate(gaps))
-    if numbers[-1] > MAX_PAGE:
+    try:
+        numbers = array("I", accumulate(gaps))
+    except OverflowError as exc:
+        raise WireError(f"page numbers are at most {MAX_PAGE}") from exc
+    if numbers and numbers[-1] > MAX_PAGE:
         raise WireError(f"page numbers are at most {MAX_PAGE}")
-    return numbers  # type: ignore[return-value]  # PageNumber is int
+    return numbers
+
+
+def numbers_of(message: pb.PageNumbers) -> tuple[PageNumber, ...]:
+    return tuple(map(PageNumber, _packed_of(message)))
 
 
 def page_set_of(message: pb.PageNumbers) -> PageSet:
-    return PageSet(array("I", numbers_of(message)).tobytes())
+    return PageSet(_packed_of(message).tobytes())
 
 
 def page_number_of(field: int) -> PageNumber:

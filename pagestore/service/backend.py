@@ -1,0 +1,70 @@
+"""What the calls of one worker share.
+
+Made by `server`; used by `gate` and the functions in `calls`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pagestore.api import NamespaceId, Store, Version
+from pagestore.service.committer import Committer
+from pagestore.service.metrics import Metrics
+from pagestore.service.names import Names
+from pagestore.service.settings import Settings
+from pagestore.service.watching import Watching
+
+T = TypeVar("T")
+
+_QUICK_THREADS, _SLOW_THREADS = 8, 2
+
+
+class Backend:
+    """A store, and what stands around it."""
+
+    def __init__(
+        self, store: Store, settings: Settings, metrics: Metrics, failed: Callable[[], None]
+    ) -> None:
+        """`failed` is called once the store can't be used any more."""
+        self.store = store
+        self.settings = settings
+        self.metrics = metrics
+        self.names = Names(store)
+        self.committer = Committer(store, failed, metrics)
+        self.watching = Watching(store, self.committer, metrics)
+        self._quick = ThreadPoolExecutor(_QUICK_THREADS, thread_name_prefix="call")
+        self._slow = ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="slow-call")
+
+    async def quick(self, work: Callable[[], T]) -> T:
+        """What may wait for a lock, in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._quick, work)
+
+    async def slow(self, work: Callable[[], T]) -> T:
+        """What may walk over much, in one of a few threads, so that it leaves the others alone."""
+        return await asyncio.get_running_loop().run_in_executor(self._slow, work)
+
+    async def tell(self, version: Version) -> None:
+        """To be awaited before a version that the store told leaves the process."""
+        await self.committer.flushed(version)
+        self.metrics.handed_out(version)
+
+    async def believe(self, namespace: NamespaceId, version: Version) -> Version:
+        """A version that a caller names, once it is known to be one, and flushed.
+
+        Nearly always it was told here before; a service that has just started asks the store.  Raises
+        NoSuchVersionError, BelowHorizonError, NoSuchNamespaceError."""
+        if not self.committer.has_flushed(version):
+            await self.committer.flushed(self.store.begin(namespace, version, version).version)
+        return version
+
+    def committed(self, namespace: NamespaceId) -> None:
+        """A commit was made here: nobody who watches has to wait for the next look."""
+        self.watching.wake(namespace)
+
+    async def close(self) -> None:
+        await self.committer.close()
+        self._quick.shutdown()
+        self._slow.shutdown()

@@ -1,0 +1,90 @@
+"""Namespaces by name; the service itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from pagestore import wire
+from pagestore.api import UnsupportedError
+from pagestore.service.backend import Backend
+from pagestore.service.gate import Call
+from pagestore.service.tokens import Right
+from pagestore.v1 import pagestore_pb2 as pb
+
+_LISTED = 1000
+"""Namespaces in one message."""
+
+
+@cache
+def _release() -> str:
+    try:
+        return version("mvvfs")
+    except PackageNotFoundError:
+        return ""
+
+
+async def info(backend: Backend, call: Call, request: pb.InfoRequest) -> pb.InfoResponse:
+    settings = backend.settings
+    return pb.InfoResponse(
+        release=_release(),
+        max_message_bytes=settings.max_message,
+        max_commit_bytes=settings.max_commit,
+        max_read_pages=settings.max_read_pages,
+        min_heartbeat=settings.min_heartbeat,
+        time_us=time.time_ns() // 1000,
+        read_only=settings.read_only,
+    )
+
+
+async def create(backend: Backend, call: Call, request: pb.CreateRequest) -> pb.Namespace:
+    name = call.allow_new(request.name)
+    namespace = await backend.quick(lambda: backend.store.create(name, page_size=request.page_size))
+    backend.names.learn(namespace)
+    return wire.namespace_message(namespace)
+
+
+async def open_namespace(backend: Backend, call: Call, request: pb.OpenRequest) -> pb.Namespace:
+    name = call.allow_name(Right.READ, request.name)
+    namespace = backend.store.open(name)
+    backend.names.learn(namespace)
+    await backend.tell(namespace.horizon)
+    return wire.namespace_message(namespace)
+
+
+async def list_namespaces(
+    backend: Backend, call: Call, request: pb.ListRequest
+) -> AsyncIterator[pb.ListResponse]:
+    found = await backend.slow(backend.store.list)
+    readable = [one for one in found if call.caller.may(Right.READ, one.name)]
+    for start in range(0, len(readable), _LISTED):
+        some = readable[start : start + _LISTED]
+        yield pb.ListResponse(namespaces=map(wire.namespace_message, some))
+
+
+async def rename(backend: Backend, call: Call, request: pb.RenameRequest) -> pb.Namespace:
+    new_name = call.allow_new(request.new_name)
+    name = call.allow_name(Right.ADMIN, request.name)
+    namespace = await backend.quick(lambda: backend.store.rename(name, new_name))
+    backend.names.learn(namespace)
+    return wire.namespace_message(namespace)
+
+
+async def drop(backend: Backend, call: Call, request: pb.DropRequest) -> pb.Empty:
+    name = call.allow_name(Right.ADMIN, request.name)
+    namespace = backend.store.open(name)
+    await backend.slow(lambda: backend.store.drop(name))
+    backend.names.forget(namespace.id)
+    backend.committed(namespace.id)
+    return pb.Empty()
+
+
+async def sync(backend: Backend, call: Call, request: pb.SyncRequest) -> pb.Empty:
+    await backend.quick(backend.store.sync)
+    return pb.Empty()
+
+
+async def unsupported(backend: Backend, call: Call, request: object) -> pb.Empty:
+    raise UnsupportedError(f"this release does not serve {call.method}")

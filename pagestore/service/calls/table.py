@@ -1,0 +1,44 @@
+"""Which function serves which call: the only place that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pagestore.service.calls import history, namespaces, transactions
+
+CALLS: Final[Mapping[str, Callable[..., Any]]] = {
+    "Info": namespaces.info,
+    "Create": namespaces.create,
+    "Open": namespaces.open_namespace,
+    "List": namespaces.list_namespaces,
+    "Rename": namespaces.rename,
+    "Drop": namespaces.drop,
+    "ListDropped": namespaces.unsupported,
+    "Undrop": namespaces.unsupported,
+    "Branch": namespaces.unsupported,
+    "Begin": transactions.begin,
+    "Read": transactions.read,
+    "Stage": transactions.stage,
+    "Commit": transactions.commit,
+    "Outcome": transactions.outcome,
+    "Watch": transactions.watch,
+    "GetAllocation": transactions.get_allocation,
+    "TakeLease": transactions.take_lease,
+    "ReleaseLease": transactions.release_lease,
+    "TakeTurn": transactions.take_turn,
+    "LeaveTurn": transactions.leave_turn,
+    "Changelog": history.changelog,
+    "VersionAt": history.version_at,
+    "Revert": namespaces.unsupported,
+    "GetRetention": namespaces.unsupported,
+    "SetRetention": namespaces.unsupported,
+    "SetTag": namespaces.unsupported,
+    "DeleteTag": namespaces.unsupported,
+    "ListTags": namespaces.unsupported,
+    "Hold": namespaces.unsupported,
+    "Unhold": namespaces.unsupported,
+    "Collect": namespaces.unsupported,
+    "GetUsage": history.get_usage,
+    "Sync": namespaces.sync,
+}

@@ -1,0 +1,221 @@
+"""Begin, read, commit and what belongs to them: page numbers, turns, outcomes, streams of commits."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator
+from functools import partial
+
+from pagestore import wire
+from pagestore.api import (
+    Begin,
+    CommitRequest,
+    ConflictError,
+    Lease,
+    LimitError,
+    NamespaceId,
+    PageSet,
+    StoreError,
+    UnsupportedError,
+)
+from pagestore.service.backend import Backend
+from pagestore.service.gate import Call
+from pagestore.service.tokens import Right
+from pagestore.v1 import pagestore_pb2 as pb
+
+FEW_PAGES = 64
+"""Read in the event loop: about a millisecond if they are long chains of deltas."""
+
+MAX_CHORES = 100
+MAX_HEARTBEAT = 60.0
+_DEFAULT_HEARTBEAT = 5.0
+
+log = logging.getLogger("pagestore.service")
+
+
+# ---- snapshots ----
+
+
+async def begin(backend: Backend, call: Call, request: pb.BeginRequest) -> pb.BeginResponse:
+    namespace = await call.allow(Right.READ, request.namespace)
+    since = wire.optional_version_of(request.since, "since")
+    at = wire.optional_version_of(request.at, "at")
+    start = backend.store.begin(namespace, since, at)
+    response = wire.begin_message(start)
+    if response.ByteSize() > backend.settings.max_answer and start.changes is not None:
+        allocation = await backend.quick(lambda: backend.store.allocation(namespace, start.version))
+        start = Begin(start.version, None, start.page_size, allocation)
+        response = wire.begin_message(start)
+    if request.HasField("chores"):
+        await _do_chores(backend, call, namespace, request.chores, response.lease)
+    await backend.tell(start.version)
+    cache = "forgotten" if start.changes is None else "updated" if start.changes else "kept"
+    backend.metrics.begins.labels(cache).inc()
+    return response
+
+
+async def read(backend: Backend, call: Call, request: pb.ReadRequest) -> pb.ReadResponse:
+    namespace = await call.allow(Right.READ, request.namespace)
+    version = await backend.believe(namespace, wire.version_of(request.version))
+    numbers = [wire.page_number_of(number) for number in request.numbers]
+    if len(numbers) > backend.settings.max_read_pages:
+        raise LimitError(f"{len(numbers)} pages at once; {backend.settings.max_read_pages} are answered")
+    work = partial(backend.store.read, namespace, version, numbers)
+    pages = work() if len(numbers) <= FEW_PAGES else await backend.quick(work)
+    response = pb.ReadResponse()
+    size = 0
+    for number, page in zip(numbers, pages, strict=True):
+        size += 20 if page is None else 20 + sum(map(len, page.blobs))
+        if size > backend.settings.max_answer and response.pages:
+            break
+        response.pages.append(wire.page_message(number, page))
+    backend.metrics.pages.inc(len(response.pages))
+    backend.metrics.read_at(version)
+    return response
+
+
+async def get_allocation(backend: Backend, call: Call, request: pb.GetAllocationRequest) -> pb.Allocation:
+    namespace = await call.allow(Right.READ, request.namespace)
+    version = await backend.believe(namespace, wire.version_of(request.version))
+    allocation = await backend.quick(lambda: backend.store.allocation(namespace, version))
+    return wire.allocation_message(allocation)
+
+
+async def watch(backend: Backend, call: Call, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
+    namespace = await call.allow(Right.READ, request.namespace)
+    after = wire.version_of(request.after, "after")
+    wanted = request.heartbeat
+    if not math.isfinite(wanted) or wanted < 0:
+        raise wire.WireError("heartbeat: seconds")
+    heartbeat = min(max(wanted or _DEFAULT_HEARTBEAT, backend.settings.min_heartbeat), MAX_HEARTBEAT)
+    async for message in backend.watching.watch(namespace, after, heartbeat):
+        if message.ByteSize() > backend.settings.max_answer:
+            yield pb.WatchResponse(version=message.version, forget=True)
+        else:
+            yield message
+
+
+# ---- commits ----
+
+
+async def commit(backend: Backend, call: Call, request: pb.CommitRequest) -> pb.CommitResponse:
+    for part in request.parts:
+        await call.allow(Right.WRITE, part.namespace)
+    wanted = wire.commit_of(request)
+    size = sum(len(write.blob) for part in wanted.parts for write in part.writes)
+    if size > backend.settings.max_commit:
+        raise LimitError(
+            f"a commit of {size} bytes; this service takes {backend.settings.max_commit} in one: "
+            "stage the pages before"
+        )
+    response = await _commit(backend, wanted)
+    if request.HasField("chores") and wanted.parts:
+        await _do_chores(backend, call, wanted.parts[0].namespace, request.chores, response.lease)
+    return response
+
+
+async def _commit(backend: Backend, request: CommitRequest) -> pb.CommitResponse:
+    metrics = backend.metrics
+    try:
+        committed = await backend.committer.commit(request)
+    except ConflictError as exc:
+        metrics.conflicts.labels(metrics.namespace(backend.names.label(exc.namespace))).inc()
+        return pb.CommitResponse(conflict=_bounded_conflict(exc, backend.settings.max_answer))
+    for part in request.parts:
+        metrics.commits.labels(metrics.namespace(backend.names.label(part.namespace))).inc()
+        backend.committed(part.namespace)
+    metrics.handed_out(committed.version)
+    response = pb.CommitResponse(committed=wire.committed_message(committed))
+    if response.ByteSize() > backend.settings.max_answer:
+        for others in response.committed.others:
+            if others.changes:
+                del others.changes[:]
+                others.omitted = True
+    return response
+
+
+def _bounded_conflict(exc: ConflictError, max_bytes: int) -> pb.Conflict:
+    message = wire.conflict_message(exc)
+    while message.fresh and message.ByteSize() > max_bytes:
+        del message.fresh[len(message.fresh) // 2 :]
+    return message
+
+
+async def stage(backend: Backend, call: Call, requests: AsyncIterator[pb.StageRequest]) -> pb.Empty:
+    namespace: NamespaceId | None = None
+    token = b""
+    async for request in requests:
+        if namespace is None:
+            namespace = await call.allow(Right.WRITE, request.namespace)
+            token = wire.token_of(request.token)
+        elif request.namespace not in (0, namespace) or request.token not in (b"", token):
+            raise wire.WireError("a stream stages pages of one namespace and token")
+        raise UnsupportedError("this release takes no staged pages")
+    raise wire.WireError("nothing to stage")
+
+
+async def outcome(backend: Backend, call: Call, request: pb.OutcomeRequest) -> pb.OutcomeResponse:
+    namespace = await call.allow(Right.WRITE, request.namespace)
+    token = wire.token_of(request.token)
+    version = await backend.quick(lambda: backend.store.outcome(namespace, token))
+    if version is None:
+        return pb.OutcomeResponse()
+    await backend.tell(version)
+    return pb.OutcomeResponse(version=version)
+
+
+# ---- page numbers and turns ----
+
+
+async def take_lease(backend: Backend, call: Call, request: pb.TakeLeaseRequest) -> pb.Lease:
+    namespace = await call.allow(Right.WRITE, request.namespace)
+    return wire.lease_message(await _lease(backend, namespace, request.wish))
+
+
+async def _lease(backend: Backend, namespace: NamespaceId, wish: pb.LeaseWish) -> Lease:
+    work = partial(backend.store.lease, namespace, wish.want, wish.seconds, wish.replaces or None)
+    return await backend.quick(work)
+
+
+async def release_lease(backend: Backend, call: Call, request: pb.ReleaseLeaseRequest) -> pb.Empty:
+    namespace = await call.allow(Right.WRITE, request.namespace)
+    await backend.quick(lambda: backend.store.release(namespace, request.lease))
+    return pb.Empty()
+
+
+async def take_turn(backend: Backend, call: Call, request: pb.TakeTurnRequest) -> pb.TakeTurnResponse:
+    namespace = await call.allow(Right.WRITE, request.namespace)
+    ticket = wire.token_of(request.ticket, "ticket")
+    pages: PageSet | None = wire.page_set_of(request.pages) if request.HasField("pages") else None
+    work = partial(backend.store.take_turn, namespace, ticket, pages, request.seconds)
+    return pb.TakeTurnResponse(came=await backend.quick(work))
+
+
+async def leave_turn(backend: Backend, call: Call, request: pb.LeaveTurnRequest) -> pb.Empty:
+    namespace = await call.allow(Right.WRITE, request.namespace)
+    ticket = wire.token_of(request.ticket, "ticket")
+    await backend.quick(lambda: backend.store.leave_turn(namespace, ticket))
+    return pb.Empty()
+
+
+# ---- chores ----
+
+
+async def _do_chores(
+    backend: Backend, call: Call, namespace: NamespaceId, chores: pb.Chores, answer: pb.Lease
+) -> None:
+    """What can't be done is left: the caller sees that it has no lease, and what it held ends by itself."""
+    if len(chores.release_leases) + len(chores.leave_turns) + len(chores.unholds) > MAX_CHORES:
+        raise LimitError(f"at most {MAX_CHORES} chores at once")
+    try:
+        await call.allow(Right.WRITE, namespace)
+        store = backend.store
+        for lease in chores.release_leases:
+            await backend.quick(partial(store.release, namespace, lease))
+        for ticket in chores.leave_turns:
+            await backend.quick(partial(store.leave_turn, namespace, ticket))
+        if chores.HasField("lease"):
+            answer.CopyFrom(wire.lease_message(await _lease(backend, namespace, chores.lease)))
+    except StoreError as exc:
+        log.info("chores left undone: %s", exc, extra={"namespace": call.label(), "caller": call.caller.name})

@@ -1,0 +1,151 @@
+"""Commits in groups, and the rule that a version leaves the process only once it is flushed.
+
+Called by the calls and by `watching`; calls the store, in one thread of its own.
+
+1. What is waiting together commits together: each commit is a transaction of its own, in the order in
+   which they came; then one flush makes all of them durable, then all are answered.  Nobody waits to make
+   a group larger: one forms while the group before it is being flushed.
+2. So `durability=normal` costs one flush for many here, not none: an answer names a version, and a version
+   that a power cut takes back must never have left (a client would go on with pages that nobody has).
+3. `flushed` answers at once for versions that were flushed before, as nearly all are.
+4. When a flush fails, nobody knows what the disk holds: the commits of the group are OUTCOME_UNKNOWN, and
+   the service ends (`failed`), so that its successor reads the store anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from pagestore.api import (
+    ZERO_VERSION,
+    CommitRequest,
+    Committed,
+    ConflictError,
+    OutcomeUnknownError,
+    Store,
+    StoreError,
+    StoreUnavailableError,
+    Version,
+)
+from pagestore.service.metrics import Metrics
+
+MAX_GROUP = 64
+"""Commits that one flush makes durable: the first of them waits for the last."""
+
+log = logging.getLogger("pagestore.service")
+
+
+@dataclass(slots=True)
+class _Job:
+    """A commit, or None for a flush alone, and who waits for it."""
+
+    request: CommitRequest | None
+    version: Version
+    """The newest version that its answer names, always one that the store told, never a caller."""
+    future: asyncio.Future[Committed | None]
+    answer: Committed | StoreError | None = None
+
+
+class Committer:
+    """See the head of this file.  Belongs to one event loop."""
+
+    def __init__(self, store: Store, failed: Callable[[], None], metrics: Metrics) -> None:
+        """`failed` is called, in the loop, once the store can't be used any more."""
+        self._store = store
+        self._failed = failed
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="committer")
+        self._waiting: list[_Job] = []
+        self._task: asyncio.Task[None] | None = None
+        self._flushed = ZERO_VERSION
+        self._metrics = metrics
+
+    async def commit(self, request: CommitRequest) -> Committed:
+        """`Store.commit`, durable whatever was asked for.  A conflict's version is flushed too."""
+        committed = await self._submit(request, ZERO_VERSION)
+        assert committed is not None
+        return committed
+
+    async def flushed(self, version: Version) -> None:
+        """Return once `version`, told by the store, survives a power cut.  Raises StoreUnavailableError."""
+        if version > self._flushed:
+            await self._submit(None, version)
+
+    def has_flushed(self, version: Version) -> bool:
+        return version <= self._flushed
+
+    async def close(self) -> None:
+        """After the last call has ended."""
+        if self._task is not None:
+            await self._task
+        self._thread.shutdown()
+
+    def _submit(self, request: CommitRequest | None, version: Version) -> asyncio.Future[Committed | None]:
+        loop = asyncio.get_running_loop()
+        job = _Job(request, version, loop.create_future())
+        self._waiting.append(job)
+        if self._task is None:
+            self._task = loop.create_task(self._run())
+        return job.future
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
+                try:
+                    broken = await loop.run_in_executor(self._thread, self._work, group)
+                except Exception as exc:  # a mistake of ours must not leave callers waiting
+                    log.exception("a group of commits failed")
+                    broken = StoreUnavailableError(f"the service failed: {exc}")
+                for job in group:
+                    _answer(job, broken)
+                if broken is not None:
+                    self._failed()
+        finally:
+            self._task = None
+
+    def _work(self, group: Sequence[_Job]) -> StoreError | None:
+        """In the thread: what keeps all from being durable, or None."""
+        for job in group:
+            if job.request is not None:
+                self._commit(job, job.request)
+        self._metrics.groups.inc()
+        newest = max(job.version for job in group)
+        if newest > self._flushed:
+            try:
+                self._store.sync()
+            except StoreError as exc:
+                return exc
+            self._metrics.flushes.inc()
+            self._flushed = newest
+        return None
+
+    def _commit(self, job: _Job, request: CommitRequest) -> None:
+        try:
+            job.answer = committed = self._store.commit(replace(request, durability="normal"))
+            job.version = committed.version
+        except ConflictError as exc:
+            job.answer = exc
+            job.version = exc.version
+        except StoreError as exc:
+            job.answer = exc
+
+
+def _answer(job: _Job, broken: StoreError | None) -> None:
+    if job.future.done():  # the caller has gone
+        return
+    answer = job.answer
+    if broken is not None and (answer is None or isinstance(answer, Committed)):
+        answer = (
+            broken
+            if job.request is None
+            else OutcomeUnknownError(job.request.token, f"not flushed: {broken}")
+        )
+    if isinstance(answer, StoreError):
+        job.future.set_exception(answer)
+    else:
+        job.future.set_result(answer)

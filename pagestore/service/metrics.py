@@ -1,0 +1,105 @@
+"""Prometheus metrics of a worker.
+
+Called by `gate`, the calls and `watching`; shown by `server` (one worker) or `workers` (several, added up by
+prometheus_client's multiprocess mode).
+
+1. Labels are bounded: calls and statuses are lists, and only the first so many namespaces have series of
+   their own; the rest is counted as `other`.  Callers are no label.
+2. What is counted for every call is looked up once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from pagestore.api import Version
+
+OTHER = "other"
+_BUCKETS = (0.0003, 0.0006, 0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.12, 0.25, 0.5, 1, 2, 5, 10)
+_KNOWN_VERSIONS = 10_000
+_SNAPSHOT_SECONDS = 60.0
+"""How long a read counts as a sign that somebody stands at its version."""
+
+
+class Metrics:
+    """All of them; one object for each process."""
+
+    def __init__(self, max_namespaces: int, registry: CollectorRegistry = REGISTRY) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"pagestore_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, mode: str = "livesum") -> Gauge:
+            return Gauge(f"pagestore_{name}", text, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+        self.calls = counter("calls", "Calls that ended.", "method", "status")
+        self.seconds = Histogram(
+            "pagestore_call_seconds",
+            "How long calls took, streams apart.",
+            ("method",),
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.received = counter("received_bytes", "Bytes of messages received.", "method")
+        self.sent = counter("sent_bytes", "Bytes of messages sent.", "method")
+        self.commits = counter("commits", "Commits acknowledged.", "namespace")
+        self.conflicts = counter("conflicts", "Commits refused for what others did.", "namespace")
+        self.begins = counter(
+            "begins",
+            "Transactions begun, by what the caller's cache came to: kept, updated, forgotten.",
+            "cache",
+        )
+        self.pages = counter("pages_read", "Pages sent.")
+        self.groups = counter("commit_groups", "Groups of commits.")
+        self.flushes = counter("flushes", "Flushes by this service.")
+        self.streams = gauge("streams", "Open streams.")
+        self.followed = gauge("followed_namespaces", "Namespaces that somebody watches.")
+        self.oldest = gauge(
+            "oldest_snapshot_seconds",
+            "Age of the oldest version that was read within the last minute: since when it was known here.",
+            "livemax",
+        )
+        self.collected = counter("collected_bytes", "Bytes that retention freed.")
+        self._max_namespaces = max_namespaces
+        self._namespaces: set[str] = set()
+        self._snapshots = _Snapshots()
+        self.oldest.set(0)
+
+    def namespace(self, name: str) -> str:
+        """The label of a namespace."""
+        if name not in self._namespaces:
+            if len(self._namespaces) >= self._max_namespaces:
+                return OTHER
+            self._namespaces.add(name)
+        return name
+
+    def handed_out(self, version: Version) -> None:
+        self._snapshots.handed_out(version)
+
+    def read_at(self, version: Version) -> None:
+        self.oldest.set(self._snapshots.read_at(version))
+
+
+class _Snapshots:
+    """When versions became known here, and the oldest that is being read."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Version, float] = OrderedDict()
+        self._oldest = 0.0
+        self._oldest_at = 0.0
+
+    def handed_out(self, version: Version) -> None:
+        if version not in self._known:
+            self._known[version] = time.monotonic()
+            if len(self._known) > _KNOWN_VERSIONS:
+                self._known.popitem(last=False)
+
+    def read_at(self, version: Version) -> float:
+        now = time.monotonic()
+        since = self._known.get(version)
+        age = 0.0 if since is None else now - since
+        if age >= self._oldest or now - self._oldest_at > _SNAPSHOT_SECONDS:
+            self._oldest, self._oldest_at = age, now
+        return self._oldest

@@ -1,0 +1,180 @@
+"""Processes: one worker, or several on one port with somebody who watches over them.
+
+Called by `cli`; runs `server.Service`.
+
+1. Several workers listen on the same port (SO_REUSEPORT): the kernel deals connections out.  They share the
+   store's files, as any processes of one machine may, and nothing else: each learns of the others'
+   commits from the head words.
+2. The parent keeps the ports, starts workers, starts anew those that died, passes SIGTERM on and waits.
+3. A worker whose parent is gone drains and ends: it reads the end of a pipe that only the parent holds.
+4. Metrics of several workers are added up in the parent, from files that each of them maps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from typing import IO
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from pagestore.service import logs
+from pagestore.service.settings import Settings, SettingsError, parse_address
+
+FAILED = 3
+"""Exit code of a worker whose store failed."""
+REFUSED = 2
+"""Exit code of a worker that can't start: another try would fail as well."""
+
+_SHORT_LIFE = 5.0
+_PAUSE = 1.0
+
+log = logging.getLogger("pagestore.service")
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
+    settings.check()
+    return asyncio.run(_run_one(settings, None)) if settings.workers == 1 else _Parent(settings).run()
+
+
+async def _run_one(settings: Settings, parent: IO[str] | None) -> int:
+    from pagestore.service.server import Service  # a worker's metrics are told where to live before this
+
+    service = Service(settings)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, service.stop)
+    if parent is not None:
+        loop.add_reader(parent.fileno(), service.stop)
+    await service.start()
+    await service.wait()
+    return FAILED if service.failed else 0
+
+
+def worker_main() -> int:
+    """A worker of several: settings come as one line on stdin, whose end is that of the parent."""
+    settings = Settings(
+        **{k: tuple(v) if k == "listen" else v for k, v in json.loads(sys.stdin.readline()).items()}
+    )
+    logs.set_up(settings.log_level)
+    try:
+        return asyncio.run(_run_one(settings, sys.stdin))
+    except SettingsError as exc:
+        log.critical("%s", exc)
+        return REFUSED
+
+
+class _Parent:
+    """Watches over workers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._stopping = False
+        self._refused = False
+        self._sockets = list(_reserve(settings))
+        listen = tuple(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            for host, port in (sock.getsockname()[:2] for sock in self._sockets)
+        )
+        self._settings = replace(settings, listen=listen)
+        self._metrics = tempfile.mkdtemp(prefix="pagestore-metrics-")
+        self._workers: dict[int, tuple[subprocess.Popen[str], float]] = {}
+
+    def run(self) -> int:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._stop)
+        stop_metrics = self._serve_metrics()
+        log.info("starting workers", extra={"count": self._settings.workers, "listen": self._settings.listen})
+        try:
+            for _ in range(self._settings.workers):
+                self._start()
+            while self._workers:
+                self._mind()
+        finally:
+            stop_metrics()
+            shutil.rmtree(self._metrics, ignore_errors=True)
+            for sock in self._sockets:
+                sock.close()
+        return REFUSED if self._refused else 0
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+        for worker, _since in self._workers.values():
+            worker.terminate()
+
+    def _start(self) -> None:
+        worker = subprocess.Popen(
+            [sys.executable, "-c", "from pagestore.service.workers import worker_main; exit(worker_main())"],
+            stdin=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": self._metrics},
+        )
+        assert worker.stdin is not None
+        self._workers[worker.pid] = worker, time.monotonic()
+        with contextlib.suppress(BrokenPipeError):
+            worker.stdin.write(json.dumps(asdict(self._settings)) + "\n")
+            worker.stdin.flush()
+        if self._stopping:
+            worker.terminate()
+
+    def _mind(self) -> None:
+        """Wait for a worker to end, and see to what comes after."""
+        pid, status = os.wait()
+        worker, since = self._workers.pop(pid)
+        worker.returncode = code = os.waitstatus_to_exitcode(status)
+        if worker.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                worker.stdin.close()
+        mark_process_dead(pid, self._metrics)  # type: ignore[no-untyped-call]
+        if code == REFUSED:
+            self._refused = True
+            self._stop()
+        if self._stopping:
+            return
+        log.error("a worker ended", extra={"pid": pid, "code": code})
+        if time.monotonic() - since < _SHORT_LIFE:
+            time.sleep(_PAUSE)
+        if not self._stopping:
+            self._start()
+
+    def _serve_metrics(self) -> Callable[[], None]:
+        if self._settings.metrics is None:
+            return lambda: None
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, self._metrics)  # type: ignore[no-untyped-call]
+        where = parse_address(self._settings.metrics)
+        exporter, thread = start_http_server(where.port, where.host, registry)
+
+        def stop() -> None:
+            exporter.shutdown()
+            exporter.server_close()
+            thread.join()
+
+        return stop
+
+
+def _reserve(settings: Settings) -> Iterator[socket.socket]:
+    """The ports, bound but not listened on.  Raises SettingsError."""
+    for address in settings.addresses:
+        try:
+            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            family, kind, _, _, where = found[0]
+            sock = socket.socket(family, kind)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(where)
+        except OSError as exc:
+            raise SettingsError(f"can't listen on {address}: {exc}") from exc
+        yield sock
