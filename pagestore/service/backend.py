@@ -38,6 +38,10 @@ class Backend:
         self._quick = ThreadPoolExecutor(_QUICK_THREADS, thread_name_prefix="call")
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="slow-call")
 
+    async def look(self, work: Callable[[], T]) -> T:
+        """A short look into the store: in the event loop, unless that would wait for a network."""
+        return await self.quick(work) if self.store.distant else work()
+
     async def quick(self, work: Callable[[], T]) -> T:
         """What may wait for a lock, in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._quick, work)
@@ -57,7 +61,8 @@ class Backend:
         Nearly always it was told here before; a service that has just started asks the store.  Raises
         NoSuchVersionError, BelowHorizonError, NoSuchNamespaceError."""
         if not self.committer.has_flushed(version):
-            await self.committer.flushed(self.store.begin(namespace, version, version).version)
+            known = await self.look(lambda: self.store.begin(namespace, version, version))
+            await self.committer.flushed(known.version)
         return version
 
     def committed(self, namespace: NamespaceId) -> None:

@@ -8,7 +8,9 @@ Called by the calls and by `watching`; calls the store, in one thread of its own
 2. So `durability=normal` costs one flush for many here, not none: an answer names a version, and a version
    that a power cut takes back must never have left (a client would go on with pages that nobody has).
 3. `flushed` answers at once for versions that were flushed before, as nearly all are.
-4. When a flush fails, nobody knows what the disk holds: the commits of the group are OUTCOME_UNKNOWN, and
+4. A distant store flushes by itself and groups by itself: commits go to it side by side, from several
+   threads.
+5. When a flush fails, nobody knows what the disk holds: the commits of the group are OUTCOME_UNKNOWN, and
    the service ends (`failed`), so that its successor reads the store anew.
 """
 
@@ -36,6 +38,8 @@ from pagestore.service.metrics import Metrics
 MAX_GROUP = 64
 """Commits that one flush makes durable: the first of them waits for the last."""
 
+DISTANT_THREADS = 64
+
 log = logging.getLogger("pagestore.service")
 
 
@@ -57,7 +61,9 @@ class Committer:
         """`failed` is called, in the loop, once the store can't be used any more."""
         self._store = store
         self._failed = failed
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="committer")
+        self._threads = ThreadPoolExecutor(
+            DISTANT_THREADS if store.distant else 1, thread_name_prefix="committer"
+        )
         self._waiting: list[_Job] = []
         self._task: asyncio.Task[None] | None = None
         self._flushed = ZERO_VERSION
@@ -65,23 +71,26 @@ class Committer:
 
     async def commit(self, request: CommitRequest) -> Committed:
         """`Store.commit`, durable whatever was asked for.  A conflict's version is flushed too."""
+        if self._store.distant:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._store.commit, request)
         committed = await self._submit(request, ZERO_VERSION)
         assert committed is not None
         return committed
 
     async def flushed(self, version: Version) -> None:
         """Return once `version`, told by the store, survives a power cut.  Raises StoreUnavailableError."""
-        if version > self._flushed:
+        if not self.has_flushed(version):
             await self._submit(None, version)
 
     def has_flushed(self, version: Version) -> bool:
-        return version <= self._flushed
+        return version <= self._flushed or self._store.distant
 
     async def close(self) -> None:
         """After the last call has ended."""
         if self._task is not None:
             await self._task
-        self._thread.shutdown()
+        self._threads.shutdown()
 
     def _submit(self, request: CommitRequest | None, version: Version) -> asyncio.Future[Committed | None]:
         loop = asyncio.get_running_loop()
@@ -97,7 +106,7 @@ class Committer:
             while self._waiting:
                 group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
                 try:
-                    broken = await loop.run_in_executor(self._thread, self._work, group)
+                    broken = await loop.run_in_executor(self._threads, self._work, group)
                 except Exception as exc:  # a mistake of ours must not leave callers waiting
                     log.exception("a group of commits failed")
                     broken = StoreUnavailableError(f"the service failed: {exc}")

@@ -162,16 +162,17 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
         except OSError as exc:
             raise SettingsError(f"a certificate can't be read: {exc}") from exc
 
-    def again() -> grpc.ServerCertificateConfiguration | None:
+    current = configuration()
+
+    def again() -> grpc.ServerCertificateConfiguration:
+        nonlocal current
         try:
-            return configuration()
+            current = configuration()
         except SettingsError as exc:
             log.error("the certificate of before stays: %s", exc)
-            return None
+        return current
 
-    return grpc.dynamic_ssl_server_credentials(
-        configuration(), again, require_client_authentication=ca is not None
-    )
+    return grpc.dynamic_ssl_server_credentials(current, again, require_client_authentication=ca is not None)
 
 
 def _bytes(path: str) -> bytes:

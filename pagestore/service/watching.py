@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from pagestore import wire
 from pagestore.api import NamespaceId, Store, StoreError, Version, Watched
@@ -23,6 +24,8 @@ from pagestore.service.committer import Committer
 from pagestore.service.metrics import Metrics
 from pagestore.v1 import pagestore_pb2 as pb
 from pagestore.watch import Follower
+
+T = TypeVar("T")
 
 log = logging.getLogger("pagestore.service")
 
@@ -101,10 +104,13 @@ class Watching:
             self._leave(namespace, followed)
 
     async def _since(self, namespace: NamespaceId, told: Version) -> tuple[pb.WatchResponse, Version]:
-        start = self._store.begin(namespace, told)
+        start = await self._ask(lambda: self._store.begin(namespace, told))
         await self._committer.flushed(start.version)
         watched = Watched(start.version, start.changes)
         return wire.watched_message(watched), start.version
+
+    async def _ask(self, look: Callable[[], T]) -> T:
+        return await asyncio.to_thread(look) if self._store.distant else look()
 
     def _join(self, namespace: NamespaceId, after: Version) -> _Followed:
         followed = self._followed.get(namespace)
@@ -141,7 +147,7 @@ class Watching:
         """Bring what is known of a namespace up to date."""
         before = followed.follower.version
         try:
-            watched = followed.follower.look()
+            watched = await self._ask(followed.follower.look)
             if watched is None:
                 return
             await self._committer.flushed(watched.version)

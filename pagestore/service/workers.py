@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from typing import IO
+from typing import IO, Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -67,9 +67,9 @@ async def _run_one(settings: Settings, parent: IO[str] | None) -> int:
 
 def worker_main() -> int:
     """A worker of several: settings come as one line on stdin, whose end is that of the parent."""
-    settings = Settings(
-        **{k: tuple(v) if k == "listen" else v for k, v in json.loads(sys.stdin.readline()).items()}
-    )
+    options: dict[str, Any] = json.loads(sys.stdin.readline())
+    options["listen"] = tuple(options["listen"])
+    settings = Settings(**options)
     logs.set_up(settings.log_level)
     try:
         return asyncio.run(_run_one(settings, sys.stdin))

@@ -30,6 +30,7 @@ async def info(backend: Backend, call: Call, request: pb.InfoRequest) -> pb.Info
     settings = backend.settings
     return pb.InfoResponse(
         release=_release(),
+        store_id=backend.store.store_id(),
         max_message_bytes=settings.max_message,
         max_commit_bytes=settings.max_commit,
         max_read_pages=settings.max_read_pages,
@@ -48,7 +49,7 @@ async def create(backend: Backend, call: Call, request: pb.CreateRequest) -> pb.
 
 async def open_namespace(backend: Backend, call: Call, request: pb.OpenRequest) -> pb.Namespace:
     name = call.allow_name(Right.READ, request.name)
-    namespace = backend.store.open(name)
+    namespace = await backend.look(lambda: backend.store.open(name))
     backend.names.learn(namespace)
     await backend.tell(namespace.horizon)
     return wire.namespace_message(namespace)
@@ -74,7 +75,7 @@ async def rename(backend: Backend, call: Call, request: pb.RenameRequest) -> pb.
 
 async def drop(backend: Backend, call: Call, request: pb.DropRequest) -> pb.Empty:
     name = call.allow_name(Right.ADMIN, request.name)
-    namespace = backend.store.open(name)
+    namespace = await backend.look(lambda: backend.store.open(name))
     await backend.slow(lambda: backend.store.drop(name))
     backend.names.forget(namespace.id)
     backend.committed(namespace.id)

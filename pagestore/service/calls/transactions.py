@@ -41,7 +41,7 @@ async def begin(backend: Backend, call: Call, request: pb.BeginRequest) -> pb.Be
     namespace = await call.allow(Right.READ, request.namespace)
     since = wire.optional_version_of(request.since, "since")
     at = wire.optional_version_of(request.at, "at")
-    start = backend.store.begin(namespace, since, at)
+    start = await backend.look(lambda: backend.store.begin(namespace, since, at))
     response = wire.begin_message(start)
     if response.ByteSize() > backend.settings.max_answer and start.changes is not None:
         allocation = await backend.quick(lambda: backend.store.allocation(namespace, start.version))
@@ -62,7 +62,7 @@ async def read(backend: Backend, call: Call, request: pb.ReadRequest) -> pb.Read
     if len(numbers) > backend.settings.max_read_pages:
         raise LimitError(f"{len(numbers)} pages at once; {backend.settings.max_read_pages} are answered")
     work = partial(backend.store.read, namespace, version, numbers)
-    pages = work() if len(numbers) <= FEW_PAGES else await backend.quick(work)
+    pages = await (backend.look(work) if len(numbers) <= FEW_PAGES else backend.quick(work))
     response = pb.ReadResponse()
     size = 0
     for number, page in zip(numbers, pages, strict=True):
