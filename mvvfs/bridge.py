@@ -16,12 +16,13 @@ from array import array
 from types import TracebackType
 from typing import Any
 
-from mvvfs import errors, names, when
+from mvvfs import errors, joint, names, when
 from mvvfs._shim import ffi, lib
 from mvvfs.options import Options, from_uri
-from mvvfs.session import MAX_TURN_SECONDS, Database, Databases, Session, c_alloc, c_changes
+from mvvfs.session import Database, Databases, Session, c_alloc, c_changes
 from mvvfs.stores import Access, open_store
 from pagestore.api import (
+    ConflictError,
     LeaseEndedError,
     NameTakenError,
     NoSuchNamespaceError,
@@ -42,6 +43,8 @@ _OPEN_READONLY, _OPEN_CREATE = 0x1, 0x4
 _slow_log = logging.getLogger("mvvfs.slow")
 _databases = Databases()
 _handles: dict[Any, Session] = {}  # keeps sessions alive while C holds their handles
+_stores: dict[str, int] = {}
+"""A number for each store's URL: by it the shim knows which databases belong together."""
 
 
 def _after_fork() -> None:
@@ -147,13 +150,15 @@ def mv_py_open(args: Any) -> int:
         database, options, read_only, pinned = _open_database(args)
     except BaseException as exc:  # noqa: BLE001 (becomes a code and a pending exception)
         return _failed(None, exc)
-    session = Session(database, options, pinned)
+    session = Session(database, options, pinned, args.file)
     handle = ffi.new_handle(session)
     _handles[handle] = session
     args.session = handle
     lib.mv_db_retain(database.cache)
     args.db = database.cache
     args.read_only = read_only
+    args.store = _stores.setdefault(database.store.url, len(_stores) + 1)
+    args.namespace = database.id
     args.leases = options.leases == "on"
     args.queued = options.concurrency == "queued"
     args.always_begin = options.reads == "durable"
@@ -186,7 +191,21 @@ def mv_py_begin(handle: Any, args: Any) -> int:
     session = _session(handle)
     try:
         since = None if args.since == ffi.NULL else Version(ffi.buffer(args.since, 10)[:])
-        ffi.memmove(args.version, session.begin(since), 10)
+        ffi.memmove(args.version, session.begin(since, fresh=bool(args.fresh)), 10)
+    except BaseException as exc:  # noqa: BLE001
+        return _failed(session, exc)
+    return _OK
+
+
+@ffi.def_extern(error=_IOERR, onerror=_outside)
+def mv_py_join(handle: Any, args: Any) -> int:
+    session = _session(handle)
+    try:
+        holders = [_session(holder) for holder in ffi.unpack(args.holders, args.holder_count)]
+        version, allocation = joint.join(session, holders, Version(ffi.buffer(args.version)[:]))
+        if allocation is not None:
+            args.alloc = c_alloc(allocation)
+        ffi.memmove(args.version, version, len(version))
     except BaseException as exc:  # noqa: BLE001
         return _failed(session, exc)
     return _OK
@@ -207,10 +226,10 @@ def mv_py_fetch(handle: Any, args: Any) -> int:
     return _OK
 
 
-def _encode_writes(args: Any) -> list[PageWrite]:
+def _encode_writes(part: Any) -> list[PageWrite]:
     writes = []
-    for i in range(args.write_count):
-        page = args.writes[i]
+    for i in range(part.write_count):
+        page = part.writes[i]
         number = PageNumber(page.number)
         if page.data == ffi.NULL:
             writes.append(PageWrite(number, FREED))
@@ -229,31 +248,65 @@ def _numbers(pointer: Any, count: int) -> list[PageNumber]:
     return ffi.unpack(pointer, count) if count else []
 
 
+def _part(part: Any) -> joint.Part:
+    return joint.Part(
+        session=_session(part.session),
+        reads=PageSet(ffi.buffer(part.reads, 4 * part.read_count)[:]),
+        writes=_encode_writes(part),
+        allocated=_numbers(part.allocated, part.allocated_count),
+        freed=_numbers(part.freed, part.freed_count),
+        page_size=part.page_size,
+        leased=bool(part.leased),
+    )
+
+
 @ffi.def_extern(error=_IOERR, onerror=_outside)
 def mv_py_commit(handle: Any, args: Any) -> int:
     session = _session(handle)
+    parts: list[joint.Part] = []
     try:
-        writes = _encode_writes(args)
-        reads = PageSet(ffi.buffer(args.reads, 4 * args.read_count)[:])
-        base = Version(ffi.buffer(args.base)[:])
-        allocated = _numbers(args.allocated, args.allocated_count)
-        freed = _numbers(args.freed, args.freed_count)
-        outcome = session.commit(
-            base, reads, writes, allocated, freed, page_size=args.page_size, leased=bool(args.leased)
-        )
+        structs = [args.parts[i] for i in range(args.part_count)]
+        parts = [_part(struct) for struct in structs]
+        outcome = joint.commit(Version(ffi.buffer(args.base)[:]), parts)
     except LeaseEndedError as exc:
         args.lease_ended = 1
         return _failed(session, exc)
+    except ConflictError as exc:
+        return _lost(session, parts, exc)
     except BaseException as exc:  # noqa: BLE001
         return _failed(session, exc)
     ffi.memmove(args.version, outcome.version, 10)
-    if outcome.others:
-        others = session.kept = c_changes(outcome.others)
-        args.others = others.array
-        args.other_count = len(outcome.others)
+    for struct, part, others in zip(structs, parts, outcome.others, strict=True):
+        if others:
+            listed = part.session.kept = c_changes(others)
+            struct.others = listed.array
+            struct.other_count = len(others)
     if outcome.interrupted is not None:
         _interrupt_later(outcome.interrupted)
     return _OK
+
+
+def _lost(session: Session, parts: list[joint.Part], exc: ConflictError) -> int:
+    """A conflict; where there are several databases, the exception tells in which one."""
+    _, shown = errors.translate(exc)
+    for part in parts:
+        if part.session.database.id == exc.namespace and isinstance(shown, errors.ConflictError):
+            shown.schema = _schema(part.session)
+    return _failed(session, shown)
+
+
+def _schema(session: Session) -> str | None:
+    """The name under which the connection has this database, if its SQLite tells."""
+    name = lib.mv_file_schema(session.file)
+    return None if name == ffi.NULL else ffi.string(name).decode()
+
+
+def _peers(session: Session, which: int) -> list[Session]:
+    """The session and others of its connection: see mv_file_peers() in native/attached.c."""
+    room = lib.mv_file_peers(session.file, ffi.NULL, 0, which)
+    handles = ffi.new("void *[]", room)
+    lib.mv_file_peers(session.file, handles, room, which)
+    return [_session(handle) for handle in handles]
 
 
 @ffi.def_extern(error=_IOERR, onerror=_outside)
@@ -285,9 +338,11 @@ def mv_py_turn(handle: Any, take: int) -> int:
         if not take:
             session.leave_turn()
             return _OK
+        sessions = _peers(session, lib.MV_WRITABLE) if take == lib.MV_TURN_OF_ALL else [session]
         wait = min(_NEXT_WAIT if session.is_waiting else _FIRST_WAIT, session.options.timeout)
-        session.is_waiting = not session.take_turn(seconds=_TURN_SECONDS, wait=wait)
-        return errors.BUSY if session.is_waiting else _OK
+        came = joint.take_turn(sessions, seconds=_TURN_SECONDS, wait=wait, again=session.is_waiting)
+        session.is_waiting = not came
+        return _OK if came else errors.BUSY
     except BaseException as exc:  # noqa: BLE001
         return _failed(session, exc)
 
@@ -295,13 +350,16 @@ def mv_py_turn(handle: Any, take: int) -> int:
 def _turn_pragma(session: Session, value: str | None) -> str:
     """`PRAGMA mv_turn = 'pages 5'`, `'all 5'` (seconds) or `'leave'`: for `mvvfs.transaction`."""
     what, _, seconds = (value or "").partition(" ")
+    sessions = joint.last_lost(session, _peers(session, lib.MV_ALL_PEERS))
     if what == "leave":
-        session.leave_turn()
+        for each in sessions:
+            each.leave_turn()
         return "left"
     if what not in ("pages", "all"):
         raise errors.OptionError("mv_turn takes 'pages SECONDS', 'all SECONDS' or 'leave'")
-    hold = min(max(float(seconds or _TURN_SECONDS), 0.1), MAX_TURN_SECONDS)
-    came = session.take_turn(seconds=hold, everything=what == "all", wait=max(session.options.timeout, hold))
+    hold = min(max(float(seconds or _TURN_SECONDS), 0.1), joint.MAX_TURN_SECONDS)
+    wait = max(session.options.timeout, hold)
+    came = joint.take_turn(sessions, seconds=hold, everything=what == "all", wait=wait)
     return "taken" if came else "waiting"
 
 
@@ -325,10 +383,15 @@ def mv_py_failed(handle: Any, file: Any, code: int, what: Any) -> None:
         lib.mv_set_pending(id(error))
         return
     # xLock: SQLite may still wait and go on
-    size = lib.mv_file_reads(file, ffi.NULL)
+    holders = tuple(_peers(session, lib.MV_HOLDING))
+    joint.lost(holders, [_reads(holder) for holder in holders])
+
+
+def _reads(session: Session) -> PageSet:
+    size = lib.mv_file_reads(session.file, ffi.NULL)
     packed = ffi.new("uint32_t[]", size)
-    lib.mv_file_reads(file, packed)
-    session.lost_reads = PageSet(ffi.buffer(packed)[:])
+    lib.mv_file_reads(session.file, packed)
+    return PageSet(ffi.buffer(packed)[:])
 
 
 def _stats(session: Session, file: Any) -> str:

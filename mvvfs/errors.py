@@ -82,6 +82,7 @@ class ConflictError(Error, apsw.BusyError):
         version: Version | None = None,
         tries: int = 1,
         tables: tuple[str, ...] | None = None,
+        schema: str | None = None,
     ) -> None:
         super().__init__(message)
         self.pages = pages
@@ -92,6 +93,8 @@ class ConflictError(Error, apsw.BusyError):
         """How often the transaction was tried."""
         self.tables = tables
         """Tables that the pages belong to, where it was worked out; None where not."""
+        self.schema = schema
+        """The attached database in which they are ("main", or its name in ATTACH); None: not known."""
 
 
 class OpenCursorError(ConflictError):

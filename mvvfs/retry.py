@@ -61,7 +61,8 @@ class transaction:
         transaction(connection).run(book, "12A")
 
     After `turn_after` lost tries, or one that ran longer than `turn_seconds`, the transaction waits for its
-    turn: then nobody else may write what it reads, so that it soon commits.
+    turn, in every attached database that it was about: then nobody else may write what it reads, so that it
+    soon commits.
 
     `mode` is SQLite's: DEFERRED or IMMEDIATE.  `message` goes into the changelog with the commit.
     Whatever the function does outside the database happens once per try.
@@ -163,13 +164,18 @@ class _Turns:
         what = "all" if long or self._taken else "pages"
         self._taken += 1
         hold = min(60.0, 2.0 + 3.0 * seconds)
-        answer = self._owner.connection.execute(f"PRAGMA mv_turn = '{what} {hold:.1f}'").get
-        return bool(answer == "taken")
+        return self._pragma(f"'{what} {hold:.1f}'") == "taken"
 
     def leave(self) -> None:
         if self._taken:
             self._taken = 0
-            self._owner.connection.execute("PRAGMA mv_turn = 'leave'").fetchall()
+            self._pragma("'leave'")
+
+    def _pragma(self, value: str) -> object:
+        """Any database will do to ask: the turn is for all that the lost try was about."""
+        for schema in _schemas(self._owner.connection):
+            return self._owner.connection.execute(f"PRAGMA {schema}.mv_turn = {value}").get
+        return None
 
 
 def pause(refused: int) -> None:
@@ -186,7 +192,7 @@ class _Attempt:
         self.connection = owner.connection
         self._mode = owner.mode
         self._message = owner.message
-        self._message_before: str | None = None
+        self._messages_before: dict[str, str] = {}
 
     def __enter__(self) -> apsw.Connection:
         if self.connection.in_transaction:
@@ -227,16 +233,26 @@ class _Attempt:
 
     def _set_message(self) -> None:
         if self._message is not None:
-            self._message_before = self.connection.execute("PRAGMA mv_message").get or ""
-            self._write_message(self._message)
+            for schema in _schemas(self.connection):
+                self._messages_before[schema] = (
+                    self.connection.execute(f"PRAGMA {schema}.mv_message").get or ""
+                )
+                self._write_message(schema, self._message)
 
     def _reset_message(self) -> None:
-        if self._message_before is not None:
-            self._write_message(self._message_before)
-            self._message_before = None
+        for schema, before in self._messages_before.items():
+            self._write_message(schema, before)
+        self._messages_before.clear()
 
-    def _write_message(self, text: str) -> None:
-        self.connection.execute(f"PRAGMA mv_message = {apsw.format_sql_value(text)}")
+    def _write_message(self, schema: str, text: str) -> None:
+        self.connection.execute(f"PRAGMA {schema}.mv_message = {apsw.format_sql_value(text)}")
+
+
+def _schemas(connection: apsw.Connection) -> list[str]:
+    """The attached mv databases, quoted for SQL, the main one first."""
+    names = [name for _, name, _ in connection.execute("PRAGMA database_list")]
+    quoted = ['"' + name.replace('"', '""') + '"' for name in names if name != "temp"]
+    return [each for each in quoted if connection.execute(f"PRAGMA {each}.mv_version").fetchall()]
 
 
 @contextlib.contextmanager
@@ -260,6 +276,7 @@ def _explained(connection: apsw.Connection, exc: apsw.BusyError, tries: int) -> 
     version: Version | None = getattr(exc, "version", None)
     what = conflict_summary(pages, version) if pages else _last_error(connection) or str(exc)
     kind, advice, tables = ConflictError, "", None
+    schema: str | None = getattr(exc, "schema", None)
     if _holds_snapshot(connection):
         kind = OpenCursorError
         advice = (
@@ -267,27 +284,35 @@ def _explained(connection: apsw.Connection, exc: apsw.BusyError, tries: int) -> 
             "close it, or read it to its end, before the transaction ends"
         )
     else:
-        tables = _tables(connection, pages)
-    where = f" (in {', '.join(tables)})" if tables else ""
+        tables = _tables(connection, pages, schema or "main")
+    prefix = f"{schema}." if schema and schema != "main" else ""
+    where = f" (in {', '.join(prefix + table for table in tables)})" if tables else ""
     times = "once" if tries == 1 else f"{tries} times"
     return kind(
-        f"tried {times}: {what}{where}{advice}", pages=pages, version=version, tries=tries, tables=tables
+        f"tried {times}: {what}{where}{advice}",
+        pages=pages,
+        version=version,
+        tries=tries,
+        tables=tables,
+        schema=schema,
     )
 
 
 def _last_error(connection: apsw.Connection) -> str | None:
     """More than "database is locked", where SQLite made the exception and the VFS knew the reason."""
-    text = connection.pragma("mv_last_error")
+    text = next((connection.execute(f"PRAGMA {s}.mv_last_error").get for s in _schemas(connection)), None)
     prefix = f"{ConflictError.__name__}: "
     return text.removeprefix(prefix) if isinstance(text, str) and text.startswith(prefix) else None
 
 
-def _tables(connection: apsw.Connection, pages: tuple[PageNumber, ...]) -> tuple[str, ...] | None:
+def _tables(
+    connection: apsw.Connection, pages: tuple[PageNumber, ...], schema: str
+) -> tuple[str, ...] | None:
     if not pages:
         return None
     try:
-        if connection.execute("PRAGMA page_count").get > _TABLES_UP_TO_PAGES:
+        if connection.pragma("page_count", schema=schema) > _TABLES_UP_TO_PAGES:
             return None
-        return tables_of(pages, table_map(connection))
+        return tables_of(pages, table_map(connection, schema))
     except apsw.Error:
         return None  # it would only have embellished the message

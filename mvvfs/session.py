@@ -1,22 +1,21 @@
-"""One connection's way to its database: begin, fetch and commit, in terms of the `Store` interface.
+"""One connection's way to its database: begin, fetch and leases, in terms of the `Store` interface.
 
-Called by `bridge` (which turns C structs into calls and exceptions into SQLite codes); calls
-`pagestore.api.Store` and the page cache of the C shim.
+Called by `bridge` (which turns C structs into calls and exceptions into SQLite codes) and `joint` (what the
+sessions of one connection do together); calls `pagestore.api.Store` and the page cache of the C shim.
 
 1. The head word is read before the store is asked, so that a commit in between is noticed later.
 2. The changelog is applied to the page cache before a snapshot that includes it is handed out.
-3. A commit that was interrupted is settled by its token before anything is raised.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NamedTuple
 
 from mvvfs._shim import ffi, lib
@@ -27,21 +26,13 @@ from pagestore.api import (
     ZERO_VERSION,
     Allocation,
     Changes,
-    CommitPart,
-    CommitRequest,
-    Committed,
-    ConflictError,
     Lease,
     LeaseWish,
-    ListedChanges,
     Namespace,
     PageNumber,
     PageSet,
-    PageWrite,
     Store,
     StoredPage,
-    StoreError,
-    TurnTakenError,
     Version,
     new_token,
 )
@@ -53,18 +44,6 @@ LEASE_SECONDS = 60.0
 
 SMALLEST_LEASE, LARGEST_LEASE = 16, 1024
 """Page numbers, as in native/mainfile.h."""
-
-MAX_TURN_SECONDS = 60.0
-"""The longest turn: after that a transaction has to take another place in the queue."""
-
-
-_DISTANT_NAPS = 20
-"""How much longer one waits before asking a distant store again."""
-
-
-def nap() -> float:
-    """Seconds between two looks at whether a turn has ended."""
-    return random.uniform(0.0002, 0.0008)
 
 
 class Database:
@@ -91,11 +70,15 @@ class Database:
         version = ffi.new("uint8_t[10]")
         return Version(ffi.buffer(version)[:]) if lib.mv_db_applied(self.cache, version) else None
 
+    def word(self) -> int:
+        """The head word; to be read before the store is asked for what it stands for."""
+        return int(lib.mv_db_load_word(self.cache))
+
     def begin(self, since: Version | None = None, *, durable: bool = False, within: float = 0.0) -> Version:
         """The newest version, with the changelog applied; the shim sees what changed after `since`.
 
         `within`: one that was the newest at some time in the last so many seconds will do."""
-        word = lib.mv_db_load_word(self.cache)
+        word = self.word()
         known = since or self.applied()
         start = (self.store.recent(self.id, known, within) if within else None) or self.store.begin(
             self.id, known
@@ -114,6 +97,11 @@ class Database:
             if lib.mv_db_apply(self.cache, changes.array, len(start.changes), start.version, word):
                 raise MemoryError("no memory for the changelog")
         return start.version
+
+    def reach(self, version: Version, word: int) -> None:
+        """Nothing happened to this database from the last `begin` up to `version`."""
+        if lib.mv_db_apply(self.cache, ffi.NULL, 0, version, word):
+            raise MemoryError("no memory for the changelog")
 
     def keep(self, pages: Iterable[StoredPage | None], snapshot: Version, page_size: int) -> None:
         """Decode pages and put them into the cache, as read at `snapshot`."""
@@ -153,16 +141,6 @@ def c_alloc(allocation: Allocation) -> Any:
     if alloc == ffi.NULL:
         raise MemoryError("no memory for the freelist")
     return alloc
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a commit came to."""
-
-    version: Version
-    others: Changes
-    interrupted: BaseException | None = None
-    """What arrived while it was on its way, to be raised now that the outcome is known."""
 
 
 class Leases:
@@ -221,30 +199,38 @@ class Leases:
 class Session:
     """One open connection (strictly: one file of one), alive from xOpen to xClose."""
 
-    def __init__(self, database: Database, options: Options, pinned: Version | None) -> None:
+    def __init__(
+        self, database: Database, options: Options, pinned: Version | None, file: Any = None
+    ) -> None:
         self.database = database
         self.options = options
         self.pinned = pinned
+        self.file = file
+        """The shim's end of it."""
         self.message = options.message
         self.last_error: str | None = None
-        self._leases = Leases(database.store.distant and options.leases == "on")
-        self._ticket: bytes | None = None
+        self.leases = Leases(database.store.distant and options.leases == "on")
+        self.turn: Turn | None = None
         self.is_waiting = False
         """Whether the last look at the queue, from SQLite's lock, found that it is not our turn."""
         self.tries = 0
         """How often the last transaction that reached its commit had been tried in a row."""
-        self._lost = False
+        self._has_lost = False
+        self.loss: Loss | None = None
         self.lost_reads = PageSet()
         """What the last refused transaction had read."""
         self.kept: object = None
         """What the shim still looks at after the last call."""
 
-    def begin(self, since: Version | None) -> Version:
-        return self.database.begin(
-            since,
-            durable=self.options.reads == "durable",
-            within=self.options.within if since is None else 0.0,  # with `since`: to move as far as possible
-        )
+    @property
+    def is_durable(self) -> bool:
+        """Whether it may see only what no power cut can take."""
+        return self.options.reads == "durable"
+
+    def begin(self, since: Version | None, *, fresh: bool) -> Version:
+        """`fresh`: the newest version there is; else one as old as the options allow will do."""
+        within = 0.0 if fresh else self.options.within
+        return self.database.begin(since, durable=self.is_durable, within=within)
 
     def fetch(self, version: Version, numbers: Sequence[PageNumber], page_size: int) -> bytes | None:
         """The content of the first page, or None where it does not exist; all go into the cache."""
@@ -257,113 +243,30 @@ class Session:
         database.insert(first, content, version)
         return content
 
-    def commit(
-        self,
-        base: Version,
-        reads: PageSet,
-        writes: Sequence[PageWrite],
-        allocated: Sequence[PageNumber],
-        freed: Sequence[PageNumber],
-        *,
-        page_size: int,
-        leased: bool,
-    ) -> Outcome:
-        """Commit, and say what others did meanwhile; the page cache learns both from the shim."""
-        database = self.database
-        request = CommitRequest(
-            token=new_token(),
-            base=base,
-            parts=(
-                CommitPart(
-                    database.id,
-                    reads,
-                    writes,
-                    page_size,
-                    allocated,
-                    freed,
-                    self._leases.current if leased else None,
-                ),
-            ),
-            message=self.message,
-            durability=self.options.durability,
-            ticket=self._ticket,
-            wish=self._leases.wish(allocated),
-        )
-        self.tries = self.tries + 1 if self._lost else 1
-        self._lost = True  # until it goes through
-        interrupted: BaseException | None = None
-        try:
-            done = self._commit_between_turns(request)
-        except ConflictError as conflict:
-            self._leases.granted(conflict.lease)
-            database.keep(conflict.fresh, conflict.version, page_size)
-            self.lost_reads = reads
-            raise
-        except StoreError:
-            raise
-        except BaseException as interruption:  # noqa: BLE001 (settled, then raised by the bridge)
-            done = self._settle(request, interruption)
-            interrupted = interruption
-        self._lost = False
-        self._ticket = None  # the commit gave it up
-        self._leases.granted(done.lease)
-        others = done.others[0] if done.others else ListedChanges()
-        return Outcome(done.version, others, interrupted)
+    def starts_commit(self) -> None:
+        self.tries = self.tries + 1 if self._has_lost else 1
+        self._has_lost = True  # until it goes through
 
-    def _commit_between_turns(self, request: CommitRequest) -> Committed:
-        """Wait while somebody has a turn that this commit would spoil, as long as an operation may wait."""
-        deadline = time.monotonic() + max(self.options.timeout, MAX_TURN_SECONDS)
-        while True:
-            try:
-                return self.database.store.commit(request)
-            except TurnTakenError as taken:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(min(taken.seconds, self._nap()))
-
-    def take_turn(self, *, seconds: float, everything: bool = False, wait: float) -> bool:
-        """Take a place in the queue, or keep it, and wait at most `wait` seconds for the turn."""
-        database = self.database
-        if self._ticket is None:
-            self._ticket = new_token()
-        pages = None if everything else self.lost_reads
-        deadline = time.monotonic() + wait
-        while not database.store.take_turn(database.id, self._ticket, pages, seconds):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(self._nap())
-        return True
-
-    def _nap(self) -> float:
-        return nap() * (_DISTANT_NAPS if self.database.store.distant else 1)
+    def committed(self) -> None:
+        self._has_lost = False
+        self.loss = None
 
     def leave_turn(self) -> None:
-        if self._ticket is not None:
-            ticket, self._ticket = self._ticket, None
-            self.database.store.leave_turn(self.database.id, ticket)
-
-    def _settle(self, request: CommitRequest, interruption: BaseException) -> Committed:
-        """Whether an interrupted commit happened; raises the interruption if it never will."""
-        database = self.database
-        version = database.store.outcome(database.id, request.token)
-        if version is None:
-            raise interruption
-        between = database.store.changelog(database.id, after=request.base, until=version)
-        changes = tuple(between)
-        return Committed(version, changes[-1].time_us, (ListedChanges(changes[:-1]),))
+        if self.turn is not None:
+            self.turn.end()
 
     def lease(self, want: int) -> Lease:
         """Page numbers for this connection alone; what is left of the last lease goes back."""
         database = self.database
-        lease = self._leases.spare(want)
+        lease = self.leases.spare(want)
         if lease is None:
-            lease = database.store.lease(database.id, want, LEASE_SECONDS, replaces=self._leases.current)
-            self._leases.use(lease)
+            lease = database.store.lease(database.id, want, LEASE_SECONDS, replaces=self.leases.current)
+            self.leases.use(lease)
         return lease
 
     def close(self) -> None:
         self.leave_turn()
-        for lease in self._leases.held():
+        for lease in self.leases.held():
             self.database.store.release(self.database.id, lease)
 
     def set_message(self, message: str) -> None:
@@ -371,6 +274,52 @@ class Session:
         if len(message.encode()) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a changelog message holds at most {MAX_MESSAGE_BYTES} bytes")
         self.message = message
+
+
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A transaction that was refused, and with it these sessions."""
+
+    sessions: tuple[Session, ...]
+    number: int = field(default_factory=lambda: next(_numbers))
+
+
+class Turn:
+    """A transaction's places in the queues of its databases, under one ticket."""
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self.ticket = new_token()
+        self.sessions = sorted(sessions, key=lambda session: session.database.id)
+        self._ours_until: dict[int, float] = {}
+        for session in self.sessions:
+            session.turn = self
+
+    def start_over(self) -> None:
+        """Ask in every queue again: the pages, or how long, may be others than before."""
+        self._ours_until.clear()
+
+    def has_come(self, seconds: float, *, everything: bool) -> bool:
+        """Take, or keep, the places, as far as turns have come; whether all have."""
+        for session in self.sessions:
+            id_ = session.database.id
+            if time.monotonic() < self._ours_until.get(id_, 0.0):
+                continue
+            pages = None if everything else session.lost_reads
+            if not session.database.store.take_turn(id_, self.ticket, pages, seconds):
+                return False
+            self._ours_until[id_] = time.monotonic() + seconds / 2
+        return True
+
+    def end(self, given_up: Sequence[Session] = ()) -> None:
+        """Leave the queues; in those of `given_up` the commit has done so."""
+        for session in self.sessions:
+            session.turn = None
+        for session in self.sessions:
+            if session not in given_up:
+                session.database.store.leave_turn(session.database.id, self.ticket)
 
 
 class Databases:

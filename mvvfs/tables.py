@@ -13,13 +13,15 @@ import apsw
 SCHEMA = "sqlite_schema"
 
 
-def table_map(connection: apsw.Connection) -> dict[int, str]:
+def table_map(connection: apsw.Connection, schema: str = "main") -> dict[int, str]:
     """For each page in use, the table it holds (a part of) or an index of which it holds.
 
+    `schema`: which of the connection's databases, by its name in ATTACH.
     Walks the whole database: seconds for a large one.  Raises apsw.SQLError if SQLite was built
     without `dbstat`."""
-    tables = dict(connection.execute("SELECT name, tbl_name FROM sqlite_schema WHERE rootpage > 0"))
-    walk = connection.execute("SELECT pageno, name FROM dbstat WHERE aggregate = FALSE")
+    quoted = '"' + schema.replace('"', '""') + '"'
+    tables = dict(connection.execute(f"SELECT name, tbl_name FROM {quoted}.sqlite_schema WHERE rootpage > 0"))
+    walk = connection.execute("SELECT pageno, name FROM dbstat(?) WHERE aggregate = FALSE", (schema,))
     return {number: tables.get(name, SCHEMA) for number, name in walk}
 
 

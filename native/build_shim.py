@@ -7,6 +7,7 @@ from cffi import FFI
 HERE = Path(__file__).parent.name  # sources are named relative to setup.py
 SOURCES = [
     "alloc.c",
+    "attached.c",
     "cache.c",
     "calls.c",
     "commit.c",
@@ -28,6 +29,7 @@ ffibuilder.cdef(
     extern "Python+C" int mv_py_open(mv_open *args);
     extern "Python+C" void mv_py_close(void *session);
     extern "Python+C" int mv_py_begin(void *session, mv_begin *args);
+    extern "Python+C" int mv_py_join(void *session, mv_join *args);
     extern "Python+C" int mv_py_fetch(void *session, mv_fetch *args);
     extern "Python+C" int mv_py_commit(void *session, mv_commit *args);
     extern "Python+C" int mv_py_lease(void *session, mv_lease *args);
@@ -37,6 +39,8 @@ ffibuilder.cdef(
     extern "Python+C" void mv_py_failed(void *session, void *file, int code, const char *what);
     extern "Python+C" void mv_py_slow(void *session, const mv_slow *args);
 
+    enum { MV_LEAVE_TURN, MV_TURN_OF_ONE, MV_TURN_OF_ALL };
+    enum { MV_HOLDING, MV_WRITABLE, MV_ALL_PEERS };
     typedef struct mv_db mv_db;
     typedef struct mv_run { uint32_t first, count; } mv_run;
     typedef struct mv_alloc mv_alloc;
@@ -66,6 +70,9 @@ ffibuilder.cdef(
     void mv_file_stats(void *file, mv_stats *out);
     int mv_file_version(void *file, uint8_t *out);
     uint32_t mv_file_reads(void *file, uint32_t *out);
+    uint32_t mv_file_peers(void *file, void **sessions, uint32_t room, int which);
+    const char *mv_file_schema(void *file);
+    int mv_file_pin(void *file, const uint8_t *version, void *alloc, uint32_t page_size);
     const char *mv_uri(void *file, const char *key);
     int mv_setup(void);
 """
@@ -73,12 +80,15 @@ ffibuilder.cdef(
 ffibuilder.set_source(
     "mvvfs._shim",
     """
-#include "cache.h"
+#include "mainfile.h"
 void mv_interrupt_again(void);
 void mv_set_pending(uint64_t object);
 void mv_file_stats(void *file, mv_stats *out);
 int mv_file_version(void *file, uint8_t *out);
 uint32_t mv_file_reads(void *file, uint32_t *out);
+uint32_t mv_file_peers(void *file, void **sessions, uint32_t room, int which);
+const char *mv_file_schema(void *file);
+int mv_file_pin(void *file, const uint8_t *version, void *alloc, uint32_t page_size);
 const char *mv_uri(void *file, const char *key);
 int mv_setup(void);
 """,

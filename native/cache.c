@@ -469,31 +469,62 @@ void mv_db_drop(mv_db *db, mv_snapshot *s) {
 
 int mv_db_unmoved(mv_db *db, mv_version v, int64_t within) {
   pthread_mutex_lock(&db->mutex);
-  int still = word_still(db, within) && mv_version_cmp(db->applied, v) == 0;
+  int still = (word_still(db, within) || catch_up(db)) && mv_version_cmp(db->last_change, v) <= 0;
   pthread_mutex_unlock(&db->mutex);
   return still;
 }
 
-int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_commit *c, mv_page **pages, uint64_t word_before) {
-  mv_version base = s->version, version = mv_version_get(c->version);
-  mv_change own = {.allocated = c->allocated,
-                   .freed = c->freed,
-                   .allocated_count = c->allocated_count,
-                   .freed_count = c->freed_count};
+int mv_db_newest(mv_db *db, mv_version *out) {
+  pthread_mutex_lock(&db->mutex);
+  int still = word_still(db, 0) || catch_up(db);
+  if (still) *out = db->applied;
+  pthread_mutex_unlock(&db->mutex);
+  return still;
+}
+
+/* All commits up to `v` had moved the head word before `v` was seen, so a word that is still the same
+** says that there is none between `applied` and `v`. */
+int mv_db_begin_at(mv_db *db, mv_snapshot *s, mv_version v, mv_start *out) {
+  pthread_mutex_lock(&db->mutex);
+  int known = db->has_applied && mv_version_cmp(db->last_change, v) <= 0 &&
+              (mv_version_cmp(v, db->applied) <= 0 || word_still(db, 0));
+  if (known) {
+    if (mv_version_cmp(v, db->applied) > 0) db->applied = v;
+    start(db, s, out);
+    hold(db, s, v);
+  }
+  pthread_mutex_unlock(&db->mutex);
+  return known;
+}
+
+void mv_db_relabel(mv_db *db, mv_snapshot *s, mv_version v) {
+  pthread_mutex_lock(&db->mutex);
+  if (mv_version_cmp(s->version, db->applied) <= 0 && mv_version_cmp(db->applied, v) < 0) db->applied = v;
+  hold(db, s, v);
+  pthread_mutex_unlock(&db->mutex);
+}
+
+int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_part *part, const uint8_t *at, mv_page **pages,
+                    uint64_t word_before) {
+  mv_version base = s->version, version = mv_version_get(at);
+  mv_change own = {.allocated = part->allocated,
+                   .freed = part->freed,
+                   .allocated_count = part->allocated_count,
+                   .freed_count = part->freed_count};
+  uint64_t word_after = word_before + (part->write_count ? 2 : 0); /* odd and even again: one commit, ours */
   mv_version_put(version, own.version);
   pthread_mutex_lock(&db->mutex);
   /* What is applied reached the base, so with the others' changes and ours it reaches the commit; unless
   ** another thread of this process was quicker and took all of it in already. */
-  int quick = !c->other_count && mv_version_cmp(db->applied, base) == 0 && db->word_seen != 0 &&
-              db->word_seen == word_before &&
-              mv_db_load_word(db) == word_before + 2; /* odd and even again: one commit, ours */
+  int quick = !part->other_count && mv_version_cmp(db->applied, base) == 0 && db->word_seen != 0 &&
+              db->word_seen == word_before && mv_db_load_word(db) == word_after;
   int late = mv_version_cmp(db->applied, version) > 0;
-  int rc = take_in(db, c->others, c->other_count);
-  if (rc == 0) rc = take_in(db, &own, 1);
+  int rc = take_in(db, part->others, part->other_count);
+  if (rc == 0 && part->write_count) rc = take_in(db, &own, 1);
   if (rc == 0) {
     hold(db, s, version); /* first: what only the base needs may go */
-    for (uint32_t i = 0; i < c->freed_count; i++) supersede(db, c->freed[i], version);
-    for (uint32_t i = 0; i < c->write_count; i++) {
+    for (uint32_t i = 0; i < part->freed_count; i++) supersede(db, part->freed[i], version);
+    for (uint32_t i = 0; i < part->write_count; i++) {
       mv_page *p = pages[i];
       if (!p) continue; /* freed */
       supersede(db, p->number, version);
@@ -502,7 +533,7 @@ int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_commit *c, mv_page **pag
       p->end = successor(version);
       link_page(db, p);
     }
-    reach(db, version, quick ? word_before + 2 : 0);
+    reach(db, version, quick ? word_after : 0);
     evict(db);
   }
   pthread_mutex_unlock(&db->mutex);

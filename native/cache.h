@@ -145,7 +145,14 @@ void mv_db_begin(mv_db *db, mv_snapshot *s, mv_start *out);
 /* Move a snapshot to `v`, or hold one there. */
 void mv_db_hold(mv_db *db, mv_snapshot *s, mv_version v);
 void mv_db_drop(mv_db *db, mv_snapshot *s);
+/* Whether the database is now what it was at `v`, as far as that can be told without asking. */
 int mv_db_unmoved(mv_db *db, mv_version v, int64_t within);
+/* The version up to which all is known, if there is no newer commit to the database. */
+int mv_db_newest(mv_db *db, mv_version *out);
+/* Hold a snapshot at `v`, a version of the store that exists, if the database's state then is known. */
+int mv_db_begin_at(mv_db *db, mv_snapshot *s, mv_version v, mv_start *out);
+/* Move a snapshot to a later version `v`, between which and its own nothing changed in the database. */
+void mv_db_relabel(mv_db *db, mv_snapshot *s, mv_version v);
 int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t offset, uint32_t amount);
 mv_page *mv_db_pin(mv_db *db, uint32_t number, mv_version at);
 void mv_db_unpin(mv_db *db, mv_page *page);
@@ -153,8 +160,10 @@ void mv_db_unpin(mv_db *db, mv_page *page);
 /* Collects what mv_db_apply sees on this thread, until called with NULL. */
 void mv_collect_changes(mv_set *into);
 
-/* A commit of our own, based on `base`: takes the pages over, applies what others did in between, and
-** moves the snapshot.  0, or -1 when out of memory (the cache is then as if it had not been told). */
-int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_commit *c, mv_page **pages, uint64_t word_before);
+/* A commit of our own at `version`, based on the snapshot's: takes the pages over, applies what others did
+** in between, and moves the snapshot.  `part` may have written nothing.  0, or -1 when out of memory (the
+** cache is then as if it had not been told). */
+int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_part *part, const uint8_t *version, mv_page **pages,
+                    uint64_t word_before);
 
 #endif

@@ -17,6 +17,7 @@
 int mv_py_open(mv_open *args);
 void mv_py_close(void *session);
 int mv_py_begin(void *session, mv_begin *args);
+int mv_py_join(void *session, mv_join *args);
 int mv_py_fetch(void *session, mv_fetch *args);
 int mv_py_commit(void *session, mv_commit *args);
 int mv_py_lease(void *session, mv_lease *args);
@@ -80,6 +81,13 @@ void mv_call_close(const mv_host *host, void *session) {
 int mv_call_begin(const mv_host *host, void *session, mv_begin *args) {
   call c = enter();
   int rc = mv_py_begin(session, args);
+  leave(host, c);
+  return rc;
+}
+
+int mv_call_join(const mv_host *host, void *session, mv_join *args) {
+  call c = enter();
+  int rc = mv_py_join(session, args);
   leave(host, c);
   return rc;
 }

@@ -20,6 +20,8 @@ typedef struct mv_open {
   int64_t within;      /* out: how old a begin may be where the store is followed, in nanoseconds; 0: not at all */
   void *alloc;         /* out, if pinned: mv_alloc at `version`, one reference */
   uint32_t page_size;  /* out, if pinned: bytes */
+  uint64_t store;      /* out: databases of one store have the same number here */
+  uint64_t namespace;  /* out: which database of the store it is */
   int leases;          /* out: whether to lease page numbers */
   int queued;          /* out: whether every write transaction waits its turn */
   double slow_seconds; /* out: transactions at least this long are reported; 0: none */
@@ -33,8 +35,16 @@ typedef struct mv_change { /* one commit, as far as this process must know of it
 
 typedef struct mv_begin {
   const uint8_t *since; /* in: NULL, or let mv_db_apply see every change after this version */
+  int fresh;            /* in: none but the newest version will do, whatever `within` says */
   uint8_t version[10];  /* out */
 } mv_begin;
+
+typedef struct mv_join { /* a database is to be read beside others of its store, all at one version */
+  void *const *holders; /* in: the sessions of those that hold a snapshot */
+  uint32_t holder_count;
+  uint8_t version[10]; /* in: at which they stand; out: at which all may stand, the same content for them */
+  void *alloc;         /* out: NULL, or mv_alloc then, one reference: the cache is further on */
+} mv_join;
 
 typedef struct mv_fetch {
   const uint8_t *version;  /* in: the snapshot */
@@ -54,20 +64,26 @@ typedef struct mv_write {
   uint8_t chain; /* out: deltas between the page as stored and a whole one */
 } mv_write;
 
-typedef struct mv_commit {
-  uint8_t base[10];
+typedef struct mv_part { /* what a commit does to one database */
+  void *session;
   uint32_t page_size;
   const uint32_t *reads; /* page numbers, distinct, in any order; holds everything written */
   uint32_t read_count;
-  mv_write *writes; /* ascending */
+  mv_write *writes; /* ascending; none: the database was only read */
   uint32_t write_count;
   const uint32_t *allocated, *freed; /* page numbers among the writes, ascending */
   uint32_t allocated_count, freed_count;
   int leased;              /* in: some of the allocated numbers come from the lease */
-  int lease_ended;         /* out: refused because the lease had ended */
-  uint8_t version[10];     /* out */
   const mv_change *others; /* out: commits between base and version, oldest first; alive until the next call */
   uint32_t other_count;    /* out */
+} mv_part;
+
+typedef struct mv_commit {
+  uint8_t base[10];
+  mv_part *parts; /* one for each database that holds a snapshot; that of the call's session is the first */
+  uint32_t part_count;
+  int lease_ended;     /* out: refused because a lease had ended */
+  uint8_t version[10]; /* out */
 } mv_commit;
 
 typedef struct mv_lease {

@@ -4,6 +4,10 @@
 ** SQLite calls it in phase one of every commit, after all pages are written and while an error still
 ** rolls back; and also when a rollback has written old pages back.  The two are told apart by the
 ** change counter in page 1 (rules 8 and 9).
+**
+** Of several participants (attached.c) each but the last is staged: its pages stay in its write set.  The
+** last one's phase one commits all of them in one call, together with what the connection's other files of
+** the store have read (rules 16 and 17).
 */
 #include "mainfile.h"
 
@@ -19,7 +23,12 @@ static void undress_page_1(mv_page *p) {
   p->data[18] = p->data[19] = 1;
 }
 
-typedef struct batch { /* a commit in the making */
+typedef struct batch { /* one database's part of a commit in the making */
+  mv_file *file;
+  int takes_part;                 /* it is written; else it was only read */
+  int place;                      /* among the connection's databases */
+  uint8_t header[MV_HEADER_SIZE]; /* of the final page 1 */
+  uint64_t word;
   mv_allocation allocation;
   mv_write *writes; /* ascending */
   mv_page **pages;  /* the page of each write; NULL: freed */
@@ -28,15 +37,15 @@ typedef struct batch { /* a commit in the making */
   uint32_t count, read_count;
 } batch;
 
-static void unpin_before(mv_file *f, batch *b) {
+static void unpin_before(batch *b) {
   for (uint32_t i = 0; b->before && i < b->count; i++)
-    if (b->before[i]) mv_db_unpin(f->db, b->before[i]);
+    if (b->before[i]) mv_db_unpin(b->file->db, b->before[i]);
   free(b->before);
   b->before = NULL;
 }
 
-static void free_batch(mv_file *f, batch *b) {
-  unpin_before(f, b);
+static void free_batch(batch *b) {
+  unpin_before(b);
   mv_allocation_free(&b->allocation);
   free(b->pages);
   free(b->writes);
@@ -122,13 +131,13 @@ static mv_alloc *changed(mv_alloc *a, const mv_change *c, uint32_t pending) {
 
 /* SQLite may keep its lock (a cursor is open): what others did meanwhile it may not see, and the
 ** freelist is as it left it (rules 4 and 21). */
-static int keep_view(mv_file *f, const mv_commit *c) {
-  mv_change own = {.allocated = c->allocated,
-                   .freed = c->freed,
-                   .allocated_count = c->allocated_count,
-                   .freed_count = c->freed_count};
-  for (uint32_t i = 0; i < c->other_count; i++) {
-    const mv_change *other = &c->others[i];
+static int keep_view(mv_file *f, const mv_part *part) {
+  mv_change own = {.allocated = part->allocated,
+                   .freed = part->freed,
+                   .allocated_count = part->allocated_count,
+                   .freed_count = part->freed_count};
+  for (uint32_t i = 0; i < part->other_count; i++) {
+    const mv_change *other = &part->others[i];
     for (uint32_t p = 0; p < other->page_count; p++)
       if (mv_set_add(&f->stale, other->pages[p])) return SQLITE_NOMEM;
     f->alloc = changed(f->alloc, other, f->list.pending);
@@ -158,38 +167,53 @@ static void wish_for_lease(mv_file *f, uint32_t allocated) {
   f->wants_lease = left * 4 < f->lease_size;
 }
 
-static void accept(mv_file *f, batch *b, const mv_commit *c, const uint8_t *header, uint64_t word) {
+/* No memory: good for nothing more until the lock falls. */
+static void lose_view(mv_file *f) {
+  mv_set_add(&f->stale, MV_EVERYTHING);
+  f->must_move = 1;
+}
+
+static void accept(batch *b, const mv_part *part, const uint8_t *version) {
+  mv_file *f = b->file;
   for (uint32_t i = 0; i < b->count; i++) {
     if (!b->pages[i]) continue;
     b->pages[i]->chain = b->writes[i].chain;
     *mv_map_at(&f->writes, b->pages[i]->number) = NULL; /* the cache's from here on */
   }
-  unpin_before(f, b); /* before its successor may drop it */
-  int lost = mv_db_committed(f->db, &f->snapshot, c, b->pages, word) != 0;
-  if (keep_view(f, c) != SQLITE_OK || lost) { /* no memory: good for nothing more until the lock falls */
-    mv_set_add(&f->stale, MV_EVERYTHING);
-    f->must_move = 1;
-  }
+  unpin_before(b); /* before its successor may drop it */
+  int lost = mv_db_committed(f->db, &f->snapshot, part, version, b->pages, b->word) != 0;
+  if (keep_view(f, part) != SQLITE_OK || lost) lose_view(f);
+  if (part->other_count) f->must_move = 1;
+  f->outcome = 1;
+  if (!b->takes_part) return;
   keep_trunks(f, &b->allocation.free);
   mv_drop_writes(f);
-  memcpy(f->header, header, MV_HEADER_SIZE);
+  memcpy(f->header, b->header, MV_HEADER_SIZE);
   mv_db_set_page_size(f->db, f->page_size);
   f->stats.commits++;
   f->stats.pages_written += b->count;
   f->wrote = b->count;
-  f->outcome = 1;
   /* A large read set is dear to hand over with every commit: let SQLite's cache go instead (rule 3). */
-  if (c->other_count || c->allocated_count || c->freed_count || f->reads.count > DEAR_READS) f->must_move = 1;
-  wish_for_lease(f, c->allocated_count);
+  if (part->allocated_count || part->freed_count || f->reads.count > DEAR_READS) f->must_move = 1;
+  wish_for_lease(f, part->allocated_count);
 }
 
-static int refuse(mv_file *f, int rc) {
+/* The same database under another name, where it is only read: what was written is not what it saw. */
+static void accept_twin(mv_file *f, const batch *b, const mv_part *part) {
+  int lost = keep_view(f, part) != SQLITE_OK;
+  for (uint32_t i = 0; i < b->count; i++) lost |= mv_set_add(&f->stale, b->writes[i].number) != 0;
+  if (lost) lose_view(f);
+  mv_db_hold(f->db, &f->snapshot, mv_base(b->file));
+  f->must_move = 1;
+}
+
+static void refuse(mv_file *f, int rc) {
   mv_drop_writes(f);
   if (rc == SQLITE_BUSY_SNAPSHOT) f->stats.conflicts++;
   f->state = MV_REFUSED;
+  f->staged = 0;
   f->must_move = 1;
   f->outcome = 2;
-  return rc == SQLITE_BUSY ? SQLITE_IOERR : rc; /* rule 10 */
 }
 
 static int ascending(const void *a, const void *b) {
@@ -197,27 +221,55 @@ static int ascending(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-static int send(mv_file *f, batch *b, const uint8_t *header, uint64_t word) {
-  mv_commit c = {.page_size = f->page_size,
-                 .reads = b->reads,
-                 .read_count = b->read_count,
-                 .writes = b->writes,
-                 .write_count = b->count,
-                 .allocated = b->allocation.allocated.items,
-                 .freed = b->allocation.freed.items,
-                 .allocated_count = b->allocation.allocated.count,
-                 .freed_count = b->allocation.freed.count};
-  mv_version_put(mv_base(f), c.base);
-  for (uint32_t i = 0; i < c.allocated_count && f->list.own_count && !c.leased; i++)
-    c.leased = bsearch(&c.allocated[i], f->list.own, f->list.own_count, sizeof(uint32_t), ascending) != NULL;
-  int rc = mv_call_commit(f->host, f->session, &c);
-  if (c.lease_ended) {
-    mv_numbers_free(&f->lease); /* the next try does without: it may take as long */
-    f->wants_lease = 0;
-  } else if (rc != SQLITE_OK) {
-    wish_for_lease(f, c.allocated_count); /* so that the next try does not meet others there */
+static mv_part part_of(const batch *b) {
+  const mv_file *f = b->file;
+  mv_part part = {.session = f->session,
+                  .page_size = f->page_size,
+                  .reads = b->reads,
+                  .read_count = b->read_count,
+                  .writes = b->writes,
+                  .write_count = b->count,
+                  .allocated = b->allocation.allocated.items,
+                  .freed = b->allocation.freed.items,
+                  .allocated_count = b->allocation.allocated.count,
+                  .freed_count = b->allocation.freed.count};
+  for (uint32_t i = 0; i < part.allocated_count && f->list.own_count && !part.leased; i++)
+    part.leased =
+        bsearch(&part.allocated[i], f->list.own, f->list.own_count, sizeof(uint32_t), ascending) != NULL;
+  return part;
+}
+
+/* The next try should not meet others at the page numbers that it allocates; or, where a lease was too
+** short for it, do without. */
+static void prepare_next_try(const batch *b, const mv_part *part, int lease_ended) {
+  if (lease_ended && part->leased) {
+    mv_numbers_free(&b->file->lease);
+    b->file->wants_lease = 0;
+  } else {
+    wish_for_lease(b->file, part->allocated_count);
   }
-  if (rc == SQLITE_OK) accept(f, b, &c, header, word);
+}
+
+static void accept_all(batch *batches, uint32_t count, const mv_commit *c) {
+  for (uint32_t i = 0; i < count; i++) accept(&batches[i], &c->parts[i], c->version);
+  for (uint32_t i = 0; i < count; i++) {
+    mv_file *f = batches[i].file;
+    for (mv_file *g = f->peer; g != f; g = g->peer)
+      if (mv_holds_with(f, g) && g->namespace == f->namespace) accept_twin(g, &batches[i], &c->parts[i]);
+  }
+}
+
+static int send(mv_file *f, batch *batches, uint32_t count) {
+  mv_commit c = {.part_count = count, .parts = calloc(count, sizeof *c.parts)};
+  if (!c.parts) return SQLITE_NOMEM;
+  mv_version_put(mv_base(f), c.base);
+  for (uint32_t i = 0; i < count; i++) c.parts[i] = part_of(&batches[i]);
+  int rc = mv_call_commit(f->host, f->session, &c);
+  if (rc == SQLITE_OK) accept_all(batches, count, &c);
+  else
+    for (uint32_t i = 0; i < count; i++)
+      if (batches[i].takes_part) prepare_next_try(&batches[i], &c.parts[i], c.lease_ended);
+  free(c.parts);
   return rc;
 }
 
@@ -232,27 +284,89 @@ static int check_page_1(mv_file *f, const mv_page *page_1) {
   return SQLITE_OK;
 }
 
-static int commit(mv_file *f, const mv_page *page_1) {
-  uint8_t header[MV_HEADER_SIZE];
-  batch b = {0};
-  memcpy(header, page_1->data + 28, MV_HEADER_SIZE);
-  uint64_t word = mv_db_word_seen(f->db);
-  f->counter = mv_shown_counter(f) + 1; /* SQLite keeps its step even if refused, in mode OFF */
-  int rc = check_page_1(f, page_1);
-  if (rc == SQLITE_OK) rc = mv_allocation_find(f, header, &b.allocation);
-  if (rc == SQLITE_OK) rc = collect(f, &b, mv_be32(header));
-  if (rc == SQLITE_OK) rc = list_writes(f, &b);
-  if (rc == SQLITE_OK && b.count) {
-    rc = list_reads(f, &b);
-    if (rc == SQLITE_OK) rc = send(f, &b, header, word);
-  } else if (rc == SQLITE_OK) {
-    mv_drop_writes(f); /* nothing that anyone else could see */
-    memcpy(f->header, header, MV_HEADER_SIZE);
+/* What the file writes, if it takes part, and what it has read. */
+static int prepare(batch *b) {
+  mv_file *f = b->file;
+  int rc = SQLITE_OK;
+  b->word = mv_db_word_seen(f->db);
+  if (b->takes_part) {
+    const mv_page *page_1 = mv_map_get(&f->writes, 1);
+    memcpy(b->header, page_1->data + 28, MV_HEADER_SIZE);
+    f->counter = mv_shown_counter(f) + 1; /* SQLite keeps its step even if refused, in mode OFF */
+    rc = check_page_1(f, page_1);
+    if (rc == SQLITE_OK) rc = mv_allocation_find(f, b->header, &b->allocation);
+    if (rc == SQLITE_OK) rc = collect(f, b, mv_be32(b->header));
+    if (rc == SQLITE_OK) rc = list_writes(f, b);
   }
-  free_batch(f, &b);
-  if (rc != SQLITE_OK) return refuse(f, rc);
-  f->state = MV_COMMITTED;
+  return rc == SQLITE_OK ? list_reads(f, b) : rc;
+}
+
+static int takes_part(const mv_file *f, const mv_file *g) { return g == f || (mv_holds_with(f, g) && g->staged); }
+
+static batch *find_database(batch *batches, uint32_t count, uint64_t namespace) {
+  for (uint32_t i = 0; i < count; i++)
+    if (batches[i].file->namespace == namespace) return &batches[i];
+  return NULL;
+}
+
+static int by_place(const void *a, const void *b) { return ((const batch *)a)->place - ((const batch *)b)->place; }
+
+/* One batch for each database: those that are written, then those that hold a snapshot.  One that is there
+** already under another name adds what was read by that one. */
+static int gather(mv_file *f, batch *batches, uint32_t *count) {
+  for (int pass = 0; pass < 2; pass++) {
+    mv_file *g = f;
+    do {
+      int part = takes_part(f, g);
+      batch *twin = find_database(batches, *count, g->namespace);
+      if (pass == 0 ? !part : part || !mv_holds_with(f, g)) continue;
+      if (mv_version_cmp(mv_base(g), mv_base(f)) != 0)
+        return mv_fail(f, SQLITE_IOERR, "the databases of a transaction stand at different versions");
+      if (twin && part) return mv_fail(f, SQLITE_IOERR, "a database is written under two names");
+      if (twin && mv_set_add_all(&twin->file->reads, &g->reads)) return SQLITE_NOMEM;
+      if (twin) continue;
+      batches[(*count)++] = (batch){.file = g, .takes_part = part, .place = f->peer == f ? 0 : mv_place(g)};
+    } while ((g = g->peer) != f);
+  }
+  qsort(batches, *count, sizeof *batches, by_place);
   return SQLITE_OK;
+}
+
+/* All participants, of which `f` is the last. */
+static int commit(mv_file *f) {
+  uint32_t room = 1, count = 0, writes = 0;
+  for (const mv_file *g = f->peer; g != f; g = g->peer) room++;
+  batch *batches = calloc(room, sizeof *batches);
+  if (!batches) return SQLITE_NOMEM;
+  int rc = gather(f, batches, &count);
+  for (uint32_t i = 0; i < count && rc == SQLITE_OK; i++) {
+    rc = prepare(&batches[i]);
+    writes += batches[i].count;
+  }
+  if (rc == SQLITE_OK && writes) rc = send(f, batches, count);
+  for (uint32_t i = 0; i < count; i++) {
+    mv_file *g = batches[i].file;
+    if (rc == SQLITE_OK && batches[i].takes_part) {
+      if (!writes) { /* nothing that anyone else could see */
+        mv_drop_writes(g);
+        memcpy(g->header, batches[i].header, MV_HEADER_SIZE);
+      }
+      g->state = MV_COMMITTED;
+      g->staged = 0;
+    }
+    if (rc != SQLITE_OK) g->outcome = 2;
+    free_batch(&batches[i]);
+  }
+  free(batches);
+  return rc;
+}
+
+static int refuse_all(mv_file *f, int rc) {
+  mv_file *g = f;
+  do {
+    if (takes_part(f, g)) refuse(g, rc);
+  } while ((g = g->peer) != f);
+  return rc == SQLITE_BUSY ? SQLITE_IOERR : rc; /* rule 10 */
 }
 
 int mv_sync(mv_file *f, const char *super_journal) {
@@ -265,15 +379,17 @@ int mv_sync(mv_file *f, const char *super_journal) {
   mv_page *page_1 = mv_map_get(&f->writes, 1);
   if (!page_1 || mv_be32(page_1->data + 24) != mv_shown_counter(f) + 1) { /* rule 9: a rollback wrote back */
     mv_drop_writes(f);
+    f->staged = 0;
     f->must_move = 1;
     f->stats.rollbacks++;
     return SQLITE_OK;
   }
-  if (super_journal || mv_other_files_hold_snapshots(f)) {
-    return refuse(f, mv_fail(f, SQLITE_ERROR,
-                          super_journal
-                              ? "a transaction can't write an mv database and another one: it would not be atomic"
-                              : "a transaction can't write one mv database while it reads or writes another"));
+  int rc = mv_check_commit(f, super_journal);
+  if (rc == SQLITE_OK && super_journal) mv_super_seen(f, super_journal);
+  if (rc == SQLITE_OK && mv_awaits_others(f)) {
+    f->staged = 1;
+    return SQLITE_OK;
   }
-  return commit(f, page_1);
+  if (rc == SQLITE_OK) rc = commit(f);
+  return rc == SQLITE_OK ? SQLITE_OK : refuse_all(f, rc);
 }

@@ -86,10 +86,12 @@ static int any_read_changed(const mv_file *f, const mv_set *changed) {
   return 0;
 }
 
-/* Whether the transaction has read nothing but page 1: SQLite is at BEGIN IMMEDIATE or at a first writing
-** statement, and would start over on a new snapshot if it is told BUSY. */
+/* Whether the transaction has read nothing of this store but page 1: SQLite is at BEGIN IMMEDIATE or at a
+** first writing statement, and would start over on a new snapshot if it is told BUSY. */
 static int is_fresh(const mv_file *f) {
-  return f->connection && api_txn_state(f->host->api, f->connection, NULL) == SQLITE_TXN_NONE;
+  if (!f->connection || mv_holder(f)) return 0;
+  const char *schema = mv_file_schema((void *)f); /* not known: what is said of all of them will do */
+  return api_txn_state(f->host->api, f->connection, schema) == SQLITE_TXN_NONE;
 }
 
 /* At RESERVED a fresh transaction moves to the newest version, if neither what SQLite's cache holds nor the
@@ -99,7 +101,8 @@ static int is_fresh(const mv_file *f) {
 ** waited for, because the commit tells as well. */
 static int move_forward(mv_file *f, int has_turn) {
   if (f->distant && !has_turn) return SQLITE_OK;
-  if (mv_db_unmoved(f->db, mv_base(f), has_turn ? 0 : f->within) || f->stale.count || mv_other_files_hold_snapshots(f)) return SQLITE_OK;
+  if (mv_db_unmoved(f->db, mv_base(f), has_turn ? 0 : f->within) || f->stale.count || mv_holder(f))
+    return SQLITE_OK;
   mv_set changed = {0};
   uint8_t since[MV_VERSION_SIZE];
   mv_version v;
@@ -147,24 +150,43 @@ static int asks_for_the_lock(const mv_file *f) { /* BEGIN IMMEDIATE or EXCLUSIVE
 }
 
 /* A transaction that asks for the write lock before it reads takes a place in the queue and waits for its
-** turn: a moment here, and then, as long as BUSY lets it, in SQLite's busy handler. */
+** turn: a moment here, and then, as long as BUSY lets it, in SQLite's busy handler.  BEGIN IMMEDIATE locks
+** every attached database, so it takes a place for each of them. */
 static int wait_turn(mv_file *f, int *has_turn) {
-  *has_turn = is_fresh(f) && (f->queued || asks_for_the_lock(f));
+  int asked = asks_for_the_lock(f);
+  *has_turn = is_fresh(f) && (f->queued || asked);
   if (!*has_turn) return SQLITE_OK;
   f->must_move = 1; /* nothing is kept that could keep the next try, or transaction, from moving */
-  return mv_call_turn(f->host, f->session, 1);
+  return mv_call_turn(f->host, f->session, asked ? MV_TURN_OF_ALL : MV_TURN_OF_ONE);
 }
 
 /* Rolled back, or nothing to commit: the next in the queue need not wait for the turn to end.  A refused
 ** transaction keeps its place for its next try. */
 static void end_turn(mv_file *f) {
   if (!f->has_turn) return;
-  if (f->outcome == 0) mv_call_turn(f->host, f->session, 0);
+  if (f->outcome == 0) mv_call_turn(f->host, f->session, MV_LEAVE_TURN);
   f->must_move = 1;
   f->has_turn = 0;
 }
 
 /* ---- locks ---- */
+
+static int refuse_reserved(mv_file *f) {
+  static const char cursor_open[] =
+      "a refused transaction's cursor is still open: close it before trying again";
+  if (f->read_only || f->pinned) return SQLITE_READONLY;
+  if (f->lock != SQLITE_LOCK_SHARED) return SQLITE_OK;
+  if (f->state == MV_REFUSED) return mv_busy(f, cursor_open);
+  for (mv_file *g = f->peer; g != f; g = g->peer) {
+    if (!mv_holds_with(f, g)) continue;
+    if (g->state == MV_REFUSED && g->lock == SQLITE_LOCK_SHARED) return mv_busy(f, cursor_open);
+    if (g->namespace == f->namespace && g->lock > SQLITE_LOCK_SHARED)
+      return mv_fail(f, SQLITE_ERROR,
+                     "this database is attached twice, and being written under its other name: write it "
+                     "under one name only");
+  }
+  return SQLITE_OK;
+}
 
 int mv_lock(mv_file *f, int level) {
   int rc;
@@ -178,9 +200,8 @@ int mv_lock(mv_file *f, int level) {
       return rc;
     }
   } else {
-    if (f->read_only) return SQLITE_READONLY;
-    if (f->lock == SQLITE_LOCK_SHARED && f->state == MV_REFUSED)
-      return mv_busy(f, "a refused transaction's cursor is still open: close it before trying again");
+    rc = refuse_reserved(f);
+    if (rc != SQLITE_OK) return rc;
     if (f->lock == SQLITE_LOCK_SHARED) {
       int has_turn;
       rc = wait_turn(f, &has_turn);
@@ -203,6 +224,7 @@ int mv_unlock(mv_file *f, int level) {
   }
   int rc = step(f, level == SQLITE_LOCK_NONE ? EV_TO_NONE : EV_TO_SHARED);
   f->lock = level;
+  f->staged = 0;
   if (level == SQLITE_LOCK_NONE) {
     mv_snapshot_end(f);
     end_turn(f);

@@ -1,12 +1,8 @@
 /* A database file: opening, reading and writing, control; see mainfile.h for its states. */
 #include "mainfile.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <strings.h>
-
-static mv_file *open_files;
-static pthread_mutex_t open_files_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 int mv_fail(mv_file *f, int code, const char *what) {
   mv_call_failed(f->host, f->session, f, code, what);
@@ -17,17 +13,6 @@ static int inherited(mv_file *f) {
   if (f->fork_generation == mv_fork_generation) return 0;
   mv_fail(f, SQLITE_MISUSE, "a connection can't be used across fork(): open a new one in the child");
   return 1;
-}
-
-/* Rules 16 and 17 come with transactions across databases. */
-int mv_other_files_hold_snapshots(mv_file *f) {
-  int found = 0;
-  pthread_mutex_lock(&open_files_mutex);
-  for (mv_file *g = open_files; g && !found; g = g->next)
-    found = g != f && g->connection && g->connection == f->connection && !g->pinned &&
-            g->lock >= SQLITE_LOCK_SHARED;
-  pthread_mutex_unlock(&open_files_mutex);
-  return found;
 }
 
 static int main_lock(sqlite3_file *file, int level) {
@@ -146,7 +131,7 @@ static int main_control(sqlite3_file *file, int op, void *arg) {
       if (inherited(f)) return SQLITE_MISUSE;
       return mv_sync(f, arg);
     case SQLITE_FCNTL_PDB:
-      f->connection = *(sqlite3 **)arg;
+      mv_files_connect(f, *(sqlite3 **)arg);
       return SQLITE_OK;
     case SQLITE_FCNTL_PRAGMA:
       if (inherited(f)) return SQLITE_MISUSE;
@@ -186,15 +171,12 @@ static void free_file(mv_file *f) {
   mv_alloc_release(f->alloc);
   mv_numbers_free(&f->lease);
   free(f->scratch);
+  free(f->super);
 }
 
 static int main_close(sqlite3_file *file) {
   mv_file *f = (mv_file *)file;
-  pthread_mutex_lock(&open_files_mutex);
-  mv_file **at = &open_files;
-  while (*at && *at != f) at = &(*at)->next;
-  if (*at) *at = f->next;
-  pthread_mutex_unlock(&open_files_mutex);
+  mv_files_remove(f);
   mv_call_close(f->host, f->session);
   free_file(f);
   f->base_file.pMethods = NULL;
@@ -220,12 +202,14 @@ int mv_main_open(const mv_host *host, const char *name, sqlite3_file *file, int 
   if (rc != SQLITE_OK) return rc;
   f->session = args.session;
   f->db = args.db;
-  f->read_only = args.read_only || args.pinned;
+  f->read_only = args.read_only;
   f->pinned = args.pinned;
   f->always_begin = args.always_begin;
   f->distant = args.distant;
   f->within = args.within;
   f->queued = args.queued;
+  f->store = args.store;
+  f->namespace = args.namespace;
   f->leases = args.leases;
   f->slow_seconds = args.slow_seconds;
   if (f->pinned) {
@@ -235,12 +219,9 @@ int mv_main_open(const mv_host *host, const char *name, sqlite3_file *file, int 
   }
   if (out_flags) {
     *out_flags = flags;
-    if (f->read_only) *out_flags = (flags & ~SQLITE_OPEN_READWRITE) | SQLITE_OPEN_READONLY;
+    if (f->read_only || f->pinned) *out_flags = (flags & ~SQLITE_OPEN_READWRITE) | SQLITE_OPEN_READONLY;
   }
-  pthread_mutex_lock(&open_files_mutex);
-  f->next = open_files;
-  open_files = f;
-  pthread_mutex_unlock(&open_files_mutex);
+  mv_files_add(f);
   f->base_file.pMethods = &main_methods;
   return SQLITE_OK;
 }
@@ -268,3 +249,21 @@ uint32_t mv_file_reads(void *file, uint32_t *out) {
   return out ? mv_set_pack(&f->reads, out) : f->reads.count;
 }
 
+
+/* Stand at `version`, with its allocation (one reference), until told otherwise; NULL: at the newest again.
+** Only between transactions: SQLITE_MISUSE otherwise. */
+int mv_file_pin(void *file, const uint8_t *version, void *alloc, uint32_t page_size) {
+  mv_file *f = file;
+  if (f->lock != SQLITE_LOCK_NONE || (f->connection && !api_get_autocommit(f->host->api, f->connection)))
+    return SQLITE_MISUSE;
+  mv_db_drop(f->db, &f->snapshot);
+  mv_alloc_release(f->alloc);
+  f->alloc = alloc;
+  f->pinned = version != NULL;
+  f->must_move = 1;
+  if (version) {
+    mv_db_hold(f->db, &f->snapshot, mv_version_get(version));
+    f->page_size = page_size;
+  }
+  return SQLITE_OK;
+}

@@ -1,6 +1,7 @@
 /*
 ** A database file: one connection's view of one namespace.  Used by mainfile.c (opening, control),
-** locks.c, snapshot.c, pages.c (reading and writing pages), freelist.c and commit.c.
+** attached.c (the connection's other databases), locks.c, snapshot.c, pages.c (reading and writing pages),
+** freelist.c and commit.c.
 **
 ** SQLite moves it through these states (transition table in locks.c):
 **
@@ -20,6 +21,8 @@
 ** 4. The page count and freelist shown are those of `list`, from xLock(SHARED) until the lock falls; what
 **    SQLite does to them is taken back out of its writes at commit (freelist.c).        (rules 18 to 23)
 ** 5. A commit is answered OK, 517 (SQLITE_BUSY_SNAPSHOT) or an error that is not BUSY.        (rule 10)
+** 6. The files of one connection and store that hold SHARED have the same `base`, and commit together.
+**                                                                                        (rules 15 to 17)
 */
 #ifndef MV_MAINFILE_H
 #define MV_MAINFILE_H
@@ -46,6 +49,8 @@ struct mv_file {
   void *session;
   sqlite3 *connection; /* from FCNTL_PDB: the files of one connection are known to each other */
   mv_file *next;       /* all open files of the process */
+  mv_file *peer;       /* a ring: the files of the same connection */
+  uint64_t store, namespace; /* which database it is */
   unsigned fork_generation;
   int read_only, pinned, always_begin, distant;
   int64_t within;       /* how old a begin may be where the store is followed, in nanoseconds */
@@ -56,6 +61,9 @@ struct mv_file {
 
   int lock;
   mv_state state;
+  int staged;             /* WRITING, its phase one is over: it waits for the other participants' */
+  char *super;            /* the super-journal that stands for its transaction, or stood for the last one */
+  sqlite3_vfs *super_vfs; /* where that lies, if not in this VFS */
 
   mv_snapshot snapshot; /* its version is the base of the transaction */
   mv_version previous;  /* where the last lock period ended */
@@ -101,8 +109,22 @@ static inline uint32_t mv_shown_counter(const mv_file *f) { /* an empty file rea
 /* An error that the shim found by itself: told to Python and to PRAGMA mv_last_error; returns `code`. */
 int mv_fail(mv_file *f, int code, const char *what);
 
-/* mainfile.c */
-int mv_other_files_hold_snapshots(mv_file *f);
+/* Whether `g` is one of the files that stand at one version with `f`. */
+static inline int mv_holds_with(const mv_file *f, const mv_file *g) {
+  return g->lock >= SQLITE_LOCK_SHARED && g->store == f->store && !g->pinned && !f->pinned;
+}
+
+/* attached.c */
+void mv_files_add(mv_file *f);
+void mv_files_remove(mv_file *f);
+void mv_files_connect(mv_file *f, sqlite3 *connection);
+mv_file *mv_holder(const mv_file *f); /* another file that holds a snapshot with it, or NULL */
+int mv_snapshot_join(mv_file *f, mv_start *start);
+int mv_place(const mv_file *f); /* among the connection's databases */
+const char *mv_file_schema(void *file);
+int mv_check_commit(mv_file *f, const char *super_journal);
+int mv_awaits_others(mv_file *f);
+void mv_super_seen(mv_file *f, const char *name);
 
 /* snapshot.c */
 int mv_snapshot_begin(mv_file *f);

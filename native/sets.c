@@ -39,6 +39,12 @@ int mv_set_add(mv_set *s, uint32_t number) {
   return 0;
 }
 
+int mv_set_add_all(mv_set *s, const mv_set *from) {
+  for (uint32_t i = 0; i < from->capacity; i++)
+    if (from->slots[i] && mv_set_add(s, from->slots[i] - 1)) return -1;
+  return 0;
+}
+
 int mv_set_has(const mv_set *s, uint32_t number) {
   return s->count && s->slots[probe(s->slots, s->capacity, number + 1)] != 0;
 }

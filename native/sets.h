@@ -15,6 +15,7 @@ typedef struct mv_set {
 } mv_set;
 
 int mv_set_add(mv_set *s, uint32_t number);             /* 0, or -1 when out of memory */
+int mv_set_add_all(mv_set *s, const mv_set *from);      /* the same */
 int mv_set_has(const mv_set *s, uint32_t number);
 void mv_set_clear(mv_set *s);                           /* keeps a small allocation for the next use */
 void mv_set_free(mv_set *s);

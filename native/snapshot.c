@@ -16,7 +16,8 @@ static double now(void) {
 }
 
 int mv_newest(mv_file *f, const uint8_t *since, mv_version *out) {
-  mv_begin args = {.since = since};
+  /* A database that others may join, or that moves forward, is as new as the last commit. */
+  mv_begin args = {.since = since, .fresh = since != NULL || f->peer != f};
   int rc = mv_call_begin(f->host, f->session, &args);
   *out = mv_version_get(args.version);
   return rc;
@@ -42,7 +43,7 @@ static int take_lease(mv_file *f) {
 
 static int start_at_newest(mv_file *f, mv_start *start) {
   mv_version v;
-  if (!f->always_begin && mv_db_quick_begin(f->db, &f->snapshot, f->within, start)) return SQLITE_OK;
+  if (!f->always_begin && mv_db_quick_begin(f->db, &f->snapshot, f->peer == f ? f->within : 0, start)) return SQLITE_OK;
   for (;;) {
     int rc = mv_newest(f, NULL, &v);
     if (rc != SQLITE_OK) return rc;
@@ -53,7 +54,7 @@ static int start_at_newest(mv_file *f, mv_start *start) {
   }
 }
 
-/* Begin at the newest version.  Where the namespace is what it was when the last lock period ended,
+/* Begin at the newest version, or at that of the files that hold a snapshot.  Where the namespace is what it was when the last lock period ended,
 ** the counter stays and SQLite's cache serves; else it moves by 3: by 2 or more from the last one that
 ** SQLite saw, which may be one more than the last one shown (rules 2 and 3). */
 int mv_snapshot_begin(mv_file *f) {
@@ -67,10 +68,11 @@ int mv_snapshot_begin(mv_file *f) {
       f->must_move = 1;
     }
     if (f->wants_lease && (rc = take_lease(f)) != SQLITE_OK) return rc;
-    rc = start_at_newest(f, &start);
+    rc = mv_holder(f) ? mv_snapshot_join(f, &start) : start_at_newest(f, &start);
     if (rc != SQLITE_OK) return rc;
     same = same && !f->must_move && f->reads.count <= KEPT_READS &&
-           mv_version_cmp(start.last_change, f->previous) <= 0;
+           mv_version_cmp(start.last_change, f->previous) <= 0 &&
+           mv_version_cmp(f->previous, mv_base(f)) <= 0;
     mv_alloc_release(f->alloc);
     f->alloc = start.alloc;
     f->page_size = start.page_size;

@@ -68,21 +68,30 @@ typedef struct sqlite3_api_routines sqlite3_api_routines;
 
 #define MV_API(api, index, type) ((type)((void *const *)(const void *)(api))[index])
 
+#define api_get_autocommit(api, db) MV_API(api, 60, int (*)(sqlite3 *))(db)
 #define api_libversion_number(api) MV_API(api, 67, int (*)(void))()
 #define api_mprintf(api) MV_API(api, 69, char *(*)(const char *, ...))
+#define api_file_control(api, db, schema, op, arg) \
+  MV_API(api, 127, int (*)(sqlite3 *, const char *, int, void *))(db, schema, op, arg)
 #define api_vfs_find(api, name) MV_API(api, 141, sqlite3_vfs *(*)(const char *))(name)
 #define api_vfs_register(api, vfs, dflt) MV_API(api, 142, int (*)(sqlite3_vfs *, int))(vfs, dflt)
 #define api_next_stmt(api, db, stmt) \
   MV_API(api, 152, sqlite3_stmt *(*)(sqlite3 *, sqlite3_stmt *))(db, stmt)
 #define api_sql(api, stmt) MV_API(api, 153, const char *(*)(sqlite3_stmt *))(stmt)
+#define api_db_filename(api, db, schema) \
+  MV_API(api, 180, const char *(*)(sqlite3 *, const char *))(db, schema)
 #define api_stmt_busy(api, stmt) MV_API(api, 184, int (*)(sqlite3_stmt *))(stmt)
 #define api_uri_parameter(api, name, key) \
   MV_API(api, 189, const char *(*)(const char *, const char *))(name, key)
 
+#define api_filename_database(api, name) MV_API(api, 246, const char *(*)(const char *))(name)
 #define api_txn_state(api, db, schema) MV_API(api, 252, int (*)(sqlite3 *, const char *))(db, schema)
+#define api_db_name(api, db, n) MV_API(api, 264, const char *(*)(sqlite3 *, int))(db, n)
 
-#define MV_OLDEST_SQLITE 3034000 /* the first that has all of them */
+#define MV_OLDEST_SQLITE 3034000 /* the first that has all of them but the last */
+#define MV_NAMES_SCHEMAS 3039000 /* the first that has sqlite3_db_name() */
 #define SQLITE_TXN_NONE 0
+#define SQLITE_TXN_WRITE 2
 
 /* Result codes */
 #define SQLITE_OK 0
@@ -125,9 +134,12 @@ typedef struct sqlite3_api_routines sqlite3_api_routines;
 
 #define SQLITE_IOCAP_POWERSAFE_OVERWRITE 0x00001000
 
+#define SQLITE_FCNTL_FILE_POINTER 7
 #define SQLITE_FCNTL_VFSNAME 12
 #define SQLITE_FCNTL_PRAGMA 14
 #define SQLITE_FCNTL_SYNC 21
+#define SQLITE_FCNTL_VFS_POINTER 27
+#define SQLITE_FCNTL_JOURNAL_POINTER 28
 #define SQLITE_FCNTL_PDB 30
 
 #endif

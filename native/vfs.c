@@ -7,7 +7,7 @@
 **   write-ahead log          refused: WAL mode is never used
 **
 ** Names of databases are not paths: xFullPathname keeps them as they are, xAccess finds no journal or
-** WAL beside a database, xDelete has nothing to delete (docs/design/sqlite-vfs.md, rule 14: an error from deleting a
+** WAL beside a database, xDelete has nothing to delete but super-journals (attached.c; docs/design/sqlite-vfs.md, rule 14: an error from deleting a
 ** journal that is not there becomes "disk I/O error" at the first commit).
 **
 ** It is registered once per copy of SQLite in the process, through the entry points of a loadable
@@ -31,20 +31,29 @@ static sqlite3_vfs *fallback(sqlite3_vfs *vfs) { return host_of(vfs)->fallback; 
 static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out_flags) {
   file->pMethods = NULL;
   if (name && flags & SQLITE_OPEN_MAIN_DB) return mv_main_open(host_of(vfs), name, file, flags, out_flags);
-  if (flags & (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL))
+  if (flags & SQLITE_OPEN_MAIN_JOURNAL) {
+    int rc = mv_check_journal(host_of(vfs), name);
+    return rc == SQLITE_OK ? mv_journal_open(host_of(vfs), file, flags, out_flags) : rc;
+  }
+  if (flags & SQLITE_OPEN_SUPER_JOURNAL) {
+    sqlite3_vfs *elsewhere = mv_super_vfs(name);
+    if (elsewhere) return elsewhere->xOpen(elsewhere, name, file, flags, out_flags);
+    if (flags & SQLITE_OPEN_CREATE) mv_super_created(name);
     return mv_journal_open(host_of(vfs), file, flags, out_flags);
+  }
   if (flags & SQLITE_OPEN_WAL) return SQLITE_CANTOPEN;
   return fallback(vfs)->xOpen(fallback(vfs), name, file, flags, out_flags);
 }
 
 static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_dir) {
-  (void)vfs, (void)name, (void)sync_dir;
-  return SQLITE_OK;
+  (void)vfs;
+  sqlite3_vfs *elsewhere = mv_super_vfs(name);
+  return elsewhere ? elsewhere->xDelete(elsewhere, name, sync_dir) : SQLITE_OK;
 }
 
 static int vfs_access(sqlite3_vfs *vfs, const char *name, int flags, int *out) {
-  (void)vfs, (void)name, (void)flags;
-  *out = 0;
+  (void)vfs, (void)flags;
+  *out = mv_super_present(name);
   return SQLITE_OK;
 }
 
@@ -104,6 +113,7 @@ static int register_with(const sqlite3_api_routines *api, int raises) {
   mv_host *h = &hosts[host_count];
   h->api = api;
   h->fallback = dflt;
+  h->names_schemas = api_libversion_number(api) >= MV_NAMES_SCHEMAS;
   h->raises = raises;
   h->vfs = (sqlite3_vfs){
       .iVersion = 2,

@@ -102,9 +102,8 @@ static void a_commit_takes_its_pages_over(void) {
   mv_page *page = mv_page_new(7, 512);
   memset(page->data, 'b', 512);
   atomic_store(&head.word, 10); /* odd and even: one commit */
-  mv_commit c = {.write_count = 1, .allocated = &nine, .allocated_count = 1};
-  memcpy(c.version, version(12), MV_VERSION_SIZE);
-  CHECK(mv_db_committed(db, &s, &c, &page, 8) == 0);
+  mv_part c = {.write_count = 1, .allocated = &nine, .allocated_count = 1};
+  CHECK(mv_db_committed(db, &s, &c, version(12), &page, 8) == 0);
   CHECK(content(db, 7, 12) == 'b' && content(db, 7, 11) == -1);
   CHECK(mv_alloc_has(db->alloc, 9) && db->alloc->highest == 9 && db->alloc->free_count == 8);
   CHECK(before->data[0] == 'a'); /* pinned: still there */
@@ -172,9 +171,8 @@ static void a_late_commit_is_not_applied_twice(void) {
   CHECK(mv_db_apply(db, both, 2, version(12), 0) == 0);
   mv_page *page = mv_page_new(2, 512);
   memset(page->data, 'x', 512);
-  mv_commit c = {.write_count = 1, .allocated = &two, .allocated_count = 1};
-  memcpy(c.version, version(11), MV_VERSION_SIZE);
-  CHECK(mv_db_committed(db, &s, &c, &page, 0) == 0);
+  mv_part c = {.write_count = 1, .allocated = &two, .allocated_count = 1};
+  CHECK(mv_db_committed(db, &s, &c, version(11), &page, 0) == 0);
   CHECK(!mv_alloc_has(db->alloc, 2) && content(db, 2, 11) == 'x' && content(db, 2, 12) == -1);
   mv_db_drop(db, &s);
   mv_db_release(db);

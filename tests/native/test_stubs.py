@@ -1,4 +1,4 @@
-"""The stubs of the C modules name the functions that they have, with as many arguments."""
+"""The stubs of the C modules name the functions that they have, with as many arguments, and the constants."""
 
 from __future__ import annotations
 
@@ -25,9 +25,17 @@ def test_stub_and_module_agree(module: ModuleType) -> None:
         for node in lib.body
         if isinstance(node, ast.FunctionDef)
     }
+    constants = {
+        node.target.id
+        for node in lib.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
     callbacks = {name for name in dir(module.lib) if name.startswith("mv_py_")}
+    members = {name: getattr(module.lib, name) for name in set(dir(module.lib)) - callbacks}
     found = {
-        name: len(module.ffi.typeof(getattr(module.lib, name)).args)
-        for name in set(dir(module.lib)) - callbacks
+        name: len(module.ffi.typeof(member).args)
+        for name, member in members.items()
+        if not isinstance(member, int)
     }
     assert promised == found
+    assert constants <= {name for name, member in members.items() if isinstance(member, int)}

@@ -423,18 +423,3 @@ def test_20_the_freelist_is_never_larger_than_the_file(connect: Connect) -> None
     many_rows(b, 3000)
     assert value(a, "SELECT count(*) FROM t") == 3101
     assert value(a, "PRAGMA integrity_check") == "ok"
-
-
-def test_two_mv_databases_in_one_transaction_are_refused(connect: Connect, store: str) -> None:
-    a = filled(connect)
-    connect("second").execute("CREATE TABLE s(v)")
-    a.execute(f"ATTACH 'file:second?vfs=mv&store={store}' AS second")
-    a.execute("BEGIN; UPDATE t SET v = 0; INSERT INTO s VALUES (1)")
-    with pytest.raises(apsw.Error):
-        a.execute("COMMIT")
-    if a.in_transaction:
-        a.execute("ROLLBACK")
-    assert value(a, "SELECT sum(v) FROM t") == 5050
-    assert value(a, "SELECT count(*) FROM s") == 0
-    a.execute("INSERT INTO s VALUES (1)")
-    assert value(a, "SELECT count(*) FROM s") == 1

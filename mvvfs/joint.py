@@ -1,0 +1,250 @@
+"""What the sessions of one connection do together: stand at one version, commit as one, take turns.
+
+Called by `bridge`; calls `pagestore.api.Store`.  A connection to a single database comes this way as well,
+with one session.  All sessions given to a function lie in one store.
+
+1. A commit carries what every one of them has read, also of databases that it does not write.
+2. A commit that was interrupted is settled by its token before anything is raised.
+3. Places in several queues are taken one after the other, in the order of the namespaces' ids, so that those
+   who wait for each other's turns never form a circle; and every turn ends by itself.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mvvfs.session import Loss, Session, Turn
+from pagestore.api import (
+    Allocation,
+    Changes,
+    CommitPart,
+    CommitRequest,
+    Committed,
+    ConflictError,
+    ListedChanges,
+    NoSuchVersionError,
+    PageNumber,
+    PageSet,
+    PageWrite,
+    Store,
+    StoreError,
+    TurnTakenError,
+    Version,
+    format_version,
+    new_token,
+)
+
+MAX_TURN_SECONDS = 60.0
+"""The longest turn: after that a transaction has to take another place in the queue."""
+
+
+_DISTANT_NAPS = 20
+"""How much longer one waits before asking a distant store again."""
+
+
+def nap() -> float:
+    """Seconds between two looks at whether a turn has ended."""
+    return random.uniform(0.0002, 0.0008)
+
+
+def _nap(store: Store) -> float:
+    return nap() * (_DISTANT_NAPS if store.distant else 1)
+
+
+# ---- one version ----
+
+
+def join(session: Session, holders: Sequence[Session], version: Version) -> tuple[Version, Allocation | None]:
+    """A version at which `session` may begin, and at which `holders`, who stand at `version`, are what they
+    are: its newest (or `version`, if that is later), or the last before one of them changed.
+
+    With the allocation then, if the session's cache has gone further already.  Raises NoSuchVersionError if
+    the database is younger."""
+    database = session.database
+    word = database.word()
+    newest = at = max(database.begin(durable=session.is_durable), version)
+    for holder in holders:  # asked after it, so that what the answers say holds up to it
+        for change in database.store.changelog(holder.database.id, after=version, limit=1):
+            at = min(at, _before(change.version))
+    if at == newest:
+        database.reach(at, word)
+        return at, None
+    try:
+        return at, database.store.begin(database.id, at=at).allocation
+    except NoSuchVersionError as exc:
+        raise NoSuchVersionError(
+            f"the database {database.name!r} did not exist yet at {format_version(at)}, at which this "
+            "transaction stands: end the transaction, then use it"
+        ) from exc
+
+
+def _before(version: Version) -> Version:
+    return Version((int.from_bytes(version) - 1).to_bytes(len(version)))
+
+
+# ---- committing ----
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a transaction did to one database."""
+
+    session: Session
+    reads: PageSet
+    writes: Sequence[PageWrite]
+    allocated: Sequence[PageNumber]
+    freed: Sequence[PageNumber]
+    page_size: int
+    """Bytes."""
+    leased: bool
+    """Whether some of the allocated numbers come from the session's lease."""
+
+    def for_store(self) -> CommitPart:
+        lease = self.session.leases.current if self.leased else None
+        return CommitPart(
+            self.session.database.id,
+            self.reads,
+            self.writes,
+            self.page_size,
+            self.allocated,
+            self.freed,
+            lease,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a commit came to."""
+
+    version: Version
+    others: Sequence[Changes]
+    """For each part, what others committed since the base."""
+    interrupted: BaseException | None = None
+    """What arrived while it was on its way, to be raised now that the outcome is known."""
+
+
+def commit(base: Version, parts: Sequence[Part]) -> Outcome:
+    """Commit, and say what others did meanwhile; the page caches learn both from the shim.
+
+    The changelog's message is the first one that a part's connection option or pragma gave; the commit is
+    flushed if one of those that write asks for it."""
+    turn = _only_turn(parts)
+    writers = [part.session for part in parts if part.writes]
+    alone = parts[0] if len(parts) == 1 else None  # a wish is for the only part
+    request = CommitRequest(
+        token=new_token(),
+        base=base,
+        parts=tuple(part.for_store() for part in parts),
+        message=next((part.session.message for part in parts if part.session.message), ""),
+        durability="full" if any(w.options.durability == "full" for w in writers) else "normal",
+        ticket=turn.ticket if turn is not None else None,
+        wish=alone.session.leases.wish(alone.allocated) if alone is not None else None,
+    )
+    for part in parts:
+        part.session.starts_commit()
+    interrupted: BaseException | None = None
+    try:
+        done = _commit_between_turns(request, writers)
+    except ConflictError as conflict:
+        if alone is not None:
+            alone.session.leases.granted(conflict.lease)
+        _keep_for_next_try(conflict, parts)
+        raise
+    except StoreError:
+        raise
+    except BaseException as interruption:  # noqa: BLE001 (settled, then raised by the bridge)
+        done = _settle(request, writers[0], interruption)
+        interrupted = interruption
+    for part in parts:
+        part.session.committed()
+    if turn is not None:
+        turn.end(given_up=[part.session for part in parts])
+    if alone is not None:
+        alone.session.leases.granted(done.lease)
+    others = done.others or [ListedChanges()] * len(parts)
+    return Outcome(done.version, others, interrupted)
+
+
+def _only_turn(parts: Sequence[Part]) -> Turn | None:
+    """The turn that the commit gives up.  A request has one ticket; places of earlier tries go."""
+    turns = {id(turn): turn for part in parts if (turn := part.session.turn) is not None}
+    only = next(iter(turns.values()), None)
+    for turn in turns.values():
+        if turn is not only:
+            turn.end()
+    return only
+
+
+def _commit_between_turns(request: CommitRequest, writers: Sequence[Session]) -> Committed:
+    """Wait while somebody has a turn that this commit would spoil, as long as an operation may wait."""
+    store = writers[0].database.store
+    deadline = time.monotonic() + max(MAX_TURN_SECONDS, *(writer.options.timeout for writer in writers))
+    while True:
+        try:
+            return store.commit(request)
+        except TurnTakenError as taken:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(min(taken.seconds, _nap(store)))
+
+
+def _keep_for_next_try(conflict: ConflictError, parts: Sequence[Part]) -> None:
+    for part in parts:
+        if part.session.database.id == conflict.namespace:
+            part.session.database.keep(conflict.fresh, conflict.version, part.page_size)
+    lost(tuple(part.session for part in parts), [part.reads for part in parts])
+
+
+def _settle(request: CommitRequest, writer: Session, interruption: BaseException) -> Committed:
+    """Whether an interrupted commit happened; raises the interruption if it never will."""
+    store = writer.database.store
+    version = store.outcome(writer.database.id, request.token)
+    if version is None:
+        raise interruption
+    between = [
+        list(store.changelog(part.namespace, after=request.base, until=version)) for part in request.parts
+    ]
+    own = [change for changes in between for change in changes if change.version == version]
+    others = tuple(ListedChanges(c for c in changes if c.version != version) for changes in between)
+    return Committed(version, own[0].time_us, others)
+
+
+# ---- turns ----
+
+
+def lost(sessions: tuple[Session, ...], reads: Sequence[PageSet]) -> None:
+    """Remember a refused transaction: which databases it was about, and what it had read of each."""
+    loss = Loss(sessions)
+    for session, pages in zip(sessions, reads, strict=True):
+        session.loss = loss
+        session.lost_reads = pages
+
+
+def last_lost(session: Session, peers: Sequence[Session]) -> tuple[Session, ...]:
+    """The sessions of the connection's last refused transaction; `session` alone if there is none."""
+    losses = [peer.loss for peer in (session, *peers) if peer.loss is not None]
+    return max(losses, key=lambda loss: loss.number).sessions if losses else (session,)
+
+
+def take_turn(
+    sessions: Sequence[Session], *, seconds: float, everything: bool = False, wait: float, again: bool = False
+) -> bool:
+    """Take places in the queues, or keep them, and wait at most `wait` seconds for the turns.
+
+    `again`: this goes on with a wait that was not long enough."""
+    turn = sessions[0].turn
+    if turn is None or set(turn.sessions) != set(sessions):
+        for other in {id(t): t for s in sessions if (t := s.turn) is not None}.values():
+            other.end()
+        turn = Turn(sessions)
+    elif not again:
+        turn.start_over()
+    deadline = time.monotonic() + wait
+    while not turn.has_come(seconds, everything=everything):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_nap(sessions[0].database.store))
+    return True
