@@ -139,7 +139,7 @@ static void a_followed_word_grows_old(void) {
   CHECK(mv_db_quick_begin(db, &s, hour, &start));
   CHECK(atomic_load(&head.used) == 1);
   mv_alloc_release(start.alloc);
-  CHECK(mv_db_unmoved(db, v(10), hour) && !mv_db_unmoved(db, v(10), 0) && !mv_db_unmoved(db, v(9), hour));
+  CHECK(mv_db_unmoved(db, v(10), hour) && !mv_db_unmoved(db, v(10), 0) && mv_db_unmoved(db, v(9), hour));
   atomic_store(&head.as_of, now() - 2 * hour);
   CHECK(!mv_db_quick_begin(db, &s, hour, &start));
   CHECK(mv_db_quick_begin(db, &s, 3 * hour, &start));
@@ -152,6 +152,62 @@ static void a_followed_word_grows_old(void) {
   mv_head_move(address, 1, 0); /* a commit; the time does not go back */
   CHECK(atomic_load(&head.word) == 10 && atomic_load(&head.as_of) > 0);
   CHECK(!mv_db_quick_begin(db, &s, hour, &start));
+  mv_db_drop(db, &s);
+  mv_db_release(db);
+}
+
+/* Databases that are read together stand at one version: its name may be later than what is known of them. */
+static void a_snapshot_may_stand_at_another_databases_version(void) {
+  mv_head head = {.word = 8};
+  mv_db *db = mv_db_new(1 << 20);
+  mv_snapshot s = {0}, other = {0};
+  mv_start start;
+  mv_version newest;
+  uint32_t seven = 7;
+  mv_db_set_word(db, (uint64_t)(uintptr_t)&head, 0);
+  mv_change change = {.pages = &seven, .page_count = 1};
+  memcpy(change.version, version(10), MV_VERSION_SIZE);
+  CHECK(mv_db_apply(db, &change, 1, version(10), 8) == 0);
+  put(db, 7, 10, 10, 'a');
+  CHECK(mv_db_newest(db, &newest) && mv_version_cmp(newest, v(10)) == 0);
+  CHECK(mv_db_begin_at(db, &s, v(20), &start) && mv_version_cmp(s.version, v(20)) == 0);
+  CHECK(mv_version_cmp(start.last_change, v(10)) == 0);
+  mv_alloc_release(start.alloc);
+  CHECK(content(db, 7, 20) == 'a' && mv_db_unmoved(db, v(20), 0) && mv_db_unmoved(db, v(10), 0));
+  atomic_store(&head.word, 10); /* someone commits, at a version that is not known */
+  CHECK(!mv_db_begin_at(db, &other, v(30), &start) && !mv_db_newest(db, &newest) && !mv_db_unmoved(db, v(20), 0));
+  CHECK(mv_db_begin_at(db, &other, v(15), &start)); /* what is known reaches to 20 */
+  mv_alloc_release(start.alloc);
+  memcpy(change.version, version(25), MV_VERSION_SIZE);
+  mv_db_relabel(db, &s, v(24)); /* its owner has found out that it was not before 25 */
+  CHECK(content(db, 7, 24) == 'a');
+  CHECK(mv_db_apply(db, &change, 1, version(25), 10) == 0);
+  CHECK(content(db, 7, 24) == 'a' && content(db, 7, 25) == -1);
+  mv_db_drop(db, &other);
+  CHECK(!mv_db_begin_at(db, &other, v(24), &start)); /* it has changed since: the allocation is that of 25 */
+  CHECK(mv_db_begin_at(db, &other, v(25), &start));
+  mv_alloc_release(start.alloc);
+  mv_db_drop(db, &other);
+  mv_db_drop(db, &s);
+  mv_db_release(db);
+}
+
+/* A database that was only read in a commit to others: the head word stays. */
+static void a_part_that_wrote_nothing_moves_the_snapshot(void) {
+  mv_head head = {.word = 8};
+  mv_db *db = mv_db_new(1 << 20);
+  mv_snapshot s = {0};
+  mv_start start;
+  mv_part part = {.write_count = 0};
+  mv_db_set_word(db, (uint64_t)(uintptr_t)&head, 0);
+  advance(db, 10, 8);
+  CHECK(mv_db_quick_begin(db, &s, 0, &start));
+  mv_alloc_release(start.alloc);
+  CHECK(mv_db_committed(db, &s, &part, version(12), NULL, 8) == 0);
+  CHECK(mv_version_cmp(s.version, v(12)) == 0 && mv_db_unmoved(db, v(12), 0));
+  mv_db_drop(db, &s);
+  CHECK(mv_db_quick_begin(db, &s, 0, &start) && mv_version_cmp(s.version, v(12)) == 0);
+  mv_alloc_release(start.alloc);
   mv_db_drop(db, &s);
   mv_db_release(db);
 }
@@ -259,6 +315,8 @@ int main(void) {
   forgetting_ends_every_entry();
   a_commit_takes_its_pages_over();
   a_followed_word_grows_old();
+  a_snapshot_may_stand_at_another_databases_version();
+  a_part_that_wrote_nothing_moves_the_snapshot();
   a_late_commit_is_not_applied_twice();
   memory_is_bounded();
   superseded_versions_do_not_pile_up();
