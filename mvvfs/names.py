@@ -26,7 +26,8 @@ from pagestore.embedded import is_store
 MAIN = "main"
 """The database of a store folder that is opened by the folder's name."""
 
-_SCHEMES = ("memory:", "grpc:", "grpcs:", "grpc+unix:", "fdb:")
+_SERVICES = ("grpc:", "grpcs:", "grpc+unix:")
+_SCHEMES = ("memory:", "fdb:", *_SERVICES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,11 @@ def resolve(name: str, store: str | None = None, environ: Mapping[str, str] = os
 def is_folder(url: str) -> bool:
     """Whether a store's URL is that of an embedded one."""
     return not url.startswith(_SCHEMES)
+
+
+def is_service(url: str) -> bool:
+    """Whether a store's URL is that of a service."""
+    return url.startswith(_SERVICES)
 
 
 def store_url(text: str) -> str:

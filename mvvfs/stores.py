@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from mvvfs import names
 from mvvfs.errors import OptionError
 from mvvfs.options import Options, from_keywords
 from pagestore import opener
@@ -22,8 +23,6 @@ from pagestore.api import Store, StoreReadOnlyError
 
 if TYPE_CHECKING:
     from mvvfs.remote import RemoteStore
-
-REMOTE_SCHEMES = ("grpc:", "grpcs:", "grpc+unix:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def open_store(
     `grpc://HOST:PORT[,HOST:PORT...]`, `grpcs://` the same with TLS, `grpc+unix:/PATH`.  `create`: of no
     meaning for a service.  `access` None: from the environment.  Raises as that does, OptionError (a
     malformed address, a certificate that can't be read), NotAllowedError."""
-    if not url.startswith(REMOTE_SCHEMES):
+    if not names.is_service(url):
         return opener.open_store(url, create=create, read_only=read_only, timeout=timeout)
     key = url, access or Access.from_environment()
     with _lock:

@@ -373,6 +373,7 @@ def backup_store(store: str, target: str, *, force: bool = False, progress: Prog
 
     Raises FileExistsError without `force`, and what `pagestore.embedded.backup` raises."""
     _refuse_overwriting(target, force)
+    _check_folder(store, "backed up")
     if not os.path.lexists(target):
         embedded.backup(names.store_url(store), target, progress)
         return
@@ -382,12 +383,21 @@ def backup_store(store: str, target: str, *, force: bool = False, progress: Prog
     _flush(os.path.dirname(temporary))
 
 
+def _check_folder(store: str, what: str) -> None:
+    if not names.is_folder(names.store_url(store)):
+        raise UnsupportedError(
+            f"only a store folder can be {what}, not {store}: do it where the folder is (mvctl copy copies a "
+            "database from any store to any other)"
+        )
+
+
 def restore_store(source: str, store: str, *, progress: Progress | None = None) -> None:
     """Bring a store back from a backup file, verified, as a new folder.
 
     Raises FileNotFoundError, and what `pagestore.embedded.restore` raises."""
     if not os.path.exists(source):
         raise FileNotFoundError(errno.ENOENT, "no such file", source)
+    _check_folder(store, "restored into")
     folder = names.store_url(store)
     new = not os.path.lexists(folder)
     try:

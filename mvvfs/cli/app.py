@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 import apsw
 import click
 
-from mvvfs.cli import databases, files, history
+from mvvfs.cli import databases, files, following, history
 from mvvfs.cli.exits import EXPECTED, Exit, explain
 from mvvfs.cli.output import say
 from mvvfs.cli.target import store_option
@@ -50,7 +50,7 @@ def version_command() -> None:
     say(f"mvctl {own}, SQLite {apsw.sqlite_lib_version()}")
 
 
-for command in (*databases.COMMANDS, *files.COMMANDS, *history.COMMANDS):
+for command in (*databases.COMMANDS, *files.COMMANDS, *history.COMMANDS, *following.COMMANDS):
     app.add_command(command)
 
 

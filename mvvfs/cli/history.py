@@ -36,9 +36,9 @@ def log(name: str, limit: int, tables: bool, as_json: bool) -> None:
         for change, touched in entries:
             shown = True
             if as_json:
-                say(_as_json(change, touched))
+                say(change_json(change, touched))
             else:
-                _show(change, touched)
+                show_change(change, touched)
     if not shown:
         note("nothing committed yet")
 
@@ -47,7 +47,7 @@ def _pages(change: Change) -> int:
     return len(change.pages)
 
 
-def _as_json(change: Change, touched: tuple[str, ...] | None) -> str:
+def change_json(change: Change, touched: tuple[str, ...] | None) -> str:
     entry: dict[str, object] = {
         "version": format_version(change.version),
         "time": format_time(change.time_us),
@@ -59,7 +59,7 @@ def _as_json(change: Change, touched: tuple[str, ...] | None) -> str:
     return json.dumps(entry, ensure_ascii=False)
 
 
-def _show(change: Change, touched: tuple[str, ...] | None) -> None:
+def show_change(change: Change, touched: tuple[str, ...] | None) -> None:
     names = () if touched is None else ((f"  {', '.join(map(one_line, touched)) or 'none'}", "magenta"),)
     pages = _pages(change)
     show(

@@ -2,9 +2,9 @@
 
 Called by `store`; calls nothing.
 
-    grpc://HOST:PORT[,HOST:PORT...]     plain, for a trusted network
-    grpcs://HOST:PORT[,HOST:PORT...]    TLS
-    grpc+unix:/PATH                     a Unix socket
+    grpc://HOST[:PORT][,HOST[:PORT]...]     plain, for a trusted network
+    grpcs://HOST[:PORT][,HOST[:PORT]...]    TLS
+    grpc+unix:/PATH                         a Unix socket
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import grpc
 
 from mvvfs.errors import OptionError
 
-_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:/@,?#]+):([0-9]{1,5})", re.ASCII)
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:/@,?#]+)(?::([0-9]{1,5}))?", re.ASCII)
+DEFAULT_PORT = 7420
 _MAX_PORT = 65535
 
 
@@ -56,12 +57,12 @@ def parse(url: str, token: str | None, ca: str | None, cert: str | None, key: st
 
 def _target(scheme: str, text: str) -> str:
     match = _HOST_PORT.fullmatch(text)
-    if match is None or not 0 < int(match[2]) <= _MAX_PORT:
+    if match is None or not 0 < int(match[2] or DEFAULT_PORT) <= _MAX_PORT:
         shown = "" if "@" in text else f", not {text!r}"
         raise OptionError(
-            f"a service is written {scheme}://HOST:PORT[,HOST:PORT...]{shown} (for a token there is token=)"
+            f"a service is written {scheme}://HOST[:PORT][,HOST[:PORT]...]{shown} (a token: in token=)"
         )
-    return text
+    return f"{match[1]}:{match[2] or DEFAULT_PORT}"
 
 
 def _file(option: str, path: str | None) -> bytes | None:
