@@ -395,6 +395,9 @@ class RemoteStore(Store):
                 follower = self._followers[namespace] = Follower(self._calls, namespace)
             return follower
 
+    def store_id(self) -> bytes:
+        return self.info().store_id
+
     def sync(self) -> None:
         self._calls.call("Sync", pb.SyncRequest(), nothing)
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 from pagestore import wire
-from pagestore.api import NamespaceId, Store, StoreError, Version, Watched
+from pagestore.api import ListedChanges, NamespaceId, Store, StoreError, Version, Watched
 from pagestore.service.committer import Committer
 from pagestore.service.metrics import Metrics
 from pagestore.v1 import pagestore_pb2 as pb
@@ -83,12 +84,12 @@ class Watching:
         followed = self._join(namespace, told)
         try:
             while not self._closing:
-                silent = False
+                silent, clock = False, 0.0
                 if followed.version <= told and followed.error is None:
                     try:
                         await asyncio.wait_for(followed.news.wait(), heartbeat)
                     except TimeoutError:
-                        silent = True
+                        silent, clock = True, time.monotonic()
                         await self._look(followed)
                 if followed.error is not None:
                     raise followed.error
@@ -99,14 +100,15 @@ class Watching:
                         message, told = await self._since(namespace, told)
                     yield message
                 elif silent and not self._closing:
-                    yield pb.WatchResponse(version=told)
+                    yield wire.watched_message(Watched(told, ListedChanges(), clock))
         finally:
             self._leave(namespace, followed)
 
     async def _since(self, namespace: NamespaceId, told: Version) -> tuple[pb.WatchResponse, Version]:
+        clock = time.monotonic()
         start = await self._ask(lambda: self._store.begin(namespace, told))
         await self._committer.flushed(start.version)
-        watched = Watched(start.version, start.changes)
+        watched = Watched(start.version, start.changes, clock)
         return wire.watched_message(watched), start.version
 
     async def _ask(self, look: Callable[[], T]) -> T:

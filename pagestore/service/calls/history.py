@@ -49,7 +49,7 @@ def _some(changes: Iterator[Change], count: int) -> list[Change]:
 
 async def version_at(backend: Backend, call: Call, request: pb.VersionAtRequest) -> pb.VersionAtResponse:
     namespace = await call.allow(Right.READ, request.namespace)
-    if not 0 <= request.time_us < 1 << 62:
+    if not -(1 << 62) < request.time_us < 1 << 62:
         raise wire.WireError("time_us: Unix microseconds")
     version = await backend.quick(lambda: backend.store.version_at(namespace, request.time_us))
     await backend.tell(version)
