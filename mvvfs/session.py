@@ -161,12 +161,14 @@ class Leases:
         """Behind the current one: ends with the next that is granted."""
 
     def wish(self, allocated: Sequence[int]) -> LeaseWish | None:
-        if not self._ahead or not allocated or self._has_spare():
+        if not self._ahead or not allocated:
             return None
+        self._left.difference_update(allocated)
         while self._size < 4 * len(allocated) and self._size < LARGEST_LEASE:
             self._size *= 2
-        left = len(self._left.difference(allocated))
-        return LeaseWish(self._size, LEASE_SECONDS, self._given_up) if left * 4 < self._size else None
+        if len(self._left) * 4 >= self._size or self._has_spare():
+            return None
+        return LeaseWish(self._size, LEASE_SECONDS, self._given_up)
 
     def granted(self, lease: Lease | None) -> None:
         """What a commit brought along."""

@@ -41,7 +41,7 @@ class Fault(Enum):
 Plan = Callable[[str, bytes], Fault]
 
 
-class Proxy(grpc.GenericRpcHandler[bytes, bytes]):
+class Proxy(grpc.GenericRpcHandler):
     """Calls go on to `target`, as far as `faults` lets them."""
 
     def __init__(self, target: str) -> None:
@@ -53,7 +53,7 @@ class Proxy(grpc.GenericRpcHandler[bytes, bytes]):
         self.delay = 0.3
         """Seconds of what is slow."""
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         path = details.method
         method = path.rpartition("/")[2]
         metadata = details.invocation_metadata
