@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from pagestore import wire
-from pagestore.api import ListedChanges, NamespaceId, Store, StoreError, Version, Watched
+from pagestore.api import NamespaceId, Store, StoreError, Version, Watched
 from pagestore.service.committer import Committer
 from pagestore.service.metrics import Metrics
 from pagestore.v1 import pagestore_pb2 as pb
@@ -79,37 +79,35 @@ class Watching:
         """What `Store.watch` tells, as messages.  Ends when `close` is called.
 
         Raises what `Store.begin` does."""
-        message, told = await self._since(namespace, after)
-        yield message
-        followed = self._join(namespace, told)
+        watched = await self._since(namespace, after)
+        yield wire.watched_message(watched)
+        followed = self._join(namespace, watched.version)
+        told = watched.version
         try:
             while not self._closing:
-                silent, clock = False, 0.0
+                silent = False
                 if followed.version <= told and followed.error is None:
                     try:
                         await asyncio.wait_for(followed.news.wait(), heartbeat)
                     except TimeoutError:
-                        silent, clock = True, time.monotonic()
-                        await self._look(followed)
+                        silent = True
                 if followed.error is not None:
                     raise followed.error
-                if followed.version > told:
-                    if followed.before == told and followed.message is not None:
-                        message, told = followed.message, followed.version
-                    else:
-                        message, told = await self._since(namespace, told)
-                    yield message
-                elif silent and not self._closing:
-                    yield wire.watched_message(Watched(told, ListedChanges(), clock))
+                if followed.before == told and followed.message is not None:
+                    told = followed.version
+                    yield followed.message
+                elif silent or followed.version > told:
+                    watched = await self._since(namespace, told)
+                    told = watched.version
+                    yield wire.watched_message(watched)
         finally:
             self._leave(namespace, followed)
 
-    async def _since(self, namespace: NamespaceId, told: Version) -> tuple[pb.WatchResponse, Version]:
+    async def _since(self, namespace: NamespaceId, told: Version) -> Watched:
         clock = time.monotonic()
         start = await self._ask(lambda: self._store.begin(namespace, told))
         await self._committer.flushed(start.version)
-        watched = Watched(start.version, start.changes, clock)
-        return wire.watched_message(watched), start.version
+        return Watched(start.version, start.changes, clock)
 
     async def _ask(self, look: Callable[[], T]) -> T:
         return await asyncio.to_thread(look) if self._store.distant else look()
