@@ -114,7 +114,7 @@ def _unpack_runs(packed: bytes) -> tuple[PageRun, ...]:
     return tuple(PageRun(PageNumber(first), count) for first, count in _RUN.iter_unpack(packed))
 
 
-def _pack_image(allocation: Allocation) -> bytes:
+def pack_image(allocation: Allocation) -> bytes:
     image = allocation.highest.to_bytes(4, "big") + _pack_runs(allocation.free)
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(image)
 
@@ -158,7 +158,7 @@ def write_image(engine: Engine, id_: NamespaceId, version: Version, timeout: flo
     def read(tx: Snapshot) -> Allocation:
         return at(tx, id_, find(tx, id_).page_size, version)
 
-    image = _pack_image(engine.read(read, timeout=timeout))
+    image = pack_image(engine.read(read, timeout=timeout))
 
     def write(tx: Transaction) -> None:
         rely_on(tx, id_)
@@ -232,6 +232,17 @@ def grant(
 def release(engine: Engine, id_: NamespaceId, lease_id: bytes, timeout: float) -> None:
     """See `Store.release`."""
     engine.transact(lambda tx: tx.clear(keys.lease(id_, lease_id)), durability="normal", timeout=timeout)
+
+
+def end_leases(tx: Transaction, id_: NamespaceId, allocated: Sequence[PageNumber]) -> None:
+    """For a commit that takes numbers whoever leased them: end those leases."""
+    if not allocated:
+        return
+    tx.add_read_conflict(*keys.leases(id_))
+    taken = set(allocated)
+    for granted in _granted(tx, id_):
+        if not taken.isdisjoint(_numbers(granted.runs)):
+            tx.clear(granted.key)
 
 
 def ask_lease(tx: Transaction, id_: NamespaceId, lease_id: bytes) -> Callable[[], bytes | None]:

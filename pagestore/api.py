@@ -79,7 +79,11 @@ class Namespace:
     created_us: int
     """Unix time of creation, microseconds."""
     horizon: Version
-    """The oldest version that can still be read."""
+    """The oldest version that can still be read (but for tagged ones, which stay readable below it)."""
+    horizon_us: int = 0
+    """Unix time of that version, microseconds: how far back the database can be restored."""
+    parent: tuple[NamespaceId, Version] | None = None
+    """What it is a branch of, and at which version it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +303,9 @@ class CommitPart:
     """Pages allocated at the base and not any more; each is written as `FREED`, ascending."""
     lease: bytes | None = None
     """The lease that some of the allocated numbers come from, if any: the commit fails if it ended."""
+    reads_all: bool = False
+    """Every page counts as read: any commit after the base is a conflict.  Leases of others on the pages
+    allocated end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +365,60 @@ class Usage:
     history_bytes: int
     """What only reading the past takes."""
     commits: int
+    shared_pages: int = 0
+    """Of a branch, those of the live pages that are its parent's (or the parent's parent's, ...)."""
+    shared_bytes: int = 0
+    """What they take there; not part of `live_bytes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of its past a namespace keeps.  Both may be set: then whichever keeps less counts."""
+
+    seconds: float | None = 30 * 86400.0
+    """Every version that was the newest one within so many seconds stays readable; None: no limit."""
+    max_bytes: int | None = None
+    """Bytes that replaced page versions may take; beyond it the oldest go first.  None: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A name for a version, which keeps it readable."""
+
+    name: str
+    version: Version
+    time_us: int
+    """When the tag was made: Unix time, microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a run of retention removed, or with `dry_run` would remove."""
+
+    horizon: Version
+    """The oldest readable version now."""
+    horizon_us: int
+    """Its Unix time, microseconds."""
+    versions: int
+    """Changelog records."""
+    page_versions: int
+    bytes: int
+    """Of these page versions: keys and values, before the engine's own overhead."""
+    complete: bool
+    """False: time ran out, there is more to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A namespace that was dropped and can still be brought back."""
+
+    id: NamespaceId
+    name: str
+    """What it was called."""
+    dropped_us: int
+    """Unix time, microseconds."""
+    until_us: int | None
+    """When it is removed for good (by the next run of retention after that); None: not by itself."""
 
 
 class StoreError(Exception):
@@ -520,8 +581,33 @@ class Store(ABC):
         """Raises NoSuchNamespaceError, NameTakenError, InvalidNameError."""
 
     @abstractmethod
-    def drop(self, name: str) -> None:
-        """Remove the name and all its pages and history.  Raises NoSuchNamespaceError."""
+    def drop(self, name: str, *, now: bool = False) -> None:
+        """Remove the name; what it stood for can be brought back (`undrop`) for as long as the namespace's
+        retention says, counted from now.  `now`: remove pages and history as well, at once and for good
+        (but for what branches need).  Raises NoSuchNamespaceError."""
+
+    def dropped(self) -> list[Dropped]:
+        """What can be brought back, the newest first."""
+        raise UnsupportedError(f"{self.url}: no dropped in a store of this kind")
+
+    def undrop(self, namespace: NamespaceId, name: str) -> Namespace:
+        """Give a dropped namespace a name again: it is as it was, with its history.
+
+        Raises NoSuchNamespaceError (it is not there, or not dropped), NameTakenError, InvalidNameError."""
+        raise UnsupportedError(f"{self.url}: no undrop in a store of this kind")
+
+    def purge(self, namespace: NamespaceId) -> None:
+        """Remove a dropped namespace for good, at once.  Raises NoSuchNamespaceError if there is none."""
+        raise UnsupportedError(f"{self.url}: no purge in a store of this kind")
+
+    def branch(self, namespace: NamespaceId, new_name: str, version: Version) -> Namespace:
+        """A new namespace that begins as the snapshot of another at `version` and shares its pages: what is
+        written to either from now on is not seen in the other.  Costs one small commit, whatever the size.
+        `version` stays readable in the parent for as long as the branch exists, also when the parent is
+        dropped.
+
+        Raises as `read` and `create` do, and LimitError where branches of branches are too deep."""
+        raise UnsupportedError(f"{self.url}: no branch in a store of this kind")
 
     # transactions
 
@@ -617,6 +703,57 @@ class Store(ABC):
         """The newest version whose time is <= `time_us` (Unix microseconds).
 
         Raises NoSuchVersionError if that is before the first commit, BelowHorizonError."""
+
+    # retention
+
+    def retention(self, namespace: NamespaceId) -> Retention:
+        """How much of the past is kept.  Raises NoSuchNamespaceError."""
+        raise UnsupportedError(f"{self.url}: no retention in a store of this kind")
+
+    def set_retention(self, namespace: NamespaceId, retention: Retention) -> None:
+        """Change it; `collect` acts on it.  Raises NoSuchNamespaceError, ValueError."""
+        raise UnsupportedError(f"{self.url}: no set_retention in a store of this kind")
+
+    def tag(self, namespace: NamespaceId, name: str, version: Version) -> Tag:
+        """Name a version, which stays readable until `untag`.  A tag of that name at that version is left
+        as it is.  Raises NameTakenError (it stands for another version), InvalidNameError, and as `read`."""
+        raise UnsupportedError(f"{self.url}: no tag in a store of this kind")
+
+    def untag(self, namespace: NamespaceId, name: str) -> None:
+        """Remove a tag.  Raises NoSuchVersionError if there is none of that name, NoSuchNamespaceError."""
+        raise UnsupportedError(f"{self.url}: no untag in a store of this kind")
+
+    def tags(self, namespace: NamespaceId) -> list[Tag]:
+        """All tags, by name.  Raises NoSuchNamespaceError."""
+        raise UnsupportedError(f"{self.url}: no tags in a store of this kind")
+
+    def hold(
+        self, namespace: NamespaceId, version: Version, seconds: float, hold: bytes | None = None
+    ) -> bytes:
+        """Keep `version` readable for `seconds` (at most 3600); commits may be based on it as long as it is
+        not below the horizon yet.  `hold`: renew that one.  A snapshot younger than the grace period (10
+        minutes) needs none.  Raises as `read` does, and LimitError."""
+        raise UnsupportedError(f"{self.url}: no hold in a store of this kind")
+
+    def unhold(self, namespace: NamespaceId, hold: bytes) -> None:
+        """End a hold; one that has ended already is no error."""
+        raise UnsupportedError(f"{self.url}: no unhold in a store of this kind")
+
+    def collect(self, namespace: NamespaceId, *, dry_run: bool = False, seconds: float = 0) -> Collected:
+        """Let go of what retention does not keep, in small engine transactions beside everyone else's.
+
+        `seconds`: stop after so long (0: when all is done).  `dry_run`: only say what would go."""
+        raise UnsupportedError(f"{self.url}: no collect in a store of this kind")
+
+    def revert(
+        self, namespace: NamespaceId, to: Version, *, message: str = "", token: bytes | None = None
+    ) -> Committed:
+        """A new commit whose pages are those of `to`: it can be undone like any other.  Commits of others
+        that come in between are undone with the rest, up to the moment of the commit.  With nothing to
+        change nothing is committed, and the answer's version is the newest one.
+
+        Raises as `read` and `commit` do; ConflictError only after others were quicker many times."""
+        raise UnsupportedError(f"{self.url}: no revert in a store of this kind")
 
     # the rest
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
-from pagestore import allocation, changelog, encoding, history, keys, snapshot, turns
+from pagestore import allocation, changelog, encoding, history, kept, keys, snapshot, turns
 from pagestore.api import (
     MAX_MESSAGE_BYTES,
     MAX_VERSION,
@@ -69,6 +69,7 @@ class Part:
         numbers = sorted(write.number for write in part.writes)
         _check_part(part, numbers)
         self._reads = part.reads
+        self._reads_all = part.reads_all
         self._touched = part.reads.packed + array("I", numbers).tobytes()
         """Read or written, for `changelog.Rows.meet`."""
         self._numbers = pack_numbers(numbers, part.allocated, part.freed)
@@ -112,7 +113,7 @@ class Part:
         """The namespace record, and the commits after `checked`.  Raises ConflictError,
         FarBehind, NoSuchNamespaceError, BelowHorizonError, InvalidRequestError."""
         record, rows = snapshot.take_namespace(tx, self.id, asked.log)
-        snapshot.check_readable(self.base, record)
+        kept.check_base(self.base, record)
         versions: list[Version] = []
         records: list[bytes] = []
         self.newest_us = 0
@@ -134,6 +135,8 @@ class Part:
         turns.check(tx, asked.queue, self.ticket, self.written)
         if asked.lease is not None:
             allocation.check_lease(asked.lease(), self.allocated)
+        if self._reads_all:
+            allocation.end_leases(tx, self.id, self.allocated)
         if self.written and record.page_size not in (0, self.page_size):
             raise InvalidRequestError(
                 f"the pages of this database have {record.page_size} bytes, not {self.page_size}"
@@ -142,7 +145,12 @@ class Part:
 
     def refuse_conflicts(self, later: changelog.Rows) -> None:
         """Raises ConflictError."""
-        if not later or not later.meet(self._touched):
+        if not later:
+            return
+        if self._reads_all:
+            pages = {page for change in later for page in change.pages}
+            raise ConflictError(self.id, tuple(sorted(pages)), later[-1].version)
+        if not later.meet(self._touched):
             return
         met = [change for change in later if not self.touched.isdisjoint(change.pages)]
         lost = {page for change in met for page in change.pages if page in self.touched}
@@ -165,6 +173,8 @@ class Part:
     def _declare_conflicts(self, tx: Transaction) -> None:
         namespace = keys.namespace(self.id)
         tx.add_read_conflict(namespace, namespace + b"\0")
+        if self._reads_all:
+            tx.add_read_conflict(*keys.all_conflicts(self.id))
         for first, last in few_runs(sorted(self.touched)):
             tx.add_read_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
         for first, last in few_runs(self.written):

@@ -33,6 +33,13 @@ POINTS = frozenset(
         "drop.name_removed",
         "drop.step",
         "drop.before_end",  # all pages are gone, the tombstone is not
+        "collect.image",  # an image is written, the horizon has not moved
+        "collect.moving",  # in the engine transaction that moves the horizon
+        "collect.moved",  # nothing is removed yet
+        "collect.step",  # in an engine transaction that removes
+        "collect.stepped",  # some of it is removed
+        "branch.written",  # in the engine transaction
+        "branch.made",
         "backup.copied",
         "backup.verified",
         "restore.copied",

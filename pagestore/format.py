@@ -16,16 +16,22 @@ from typing import NamedTuple
 
 from pagestore import keys
 from pagestore.api import FormatError
-from pagestore.engines.base import Snapshot
+from pagestore.engines.base import Snapshot, Transaction
 
 FORMAT = 1
-FEATURES: frozenset[str] = frozenset()
-"""What this release knows beyond the format itself."""
+BRANCHES = "branches"
+"""Pages may be those of another namespace."""
+
+RETENTION = "retention"
+"""Changelogs may have gaps below the horizon."""
+
+FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION})
+"""What this release knows beyond the format itself.  A store has a feature from its first use on."""
 
 
 def row() -> tuple[bytes, bytes]:
     """The key and value that make an empty engine a new store."""
-    value = {"format": FORMAT, "features": sorted(FEATURES), "store": os.urandom(16).hex()}
+    value = {"format": FORMAT, "features": [], "store": os.urandom(16).hex()}
     return keys.FORMAT, json.dumps(value).encode()
 
 
@@ -60,3 +66,12 @@ def _record(tx: Snapshot) -> _Record:
         return _Record(int(value["format"]), features, bytes.fromhex(value.get("store", "")))
     except (ValueError, KeyError, TypeError) as exc:
         raise FormatError(f"its format record can't be read: {found[:80]!r}") from exc
+
+
+def require(tx: Transaction, feature: str) -> None:
+    """Note that the store has a feature, so that releases that do not know it refuse the store."""
+    tx.add_read_conflict(keys.FORMAT, keys.FORMAT + b"\0")
+    value = json.loads(tx.get(keys.FORMAT) or b"{}")
+    if value and feature not in value["features"]:
+        value["features"] = sorted({*value["features"], feature})
+        tx.set(keys.FORMAT, json.dumps(value).encode())

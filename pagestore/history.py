@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from pagestore import changelog, encoding, keys
+from pagestore import changelog, encoding, kept, keys
 from pagestore.api import (
     MAX_VERSION,
     ZERO_VERSION,
@@ -70,11 +70,14 @@ def version_at(tx: Snapshot, id_: NamespaceId, time_us: int) -> Version:
     record = find(tx, id_)
     newest = next((key for key, _ in tx.scan(KeyRange(*keys.times(id_, time_us), 1, reverse=True))), None)
     if newest is None:
+        if time_us >= record.created_us and record.horizon > record.created:
+            raise BelowHorizonError(record.created, record.horizon)
         raise NoSuchVersionError("that is before the first commit")
     if time_us > time.time_ns() // 1000 and keys.time_of(newest) < time_us:
         raise NoSuchVersionError("that time has not come yet")
     version = keys.version_of(newest)
-    if version < record.horizon:
+    exactly = keys.time_of(newest) == time_us  # below the horizon there are gaps between commits
+    if version < record.horizon and not (exactly and kept.is_kept(tx, id_, version)):
         raise BelowHorizonError(version, record.horizon)
     return version
 

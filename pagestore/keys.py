@@ -12,14 +12,19 @@ engine and FoundationDB's own tools can read them (as a subspace whose raw prefi
     d dropped    id                       name of a namespace whose pages are still to be removed
     e lease      id, lease id             leased page numbers, see `pagestore.allocation`
     f format                              see `pagestore.format`
+    g tag        id, name                 version, time, see `pagestore.kept`
+    k kept       id, version, label       what needs a version, see `pagestore.kept`
     l log        id, version              changelog record, see `pagestore.changelog`
       namespace  id, end of log           namespace record, see `pagestore.namespaces`
     n name       name                     id, 8 bytes big-endian
+    o old        id                       a dropped namespace that may come back, see `pagestore.drops`
     p page       id, number, version      page blob, see `pagestore.encoding`
     q queue      id, version, ticket      a place, see `pagestore.turns`
+    r retention  id                       how far it has come, see `pagestore.retention`
     t time       id, µs, version          empty
     u token      id, token                version, or `VOID_TOKEN`
     x conflict   id, number               never written: what optimistic engines compare
+    y measure    id, version              bytes that commits up to it replaced, see `pagestore.retention`
 
 A namespace's record stands right behind its changelog, so that one reverse scan yields the record, the
 newest commit and those before it: that is all that `begin` and a commit's check need.  Tokens come last
@@ -33,7 +38,7 @@ Worked example: page 3 of namespace 1 at version 00000001 0000000000ff is
     33 00000001 0000000000ff 0000        versionstamp: ten bytes, then two user bytes, always 0
 
 so all versions of a page lie together, oldest first, and the newest one <= v is found by one reverse
-scan.  Family bytes leave room for tag and stage.
+scan.
 """
 
 from __future__ import annotations
@@ -43,6 +48,7 @@ from pagestore.api import VERSION_SIZE, NamespaceId, PageNumber, Version
 _IMAGE, _COUNTER, _DROPPED, _LEASE, _LOG, _NAME, _PAGE, _QUEUE, _TIME, _TOKEN, _CONFLICT = (
     bytes([b]) for b in b"acdelnpqtux"
 )
+_TAG, _KEPT, _OLD, _RETENTION, _MEASURE = (bytes([b]) for b in b"gkory")
 
 FORMAT = b"f"
 
@@ -127,6 +133,14 @@ def namespace_of_dropped(key: bytes) -> NamespaceId:
     return NamespaceId(_read_integer(key, 1)[0])
 
 
+def old(namespace: NamespaceId) -> bytes:
+    return _OLD + _integer(namespace)
+
+
+def all_old() -> tuple[bytes, bytes]:
+    return _OLD, after(_OLD)
+
+
 # ---- one namespace ----
 
 
@@ -194,6 +208,11 @@ def conflict(id_: NamespaceId, number: PageNumber) -> bytes:
     return _CONFLICT + _integer(id_) + _integer(number)
 
 
+def all_conflicts(id_: NamespaceId) -> tuple[bytes, bytes]:
+    prefix = _CONFLICT + _integer(id_)
+    return prefix, after_integer(prefix)
+
+
 def image(id_: NamespaceId, version: Version) -> bytes:
     return _IMAGE + _integer(id_) + _STAMP + version + _USER
 
@@ -233,6 +252,83 @@ def ticket_of(key: bytes) -> bytes:
     return key[at:-1].replace(b"\0\xff", b"\0")
 
 
+def tag(id_: NamespaceId, text: str) -> bytes:
+    return _TAG + _integer(id_) + _string(_TEXT, text.encode())
+
+
+def tags(id_: NamespaceId) -> tuple[bytes, bytes]:
+    prefix = _TAG + _integer(id_)
+    return prefix, after_integer(prefix)
+
+
+def text_of_tag(key: bytes) -> str:
+    return key[_read_integer(key, 1)[1] + 1 : -1].replace(b"\0\xff", b"\0").decode()
+
+
+def kept(id_: NamespaceId, version: Version, label: bytes) -> bytes:
+    return _KEPT + _integer(id_) + _STAMP + version + _USER + _string(_BYTES, label)
+
+
+def kept_at(id_: NamespaceId, first: Version, last: Version) -> tuple[bytes, bytes]:
+    """All that needs one of the versions in [first, last]."""
+    prefix = _KEPT + _integer(id_) + _STAMP
+    return prefix + first, prefix + last + b"\0\1"
+
+
+def version_of_kept(key: bytes) -> Version:
+    start = _read_integer(key, 1)[1] + 1
+    return Version(key[start : start + VERSION_SIZE])
+
+
+def label_of(key: bytes) -> bytes:
+    return key[_read_integer(key, 1)[1] + 1 + _STAMP_TAIL + 1 : -1].replace(b"\0\xff", b"\0")
+
+
+def retention(id_: NamespaceId) -> bytes:
+    return _RETENTION + _integer(id_)
+
+
+def measure(id_: NamespaceId, version: Version) -> bytes:
+    return _MEASURE + _integer(id_) + _STAMP + version + _USER
+
+
+def measures(id_: NamespaceId, newer_than: Version, until: Version) -> tuple[bytes, bytes]:
+    """Measures of versions in (newer_than, until]."""
+    prefix = _MEASURE + _integer(id_) + _STAMP
+    return prefix + newer_than + b"\0\1", prefix + until + b"\0\1"
+
+
+def log_from(id_: NamespaceId, first: Version, until: Version) -> tuple[bytes, bytes]:
+    """Changelog records of versions in [first, until]."""
+    prefix = log_prefix(id_)
+    return prefix + first, prefix + until + b"\0\1"
+
+
+def tokens(id_: NamespaceId, before: bytes) -> tuple[bytes, bytes]:
+    """Tokens that sort before this one."""
+    prefix = _TOKEN + _integer(id_)
+    return prefix, token(id_, before)
+
+
+def pages_from(id_: NamespaceId, number: PageNumber) -> tuple[bytes, bytes]:
+    """Every version of the pages with this number and higher ones."""
+    prefix = _PAGE + _integer(id_)
+    return prefix + _integer(number), after_integer(prefix)
+
+
+def image_prefix(id_: NamespaceId) -> bytes:
+    """What stands before the version."""
+    return _IMAGE + _integer(id_) + _STAMP
+
+
+def shed(id_: NamespaceId) -> list[tuple[bytes, bytes]]:
+    """All keys of a namespace but its record, its pages and what needs them."""
+    number = _integer(id_)
+    families = (_TIME, _TOKEN, _IMAGE, _LEASE, _QUEUE, _TAG, _MEASURE, _RETENTION)  # progress goes last
+    prefixes = [family + number for family in families]
+    return [(_LOG + number, namespace(id_)), *((prefix, after_integer(prefix)) for prefix in prefixes)]
+
+
 def after_integer(prefix: bytes) -> bytes:
     """The first key behind all that start with this prefix, which ends in an integer of the tuple.
 
@@ -243,5 +339,5 @@ def after_integer(prefix: bytes) -> bytes:
 def belongings(id_: NamespaceId) -> list[tuple[bytes, bytes]]:
     """All keys of a namespace but its record, for removal."""
     number = _integer(id_)
-    prefixes = [family + number for family in (_PAGE, _TIME, _TOKEN, _IMAGE, _LEASE, _QUEUE)]
-    return [(_LOG + number, namespace(id_)), *((prefix, after_integer(prefix)) for prefix in prefixes)]
+    prefixes = [family + number for family in (_PAGE, _KEPT)]
+    return [*shed(id_), *((prefix, after_integer(prefix)) for prefix in prefixes)]

@@ -11,16 +11,14 @@ commit's engine transaction.  Calls the engine's snapshot.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 
-from pagestore import allocation, changelog, keys
+from pagestore import allocation, changelog, kept, keys
 from pagestore.api import (
     ZERO_VERSION,
     Begin,
-    BelowHorizonError,
     CorruptPageError,
     NamespaceId,
-    NoSuchVersionError,
     PageNumber,
     StoredPage,
     Version,
@@ -28,7 +26,7 @@ from pagestore.api import (
 )
 from pagestore.encoding import MAX_CHAIN, chain_of, is_freed
 from pagestore.engines.base import KeyRange, Snapshot
-from pagestore.namespaces import Record, alive, find
+from pagestore.namespaces import Ancestor, Record, alive, find
 
 MAX_CHANGES = 1000
 MAX_CHANGE_BYTES = 200_000
@@ -79,9 +77,9 @@ def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | N
     record, rows = namespace_and_log(tx, id_, since, MAX_CHANGES + 2)
     changes = _Changes()
     if not changes.add_until(since, rows):
-        _check_not_ahead(tx, since)  # not one of this namespace's own, so not known to be genuine
+        kept.check_not_ahead(tx, since)  # not one of this namespace's own, so not known to be genuine
     newest = changes.newest or max(since, record.created)
-    listed = changes.oldest_first()
+    listed = changes.oldest_first() if since >= record.horizon else None  # there are gaps below it
     return _everything(tx, id_, record, newest) if listed is None else Begin(newest, listed, record.page_size)
 
 
@@ -125,29 +123,14 @@ class _Changes:
 
 def _begin_at(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version) -> Begin:
     record = find(tx, id_)
-    check_readable(at, record)
-    _check_not_ahead(tx, at)
-    if since is None or since > at:
+    kept.check_readable(tx, id_, at, record)
+    kept.check_not_ahead(tx, at)
+    if since is None or since > at or since < record.horizon:
         return _everything(tx, id_, record, at)
     changes = _Changes()
     changes.add_until(None, tx.scan(KeyRange(*keys.log(id_, since, at), MAX_CHANGES + 1, reverse=True)))
     listed = changes.oldest_first()
     return _everything(tx, id_, record, at) if listed is None else Begin(at, listed, record.page_size)
-
-
-def _check_not_ahead(tx: Snapshot, version: Version) -> None:
-    if version > tx.read_version():
-        raise NoSuchVersionError(f"version {format_version(version)} does not exist yet")
-
-
-def check_readable(version: Version, record: Record) -> None:
-    """Raises BelowHorizonError, or NoSuchVersionError before the namespace existed."""
-    if version < record.created:
-        raise NoSuchVersionError(
-            f"version {format_version(version)} is older than the database ({format_version(record.created)})"
-        )
-    if version < record.horizon:
-        raise BelowHorizonError(version, record.horizon)
 
 
 def read(
@@ -156,16 +139,20 @@ def read(
     """See `Store.read`."""
     record = tx.ask(keys.namespace(id_))
     pages = ask_pages(tx, id_, version, numbers)
-    check_readable(version, alive(id_, record()))
-    return [_page(number, rows) for number, rows in zip(numbers, pages, strict=True)]
+    found = alive(id_, record())
+    kept.check_readable(tx, id_, version, found)
+    return _put_together(tx, numbers, pages, found.ancestors)
 
 
 def read_pages(
-    tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
+    tx: Snapshot,
+    id_: NamespaceId,
+    version: Version,
+    numbers: Sequence[PageNumber],
+    ancestors: Sequence[Ancestor] = (),
 ) -> list[StoredPage | None]:
     """As `read`, where the horizon has been checked already."""
-    pages = ask_pages(tx, id_, version, numbers)
-    return [_page(number, rows) for number, rows in zip(numbers, pages, strict=True)]
+    return _put_together(tx, numbers, ask_pages(tx, id_, version, numbers), ancestors)
 
 
 def ask_pages(
@@ -175,6 +162,41 @@ def ask_pages(
     return tx.scan_many(
         [KeyRange(*keys.page(id_, number, version), CHAIN_ROWS, reverse=True) for number in numbers]
     )
+
+
+def _put_together(
+    tx: Snapshot,
+    numbers: Sequence[PageNumber],
+    pages: Sequence[Iterator[tuple[bytes, bytes]]],
+    ancestors: Sequence[Ancestor],
+) -> list[StoredPage | None]:
+    """The pages of which these rows came.
+
+    Of a page that a branch has no version of, its parent's is found, as of the version at which the branch
+    began.  It is also what the branch's first own version of it is a delta of: so the rows of the branch and
+    those of its ancestors are read as if they were one page's."""
+    if not ancestors:
+        return [_page(number, rows) for number, rows in zip(numbers, pages, strict=True)]
+    found = [list(_needed(rows)) for rows in pages]
+    short = [i for i, rows in enumerate(found) if not rows or chain_of(rows[-1][1])]
+    ranges = [
+        KeyRange(*keys.page(id_, numbers[i], version), CHAIN_ROWS, reverse=True)
+        for i in short
+        for id_, version in ancestors
+    ]
+    inherited = iter(tx.scan_many(ranges))
+    for i in short:
+        own_and_inherited = chain.from_iterable((found[i], *islice(inherited, len(ancestors))))
+        found[i] = list(_needed(own_and_inherited))
+    return [_page(number, iter(rows)) for number, rows in zip(numbers, found, strict=True)]
+
+
+def _needed(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Down to the first that is no delta."""
+    for row in rows:
+        yield row
+        if not chain_of(row[1]):
+            return
 
 
 def _page(number: PageNumber, rows: Iterator[tuple[bytes, bytes]]) -> StoredPage | None:

@@ -11,7 +11,20 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from pagestore import allocation, format, history, keys, snapshot, turns
+from pagestore import (
+    allocation,
+    branches,
+    drops,
+    format,
+    history,
+    kept,
+    keys,
+    retention,
+    snapshot,
+    sweep,
+    turns,
+)
+from pagestore import revert as reverting
 from pagestore.api import (
     MAX_VERSION,
     TOKEN_SIZE,
@@ -19,9 +32,11 @@ from pagestore.api import (
     Allocation,
     Begin,
     Change,
+    Collected,
     CommitRequest,
     Committed,
     ConflictError,
+    Dropped,
     HeadWord,
     InvalidRequestError,
     Lease,
@@ -32,15 +47,18 @@ from pagestore.api import (
     OutcomeUnknownError,
     PageNumber,
     PageSet,
+    Retention,
     Store,
     StoredPage,
     StoreError,
     StoreFullError,
     StoreUnavailableError,
+    Tag,
     Usage,
     Version,
     Watch,
     format_version,
+    new_token,
 )
 from pagestore.commit import MAX_FRESH, Commit, FarBehind
 from pagestore.engines.base import Engine, Result, Snapshot, Transaction
@@ -73,12 +91,25 @@ class PageStore(Store):
     def rename(self, name: str, new_name: str) -> Namespace:
         return self._namespaces.rename(name, new_name)
 
-    def drop(self, name: str) -> None:
-        self._namespaces.drop(name)
+    def drop(self, name: str, *, now: bool = False) -> None:
+        drops.drop(self.engine, name, self.timeout, now=now)
+
+    def dropped(self) -> list[Dropped]:
+        return self.engine.read(drops.dropped, timeout=self.timeout)
+
+    def undrop(self, namespace: NamespaceId, name: str) -> Namespace:
+        return drops.undrop(self.engine, namespace, name, self.timeout)
+
+    def purge(self, namespace: NamespaceId) -> None:
+        drops.purge(self.engine, namespace, self.timeout)
 
     def finish_drops(self) -> None:
-        """Remove what interrupted drops left behind."""
-        self._namespaces.finish_drops()
+        """Remove what interrupted drops left behind, and what can't be brought back any more."""
+        drops.finish(self.engine, self.timeout)
+
+    def branch(self, namespace: NamespaceId, new_name: str, version: Version) -> Namespace:
+        branches.branch(self.engine, namespace, new_name, version, self.timeout)
+        return self.open(new_name)
 
     # ---- transactions ----
 
@@ -106,6 +137,8 @@ class PageStore(Store):
         assert result.version is not None  # the token is always written
         if allocation.image_is_due(request.token):
             self._write_images(request, result.version)
+        if retention.is_due(request.token):
+            self._let_go(request)
         return Committed(result.version, commit.time_us, commit.others)
 
     def _run(self, commit: Commit) -> Result[Version | None]:
@@ -124,6 +157,14 @@ class PageStore(Store):
             except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError) as exc:
                 log.info("no allocation image of %s: %s", format_version(version), exc)  # another one will do
 
+    def _let_go(self, request: CommitRequest) -> None:
+        """A little of retention's work, in proportion to what this commit wrote."""
+        for part in request.parts:
+            try:
+                retention.beside_commit(self.engine, part.namespace, len(part.writes), self.timeout)
+            except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError) as exc:
+                log.info("retention put off: %s", exc)
+
     def _with_content(self, conflict: ConflictError) -> ConflictError:
         """The same, with the pages' new content if it can be had, read while nobody waits for it."""
         try:
@@ -135,6 +176,14 @@ class PageStore(Store):
 
     def _repeated(self, request: CommitRequest, version: Version) -> Committed:
         """The answer to a commit that had happened already, at `version`."""
+        for part in request.parts:
+            record = self.engine.read(lambda tx: find(tx, part.namespace), timeout=self.timeout)  # noqa: B023
+            if request.base < record.horizon:
+                raise OutcomeUnknownError(
+                    request.token,
+                    f"it happened, as {format_version(version)}, so long ago that nobody can tell any more "
+                    "what came between its base and it",
+                )
         lists = [
             list(self.changelog(part.namespace, after=request.base, until=version)) for part in request.parts
         ]
@@ -168,7 +217,7 @@ class PageStore(Store):
     def allocation(self, namespace: NamespaceId, version: Version) -> Allocation:
         def work(tx: Snapshot) -> Allocation:
             record = find(tx, namespace)
-            snapshot.check_readable(version, record)
+            kept.check_readable(tx, namespace, version, record)
             return allocation.at(tx, namespace, record.page_size, version)
 
         return self.engine.read(work, timeout=self.timeout)
@@ -206,6 +255,58 @@ class PageStore(Store):
 
     def version_at(self, namespace: NamespaceId, time_us: int) -> Version:
         return self.engine.read(lambda tx: history.version_at(tx, namespace, time_us), timeout=self.timeout)
+
+    # ---- retention ----
+
+    def retention(self, namespace: NamespaceId) -> Retention:
+        return self.engine.read(lambda tx: find(tx, namespace), timeout=self.timeout).retention
+
+    def set_retention(self, namespace: NamespaceId, retention_: Retention) -> None:
+        retention.check_policy(retention_)
+        self.engine.transact(lambda tx: retention.set_policy(tx, namespace, retention_), timeout=self.timeout)
+
+    def tag(self, namespace: NamespaceId, name: str, version: Version) -> Tag:
+        return kept.tag(self.engine, namespace, name, version, self.timeout)
+
+    def untag(self, namespace: NamespaceId, name: str) -> None:
+        def work(tx: Transaction) -> None:
+            sweep.sweep_all(tx, namespace, kept.untag(tx, namespace, name))
+
+        self.engine.transact(work, timeout=self.timeout, idempotent=False)
+
+    def tags(self, namespace: NamespaceId) -> list[Tag]:
+        return self.engine.read(lambda tx: list(kept.tags(tx, namespace)), timeout=self.timeout)
+
+    def hold(
+        self, namespace: NamespaceId, version: Version, seconds: float, hold: bytes | None = None
+    ) -> bytes:
+        return kept.hold(self.engine, namespace, version, seconds, hold, self.timeout)
+
+    def unhold(self, namespace: NamespaceId, hold: bytes) -> None:
+        kept.unhold(self.engine, namespace, hold, self.timeout)
+
+    def collect(self, namespace: NamespaceId, *, dry_run: bool = False, seconds: float = 0) -> Collected:
+        found = retention.collect(self.engine, namespace, seconds, self.timeout, dry_run=dry_run)
+        if not dry_run:
+            self.finish_drops()
+        return found
+
+    def revert(
+        self, namespace: NamespaceId, to: Version, *, message: str = "", token: bytes | None = None
+    ) -> Committed:
+        hold = self.hold(namespace, to, kept.MAX_HOLD_SECONDS)  # what is read must not go meanwhile
+        try:
+            record = self.engine.read(lambda tx: find(tx, namespace), timeout=self.timeout)
+            return reverting.revert(
+                self,
+                namespace,
+                to,
+                message=message,
+                token=token or new_token(),
+                below_horizon=to < record.horizon,
+            )
+        finally:
+            self.unhold(namespace, hold)
 
     # ---- the rest ----
 

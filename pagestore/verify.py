@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pagestore import changelog, encoding, format, keys
+from pagestore import changelog, drops, encoding, format, keys, snapshot
 from pagestore.api import (
     MAX_VERSION,
     ZERO_VERSION,
@@ -18,33 +18,37 @@ from pagestore.api import (
     StoredPage,
 )
 from pagestore.engines.base import KeyRange, Snapshot
-from pagestore.namespaces import find
+from pagestore.namespaces import Record, find_any
 
 _TELL_EVERY = 1000
 
 
 def verify(tx: Snapshot, progress: Callable[[int, int], None]) -> None:
-    """Decode every version of every page and every changelog record, and compare how many there are.
+    """Decode every version of every page and every changelog record.  Above the horizon compare how many
+    there are; below it, retention may have removed some of either.
 
     `progress` is told page numbers done and page numbers in all (roughly: numbers may be unused).
     Raises FormatError, CorruptPageError."""
     format.check(tx)
     ids = [NamespaceId(int.from_bytes(value, "big")) for _, value in tx.scan(KeyRange(*keys.all_names()))]
+    ids += [keys.namespace_of_dropped(key) for key, _ in tx.scan(KeyRange(*keys.all_old()))]
     highest = {id_: _highest_page(tx, id_) for id_ in ids}
     total, before = sum(highest.values()), 0
     for id_ in ids:
-        missing = sum(
-            len(changelog.read(keys.version_of(key), record).pages)
-            for key, record in tx.scan(KeyRange(*keys.log(id_, ZERO_VERSION, MAX_VERSION)))
-        )
-        page_size = find(tx, id_).page_size
-        for page in _pages(tx, id_):
+        namespace = find_any(tx, id_)
+        missing = 0
+        for key, record in tx.scan(KeyRange(*keys.log(id_, ZERO_VERSION, MAX_VERSION))):
+            change = changelog.read(keys.version_of(key), record)
+            if change.version > namespace.horizon:
+                missing += len(change.pages)
+        for told, page in enumerate(_pages(tx, id_, namespace), start=1):
             if not encoding.is_freed(page.blobs[0]):
-                encoding.decode(page, page_size)
-            missing -= 1
-            if missing % _TELL_EVERY == 0:
+                encoding.decode(page, namespace.page_size)
+            if page.version > namespace.horizon:
+                missing -= 1
+            if told % _TELL_EVERY == 0:
                 progress(before + page.number, total)
-        if missing:
+        if missing and not drops.only_for_branches(tx, id_):
             raise CorruptPageError(f"namespace {id_}: the changelog tells of {missing} more page versions")
         before += highest[id_]
     progress(total, total)
@@ -55,12 +59,22 @@ def _highest_page(tx: Snapshot, id_: NamespaceId) -> int:
     return next((keys.number_of_page(key) for key, _ in rows), 0)
 
 
-def _pages(tx: Snapshot, id_: NamespaceId) -> Iterator[StoredPage]:
+def _pages(tx: Snapshot, id_: NamespaceId, record: Record) -> Iterator[StoredPage]:
     """Every version of every page, each with the older blobs that it needs."""
     number: PageNumber | None = None
     blobs: tuple[bytes, ...] = ()
     for key, blob in tx.scan(KeyRange(*keys.all_pages(id_))):  # of each page, the oldest version first
         if keys.number_of_page(key) != number:
-            number, blobs = keys.number_of_page(key), ()
+            number = keys.number_of_page(key)
+            blobs = _of_parent(tx, record, number) if encoding.chain_of(blob) else ()
         blobs = (blob, *blobs) if encoding.chain_of(blob) else (blob,)
         yield StoredPage(number, keys.version_of(key), blobs)
+
+
+def _of_parent(tx: Snapshot, record: Record, number: PageNumber) -> tuple[bytes, ...]:
+    """What the first version of a page in a branch is a delta of."""
+    if not record.ancestors:
+        return ()
+    parent, *others = record.ancestors
+    (page,) = snapshot.read_pages(tx, parent.id, parent.version, [number], others)
+    return () if page is None else page.blobs

@@ -56,6 +56,7 @@ from pagestore.api import (
     StoreError,
     StoreUnavailableError,
     TurnTakenError,
+    UnsupportedError,
     Usage,
     Version,
     VoidTokenError,
@@ -183,7 +184,9 @@ class RemoteStore(Store):
         request = pb.RenameRequest(name=_name(name), new_name=_name(new_name))
         return self._calls.call("Rename", request, wire.namespace_of, once=f"the renaming of {name!r}")
 
-    def drop(self, name: str) -> None:
+    def drop(self, name: str, *, now: bool = False) -> None:
+        if now:
+            raise UnsupportedError(f"{self.url}: a service drops for as long as retention says, not for good")
         request = pb.DropRequest(name=_name(name))
         self._calls.call("Drop", request, nothing, once=f"the removal of {name!r}", patience=_LONG)
 

@@ -141,9 +141,12 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
         self.clear_range(key, key + b"\0")
 
     def clear_range(self, begin: bytes, end: bytes) -> None:
+        self.clear_ranges([(begin, end)])
+
+    def clear_ranges(self, ranges: Sequence[tuple[bytes, bytes]]) -> None:
         self._apply()
-        self._db.execute(_CLEAR_LARGE, (begin, end))
-        self._db.execute(_CLEAR, (begin, end))
+        self._db.executemany(_CLEAR_LARGE, ranges)
+        self._db.executemany(_CLEAR, ranges)
         self._cleared = True
 
     def _apply(self) -> None:

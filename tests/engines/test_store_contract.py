@@ -125,7 +125,7 @@ def test_drop_leaves_nothing_but_other_namespaces(page_store: PageStore, pages: 
     other = Pages(page_store, page_store.create("other").id)
     for step in range(20):
         other.commit({number: content(step, number) for number in range(1, 200)})
-    page_store.drop("other")
+    page_store.drop("other", now=True)
     assert everything() == before
 
 

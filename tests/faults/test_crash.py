@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from pagestore import embedded, faults
 from pagestore.api import NoSuchStoreError, Store
 from pagestore.embedded import is_store
 from pagestore.opener import open_store
+from pagestore.store import PageStore
+from pagestore.verify import verify as examine
 from tests.faults.victim import COMMITS, PAGES, state
 from tests.pages import Pages
 
@@ -24,6 +27,8 @@ CREATE_POINTS = sorted(p for p in faults.POINTS if p.startswith("create."))
 DROP_POINTS = sorted(p for p in faults.POINTS if p.startswith("drop."))
 BACKUP_POINTS = sorted(p for p in faults.POINTS if p.startswith("backup."))
 RESTORE_POINTS = sorted(p for p in faults.POINTS if p.startswith("restore."))
+COLLECT_POINTS = sorted(p for p in faults.POINTS if p.startswith("collect."))
+BRANCH_POINTS = sorted(p for p in faults.POINTS if p.startswith("branch."))
 
 
 def victim(fault: str | None, action: str, folder: Path, *other: Path) -> list[str]:
@@ -50,7 +55,8 @@ def verify(store: Store, acknowledged: int) -> int:
 
 
 def test_every_point_is_crashed_at_below() -> None:
-    assert {*COMMIT_POINTS, *CREATE_POINTS, *DROP_POINTS, *BACKUP_POINTS, *RESTORE_POINTS} == faults.POINTS
+    other = {*BACKUP_POINTS, *RESTORE_POINTS, *COLLECT_POINTS, *BRANCH_POINTS}
+    assert {*COMMIT_POINTS, *CREATE_POINTS, *DROP_POINTS, *other} == faults.POINTS
 
 
 @pytest.mark.parametrize("point", COMMIT_POINTS)
@@ -138,4 +144,49 @@ def test_restore(tmp_path: Path, point: str) -> None:
     victim(None, "restore", again, file)
     store = open_store(str(again), create=False)
     verify(store, COMMITS)
+    store.close()
+
+
+@pytest.mark.parametrize("point", COLLECT_POINTS)
+def test_collect(tmp_path: Path, point: str) -> None:
+    folder = tmp_path / "store"
+    victim(None, "commit", folder)
+    bystander = open_store(str(folder), create=False)
+    pages = Pages(bystander, bystander.open("main").id)
+    versions = [change.version for change in bystander.changelog(pages.id)]
+    for n in (3, 7):
+        bystander.tag(pages.id, f"tag {n}", versions[n - 1])
+    stay = {3: versions[2], 7: versions[6], COMMITS: versions[-1]}
+    for nth in (1, 2):
+        with suppress(AssertionError):  # there may be no second passage
+            assert victim(f"{point}=kill@{nth}", "collect", folder) == []
+        for n, version in stay.items():
+            assert {page: pages.read(page, version) for page in PAGES} == state(n)
+        whole(bystander)
+    assert victim(None, "collect", folder) == ["True"]
+    for n, version in stay.items():
+        assert {page: pages.read(page, version) for page in PAGES} == state(n)
+    assert [change.version for change in bystander.changelog(pages.id)] == sorted(stay.values())
+    whole(bystander)
+    bystander.close()
+    assert victim(None, "commit", folder)[-1] == str(2 * COMMITS)
+
+
+def whole(store: Store) -> None:
+    assert isinstance(store, PageStore)
+    store.engine.read(lambda tx: examine(tx, lambda _done, _total: None))
+
+
+@pytest.mark.parametrize("point", BRANCH_POINTS)
+def test_branch(tmp_path: Path, point: str) -> None:
+    folder = tmp_path / "store"
+    victim(None, "commit", folder)
+    assert victim(f"{point}=kill@1", "branch", folder) == []
+    store = open_store(str(folder), create=False)
+    assert len(store.list()) == (2 if point == "branch.made" else 1)
+    whole(store)
+    victim(None, "branch", folder)
+    pages = Pages(store, store.open("branch").id)
+    assert {page: pages.read(page) for page in PAGES} == state(COMMITS)
+    whole(store)
     store.close()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-from pagestore import embedded
-from pagestore.api import NameTakenError, NoSuchNamespaceError
+from pagestore import embedded, retention, sweep
+from pagestore.api import NameTakenError, NoSuchNamespaceError, Retention
 from pagestore.engines import sqlite
 from pagestore.opener import open_store
 from tests.pages import Pages
@@ -40,8 +40,26 @@ def commit(folder: str) -> None:
 def drop(folder: str) -> None:
     store = open_store(folder, create=False)
     with suppress(NoSuchNamespaceError):
-        store.drop("main")
+        store.drop("main", now=True)
     print("dropped", flush=True)
+
+
+def collect(folder: str) -> None:
+    """Let go of everything but the newest version and those that are tagged."""
+    retention.GRACE_SECONDS = 0
+    sweep.STEP = 4
+    store = open_store(folder, create=False)
+    id_ = store.open("main").id
+    store.set_retention(id_, Retention(0))
+    print(store.collect(id_).complete, flush=True)
+
+
+def branch(folder: str) -> None:
+    store = open_store(folder, create=False)
+    parent = store.open("main")
+    with suppress(NameTakenError):
+        store.branch(parent.id, "branch", store.begin(parent.id).version)
+    print("branched", flush=True)
 
 
 def main(action: str, folder: str, *other: str) -> None:
@@ -50,6 +68,10 @@ def main(action: str, folder: str, *other: str) -> None:
         commit(folder)
     elif action == "drop":
         drop(folder)
+    elif action == "collect":
+        collect(folder)
+    elif action == "branch":
+        branch(folder)
     elif action == "backup":
         embedded.backup(folder, *other)
     elif action == "restore":

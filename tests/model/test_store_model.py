@@ -10,14 +10,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pagestore import format
+from pagestore import format, retention, sweep
 from pagestore.api import (
+    Allocation,
+    BelowHorizonError,
     CommitRequest,
     ConflictError,
+    LimitError,
     NamespaceId,
     NameTakenError,
     NoSuchNamespaceError,
     PageNumber,
+    Retention,
     Version,
     VoidTokenError,
     new_token,
@@ -26,6 +30,7 @@ from pagestore.encoding import decode
 from pagestore.engines.memory import MemoryEngine
 from pagestore.opener import open_store
 from pagestore.store import PageStore
+from pagestore.verify import verify
 from tests.pages import Pages
 
 PAGE_SIZE = 512
@@ -52,6 +57,21 @@ class Known:
         self.snapshots: dict[Version, Snapshot] = {created: {}}
         self.touched: dict[Version, tuple[int, ...]] = {}
         self.times: dict[Version, int] = {}
+        self.horizon = created
+        self.tags: dict[str, Version] = {}
+        self.holds: dict[bytes, Version] = {}
+        self.branch_points: list[Version] = []
+        self.parents: tuple[Known, ...] = ()
+        """It is a branch of the first, which is one of the second."""
+        self.lets_go = False
+        """Whether its retention keeps nothing but the newest version."""
+
+    @property
+    def kept(self) -> set[Version]:
+        return {*self.tags.values(), *self.holds.values(), *self.branch_points}
+
+    def readable(self, version: Version) -> bool:
+        return version >= self.horizon or version in self.kept
 
     @property
     def newest(self) -> Version:
@@ -81,6 +101,16 @@ class StoreModel(RuleBasedStateMachine):
         self.known: dict[str, Known] = {}
         self.done: dict[bytes, tuple[NamespaceId, Version | None]] = {}
         self.dropped: list[NamespaceId] = []
+        self.old: dict[NamespaceId, tuple[str, Known]] = {}
+        """Those that may come back."""
+        self.grace, retention.GRACE_SECONDS = retention.GRACE_SECONDS, 0
+        self.step, sweep.STEP = sweep.STEP, 5
+        self.is_due, retention.is_due = retention.is_due, lambda _token: False
+
+    def teardown(self) -> None:
+        retention.GRACE_SECONDS = self.grace
+        sweep.STEP = self.step
+        retention.is_due = self.is_due
 
     @initialize()
     def start(self) -> None:
@@ -116,8 +146,159 @@ class StoreModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def drop(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.known)))
-        self.store.drop(name)
-        self.dropped.append(self.known.pop(name).id)
+        for_good = data.draw(st.booleans())
+        self.store.drop(name, now=for_good)
+        known = self.known.pop(name)
+        self.dropped.append(known.id)
+        if not for_good:
+            self.old[known.id] = name, known
+
+    @precondition(lambda self: self.old)
+    @rule(data=st.data(), name=st.sampled_from(NAMES), for_good=st.booleans())
+    def undrop(self, data: st.DataObject, name: str, for_good: bool) -> None:
+        id_ = data.draw(st.sampled_from(sorted(self.old)))
+        if for_good:
+            self.store.purge(id_)
+            del self.old[id_]
+            return
+        try:
+            assert self.store.undrop(id_, name).id == id_
+        except NameTakenError:
+            assert name in self.known
+        else:
+            self.known[name] = self.old.pop(id_)[1]
+            self.dropped.remove(id_)
+
+    def old_ones_go(self) -> None:
+        """What may not come back any more is removed by the next opener and the next collection."""
+        self.old = {id_: (name, known) for id_, (name, known) in self.old.items() if not known.lets_go}
+
+    # ---- keeping and letting go ----
+
+    def some(self, data: st.DataObject) -> tuple[str, Known]:
+        name = data.draw(st.sampled_from(sorted(self.known)))
+        return name, self.known[name]
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), lets_go=st.booleans())
+    def retain(self, data: st.DataObject, lets_go: bool) -> None:
+        _, party = self.some(data)
+        wanted = Retention(0) if lets_go else Retention()
+        self.store.set_retention(party.id, wanted)
+        assert self.store.retention(party.id) == wanted
+        party.lets_go = lets_go
+
+    @precondition(lambda self: any(known.lets_go and known.times for known in self.known.values()))
+    @rule(data=st.data(), dry_run=st.booleans(), beside=st.booleans())
+    def collect(self, data: st.DataObject, dry_run: bool, beside: bool) -> None:
+        names = sorted(name for name, known in self.known.items() if known.lets_go and known.times)
+        party = self.known[data.draw(st.sampled_from(names))]
+        now = party.times[data.draw(st.sampled_from(sorted(party.times)))]
+        wanted = max(version for version, time_us in party.times.items() if time_us <= now)
+        wanted = min([wanted, *(v for v in party.holds.values() if v >= party.horizon)])
+        reached = max([v for v in party.times if v <= wanted], default=party.horizon)
+        clock, retention._now_us = retention._now_us, lambda: now
+        try:
+            would_go = self.store.collect(party.id, dry_run=True)
+            if dry_run:
+                return
+            party.horizon = max(party.horizon, reached)
+            if beside:
+                for _ in range(50):
+                    retention.beside_commit(self.store.engine, party.id, 1, 5)
+                return
+            went = self.store.collect(party.id)
+        finally:
+            retention._now_us = clock
+        self.old_ones_go()
+        assert went.complete
+        assert went.horizon == party.horizon == would_go.horizon
+        assert went.versions == would_go.versions
+        assert went.page_versions >= would_go.page_versions  # a sweep of all pages may find more
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), name=st.sampled_from(["one", "two"]))
+    def tag(self, data: st.DataObject, name: str) -> None:
+        _, party = self.some(data)
+        version = data.draw(st.sampled_from(sorted(party.snapshots)))
+        try:
+            assert self.store.tag(party.id, name, version).version == version
+        except NameTakenError:
+            assert party.tags[name] != version
+        except BelowHorizonError:
+            assert not party.readable(version)
+        else:
+            assert party.readable(version)
+            party.tags[name] = version
+
+    @precondition(lambda self: any(known.tags for known in self.known.values()))
+    @rule(data=st.data())
+    def untag(self, data: st.DataObject) -> None:
+        party = self.known[data.draw(st.sampled_from(sorted(n for n, k in self.known.items() if k.tags)))]
+        name = data.draw(st.sampled_from(sorted(party.tags)))
+        self.store.untag(party.id, name)
+        del party.tags[name]
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def hold(self, data: st.DataObject) -> None:
+        _, party = self.some(data)
+        version = data.draw(st.sampled_from(sorted(party.snapshots)))
+        try:
+            party.holds[self.store.hold(party.id, version, 3600)] = version
+        except BelowHorizonError:
+            assert not party.readable(version)
+
+    @precondition(lambda self: any(known.holds for known in self.known.values()))
+    @rule(data=st.data())
+    def unhold(self, data: st.DataObject) -> None:
+        party = self.known[data.draw(st.sampled_from(sorted(n for n, k in self.known.items() if k.holds)))]
+        hold = data.draw(st.sampled_from(sorted(party.holds)))
+        self.store.unhold(party.id, hold)
+        del party.holds[hold]
+
+    # ---- branches and reverts ----
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), name=st.sampled_from(NAMES))
+    def branch(self, data: st.DataObject, name: str) -> None:
+        _, party = self.some(data)
+        version = data.draw(st.sampled_from(sorted(party.snapshots)))
+        try:
+            made = self.store.branch(party.id, name, version)
+        except NameTakenError:
+            assert name in self.known
+        except BelowHorizonError:
+            assert not party.readable(version)
+        except LimitError:
+            assert len(party.parents) == 8
+        else:
+            child = Known(made.id, self.store.begin(made.id).version)
+            child.snapshots[child.newest] = party.at(version)
+            child.parents = (party, *party.parents)
+            child.lets_go = party.lets_go
+            party.branch_points.append(version)  # (stays in the model when the branch goes: see `check_gone`)
+            self.known[name] = child
+            assert made.parent == (party.id, version)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def revert(self, data: st.DataObject) -> None:
+        _, party = self.some(data)
+        version = data.draw(st.sampled_from(sorted(party.snapshots)))
+        try:
+            done = self.store.revert(party.id, version, message="revert")
+        except BelowHorizonError:
+            assert not party.readable(version)
+            return
+        then, now = party.at(version), party.at(party.newest)
+        changed = tuple(sorted(n for n in {*then, *now} if then.get(n) != now.get(n)))
+        if not changed:
+            assert done.version == party.newest
+            return
+        party.snapshots[done.version] = then
+        party.touched[done.version] = changed
+        party.times[done.version] = done.time_us
 
     # ---- commits ----
 
@@ -129,6 +310,8 @@ class StoreModel(RuleBasedStateMachine):
         oldest = max(min(party.snapshots) for party in parties)
         versions = sorted({v for party in parties for v in party.snapshots if v >= oldest})
         base = versions[-1] if recent else data.draw(st.sampled_from(versions))
+        if not all(party.readable(base) for party in parties):
+            base = versions[-1]
         parts, written = [], []
         for party in parties:
             old = party.at(base)
@@ -142,6 +325,10 @@ class StoreModel(RuleBasedStateMachine):
         ]
         try:
             done = self.store.commit(request)
+        except BelowHorizonError:
+            assert any(base < party.horizon for party in parties)
+            self.done[token] = (parties[0].id, None)
+            return token
         except ConflictError as conflict:
             self._check_conflict(conflict, parties, lost)
             self.done[token] = (parties[0].id, None)
@@ -199,9 +386,15 @@ class StoreModel(RuleBasedStateMachine):
         party = self.known[data.draw(st.sampled_from(sorted(self.known)))]
         version = data.draw(st.sampled_from(sorted(party.snapshots)))
         numbers = [PageNumber(n) for n in range(1, 9)]
-        found = self.store.read(party.id, version, numbers)
+        try:
+            found = self.store.read(party.id, version, numbers)
+        except BelowHorizonError:
+            assert not party.readable(version)
+            return
+        assert party.readable(version)
         expected = party.at(version)
         assert [p and decode(p, PAGE_SIZE) for p in found] == [expected.get(n) for n in numbers]
+        assert allocated(self.store.allocation(party.id, version)) == set(expected)
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())
@@ -211,7 +404,11 @@ class StoreModel(RuleBasedStateMachine):
         since = data.draw(st.sampled_from(versions))
         start = self.store.begin(party.id, since)
         assert start.version == party.newest
-        assert start.changes is not None
+        assert (start.changes is None) == (since < party.horizon)
+        if start.changes is None:
+            assert start.allocation is not None
+            assert allocated(start.allocation) == set(party.at(party.newest))
+            return
         told = [(change.version, change.pages) for change in start.changes]
         assert told == [(v, party.touched[v]) for v in versions if v > since]
 
@@ -219,9 +416,14 @@ class StoreModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def look_up_time(self, data: st.DataObject) -> None:
         party = self.known[data.draw(st.sampled_from(sorted(n for n, k in self.known.items() if k.times)))]
-        time_us = data.draw(st.sampled_from(sorted(party.times.values())))
+        time_us = party.times[data.draw(st.sampled_from(sorted(party.times)))]
         expected = max(version for version, recorded in party.times.items() if recorded <= time_us)
-        assert self.store.version_at(party.id, time_us) == expected
+        try:
+            assert self.store.version_at(party.id, time_us) == expected
+        except BelowHorizonError:
+            assert not party.readable(expected)
+        else:
+            assert party.readable(expected)
 
     @invariant()
     def names_agree(self) -> None:
@@ -232,7 +434,29 @@ class StoreModel(RuleBasedStateMachine):
     def changelogs_agree(self) -> None:
         for party in self.known.values():
             log = [(change.version, change.pages) for change in self.store.changelog(party.id)]
-            assert log == sorted(party.touched.items())
+            kept = [entry for entry in log if entry[0] < party.horizon]
+            assert log[len(kept) :] == sorted(e for e in party.touched.items() if e[0] >= party.horizon)
+            assert set(kept) <= set(party.touched.items())
+
+    @invariant()
+    def records_agree(self) -> None:
+        for name, party in self.known.items():
+            namespace = self.store.open(name)
+            assert namespace.horizon == party.horizon
+            assert namespace.horizon_us == party.times.get(party.horizon, namespace.created_us)
+            tags = {tag.name: tag.version for tag in self.store.tags(party.id)}
+            assert tags == party.tags
+
+    @rule()
+    def examine(self) -> None:
+        """What a backup does."""
+        self.store.engine.read(lambda tx: verify(tx, lambda _done, _total: None))
+        assert {one.id for one in self.store.dropped()} == set(self.old)
+
+
+def allocated(allocation: Allocation) -> set[int]:
+    free = {n for run in allocation.free for n in range(run.first, run.first + run.length)}
+    return set(range(1, allocation.highest + 1)) - free
 
 
 class OverMemory(StoreModel):
@@ -254,8 +478,10 @@ class OverSqlite(StoreModel):
         store = open_store(str(self.folder / "store"), create=True)
         assert isinstance(store, PageStore)
         self.store = store
+        self.old_ones_go()
 
     def teardown(self) -> None:
+        super().teardown()
         if hasattr(self, "store"):
             self.store.close()
             shutil.rmtree(self.folder)

@@ -366,7 +366,7 @@ def test_other_urls() -> None:
 def test_an_interrupted_drop_is_finished_by_the_next_opener(folder: Path) -> None:
     pages = make(folder, commits=30)
     with armed("drop.name_removed", fail), pytest.raises(InjectedFault):
-        pages.store.drop("main")
+        pages.store.drop("main", now=True)
     assert pages.store.list() == []
     pages.store.close()
     open_store(str(folder), create=False).close()
@@ -384,7 +384,7 @@ def test_there_and_back(folder: Path, tmp_path: Path) -> None:
     pages = make(folder, commits=40)
     other = pages.store.create("other", page_size=4096)
     Pages(pages.store, other.id, 4096).commit({n: content(n, 1, 4096) for n in range(1, 300)})
-    pages.store.drop("other")
+    pages.store.drop("other", now=True)
     pages.store.create("empty")
     told: list[tuple[int, int]] = []
     file = tmp_path / "backup"

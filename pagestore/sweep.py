@@ -1,0 +1,408 @@
+"""Which rows of a namespace nobody needs any more, and their removal in small steps.
+
+Called by `retention` and `drops`.  Calls the engine: what goes is worked out in a read transaction, beside
+everybody, and then removed in a small write transaction.
+
+1. Needed are, of each page: every version after the horizon; the newest one at or before the horizon and
+   each kept version (`kept`); and the older ones that a needed one is a delta of.  What this leaves was not
+   readable any more when it was worked out, and what is not readable never becomes so again: so the plan
+   stays right, whoever does what until it is carried out.
+2. The mark that a page was freed is needed as long as there is something older that it hides.
+3. The changelog leads to the pages: those of the commits in (settled, horizon] are the ones that may have
+   versions to let go.  So the work is in proportion to what goes, not to the database.
+4. A step carries the place that it starts from; if another was quicker it does nothing.  A crash between
+   two steps loses nothing: the next one starts where the last one ended.
+5. Of the changelog go the records, with their times and tokens, of commits before the horizon, but for
+   those that a kept version stands at.  The horizon's own stays: it tells its time.
+6. When something that was kept below the horizon is not needed any more, no changelog leads to its
+   pages: then all pages are swept once, from the first to the last.
+
+Progress: settled version (10 bytes), pages done of the next record (4), when the horizon was last moved,
+Unix µs (8), the page that a sweep of all pages has come to (4; 0: none under way).  All big-endian.
+
+Worked example.  Page 5 has versions 10, 20 (a delta of 10), 30 and 40; the horizon moves to 35, 15 is
+tagged.  30 is needed at 35, 40 after it, 10 at 15.  20 goes: nobody may read at 20 to 29.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+from pagestore import changelog, kept, keys
+from pagestore.api import (
+    MAX_VERSION,
+    TOKEN_SIZE,
+    ZERO_VERSION,
+    Change,
+    NamespaceId,
+    PageNumber,
+    Version,
+)
+from pagestore.encoding import MAX_CHAIN, chain_of, is_freed
+from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
+from pagestore.faults import fault
+from pagestore.namespaces import Record, find_any
+
+STEP = 256
+"""Page versions looked at in one step, roughly: a few milliseconds, of which the removal is one or two."""
+
+TOKEN_SECONDS = 86400
+"""Tokens stay at least this long, whatever retention says: longer than anybody tries a commit again."""
+
+_ROWS = 1000
+"""Rows that a sweep of all pages reads at a time."""
+
+_PROGRESS = struct.Struct(">10sIQI")
+
+
+class Progress(NamedTuple):
+    settled: Version
+    """Below it, nothing is left that is not needed."""
+    within: int = 0
+    advanced_us: int = 0
+    sweep: int = 0
+
+    def pack(self) -> bytes:
+        return _PROGRESS.pack(*self)
+
+
+def progress(tx: Snapshot, id_: NamespaceId, record: Record) -> Progress:
+    return unpack(tx.get(keys.retention(id_)), record)
+
+
+def unpack(found: bytes | None, record: Record) -> Progress:
+    if found is None:
+        return Progress(record.created)
+    settled, within, advanced_us, sweep = _PROGRESS.unpack(found)
+    return Progress(Version(settled), within, advanced_us, sweep)
+
+
+def sweep_all(tx: Transaction, id_: NamespaceId, version: Version) -> None:
+    """Something that needed `version` has gone: look at all pages again, if it was below the horizon."""
+    record = find_any(tx, id_)
+    if version < record.horizon or record.dropped:
+        key = keys.retention(id_)
+        tx.add_read_conflict(key, key + b"\0")
+        tx.set(key, progress(tx, id_, record)._replace(sweep=1).pack())
+
+
+@dataclass(slots=True)
+class Step:
+    """What to remove, worked out."""
+
+    before: bytes | None = None
+    """The progress that it was worked out from."""
+    after: bytes | None = None
+    """The progress once it is done; None: it makes none."""
+    ranges: list[tuple[bytes, bytes]] = field(default_factory=list)
+    versions: int = 0
+    page_versions: int = 0
+    bytes: int = 0
+
+
+def carry_out(engine: Engine, id_: NamespaceId, step: Step, timeout: float) -> bool:
+    """False: another was quicker, and nothing was removed."""
+
+    def work(tx: Transaction) -> bool:
+        if step.after is not None:
+            key = keys.retention(id_)
+            tx.add_read_conflict(key, key + b"\0")
+            if tx.get(key) != step.before:
+                return False
+            tx.set(key, step.after)
+        tx.clear_ranges(step.ranges)
+        fault("collect.step")
+        return True
+
+    done = engine.transact(work, durability="normal", timeout=timeout).value
+    fault("collect.stepped")
+    return done
+
+
+# ---- one page ----
+
+
+class Rows:
+    """The rows of one page that can go, as its rows come in, newest first."""
+
+    def __init__(self, points: Sequence[Version], *, hides: bool) -> None:
+        """`points`: the versions to be readable, ascending.  `hides`: freed pages may hide an ancestor's."""
+        self.removed: list[tuple[bytes, int]] = []
+        """Keys, and how many bytes each row takes."""
+        self._runs: list[list[bytes]] = []
+        """The newest and the oldest key of neighbours that all go."""
+        self._in_run = False
+        self._points = points
+        self._hides = hides
+        self._newer = MAX_VERSION
+        self._bases = 0
+        """How many of the rows to come are those that a needed one is a delta of."""
+        self._marks: list[tuple[bytes, int]] = []
+        """Freed marks with nothing needed below, so far."""
+
+    def add(self, key: bytes, blob: bytes) -> None:
+        version = keys.version_of(key)
+        point = bisect_left(self._points, version)
+        needed = point < len(self._points) and self._points[point] < self._newer
+        self._newer = version
+        row = key, len(key) + len(blob)
+        goes = not needed and not self._bases
+        if needed and is_freed(blob):
+            self._marks.append(row)
+            self._bases = 0
+        elif needed or self._bases:
+            self._bases = max(self._bases - 1, chain_of(blob) if needed else 0)
+            self._marks.clear()
+        else:
+            self.removed.append(row)
+            if self._in_run:
+                self._runs[-1][1] = key
+            else:
+                self._runs.append([key, key])
+        self._in_run = goes
+
+    def end(self) -> None:
+        """There are no older rows."""
+        if not self._hides:
+            self.removed += self._marks
+            self._runs += [[key, key] for key, _ in self._marks]
+
+    def into(self, step: Step) -> None:
+        """Put what goes into a step, neighbours as one range."""
+        step.page_versions += len(self.removed)
+        step.bytes += sum(size for _, size in self.removed)
+        step.ranges += [(oldest, newest + b"\0") for newest, oldest in self._runs]
+
+
+def _window(rows: Iterable[tuple[bytes, bytes]], settled: Version, found: Rows) -> None:
+    """The rows after `settled`, the newest one up to it, and those that this one is a delta of: older ones
+    have not changed since they were last looked at."""
+    left: int | None = None
+    for key, blob in rows:
+        found.add(key, blob)
+        if left is not None:
+            left -= 1
+        elif keys.version_of(key) <= settled:
+            left = chain_of(blob) + 1  # and one more, to see whether there is anything for a mark to hide
+        if left == 0:
+            return
+    found.end()
+
+
+# ---- along the changelog ----
+
+
+def next_step(tx: Snapshot, id_: NamespaceId, limit: int = STEP) -> Step | None:
+    """The next step of what has to be done, or None if nothing has."""
+    record = find_any(tx, id_)
+    before = tx.get(keys.retention(id_))
+    at = unpack(before, record)
+    if at.settled < record.horizon:
+        step = _along_changelog(tx, id_, record, at, limit)
+    elif at.sweep:
+        step = _through_pages(tx, id_, record, at)
+    else:
+        return None
+    step.before = before
+    return step
+
+
+def _along_changelog(tx: Snapshot, id_: NamespaceId, record: Record, at: Progress, limit: int) -> Step:
+    first, changes = _batch(tx, id_, at, record.horizon, limit)
+    if not changes:
+        return Step(after=at._replace(settled=record.horizon, within=0).pack())
+    step = Step()
+    points = [*kept.versions(tx, id_, record.horizon), changes[-1].version]
+    pages = Counter(page for change in changes for page in change.pages)
+    if len(changes) == 1 and len(changes[0].pages) > limit:
+        upto = at.within + limit
+        pages = Counter(changes[0].pages[at.within : upto])
+        if upto < len(changes[0].pages):
+            step.after = at._replace(within=upto).pack()
+    _let_go_of_pages(tx, id_, record, at.settled, points, pages, step)
+    if step.after is None:
+        _let_go_of_commits(id_, [*first, *changes], points[:-1], step)
+        step.after = at._replace(settled=changes[-1].version, within=0).pack()
+    return step
+
+
+def _batch(
+    tx: Snapshot, id_: NamespaceId, at: Progress, horizon: Version, limit: int
+) -> tuple[list[Change], list[Change]]:
+    """The commit that is settled, if its record is there, and the next ones, up to `limit` pages."""
+    first: list[Change] = []
+    changes: list[Change] = []
+    pages = 0
+    for key, value in tx.scan(KeyRange(*keys.log_from(id_, at.settled, horizon), limit + 1)):
+        change = changelog.read(keys.version_of(key), value)
+        if change.version == at.settled:
+            first.append(change)
+            continue
+        pages += len(change.pages)
+        if changes and pages > limit:
+            break
+        changes.append(change)
+    return first, changes
+
+
+def _let_go_of_pages(
+    tx: Snapshot,
+    id_: NamespaceId,
+    record: Record,
+    settled: Version,
+    points: Sequence[Version],
+    pages: Counter[PageNumber],
+    step: Step,
+) -> None:
+    """`pages`: how many versions after `settled` each has, up to the last of `points`."""
+    numbers = sorted(pages)
+    ranges = [
+        KeyRange(*keys.page(id_, number, points[-1]), pages[number] + 2 + MAX_CHAIN, reverse=True)
+        for number in numbers
+    ]
+    for rows in tx.scan_many(ranges):
+        found = Rows(points, hides=bool(record.ancestors))
+        _window(rows, settled, found)
+        found.into(step)
+
+
+def _stays(points: Sequence[Version], version: Version, later: Version) -> bool:
+    """Whether a kept version stands at this commit, which is followed by `later`."""
+    point = bisect_left(points, version)
+    return point < len(points) and points[point] < later
+
+
+def _let_go_of_commits(
+    id_: NamespaceId, changes: Sequence[Change], points: Sequence[Version], step: Step
+) -> None:
+    """All but the last, and those that a kept version stands at."""
+    for change, later in pairwise(changes):
+        if _stays(points, change.version, later.version):
+            continue
+        key = keys.log_from(id_, change.version, change.version)
+        when = keys.time_prefix(id_, change.time_us) + change.version + keys.VERSION_SUFFIX
+        step.ranges += [key, (when, when + b"\0")]
+        step.versions += 1
+
+
+def dry_run(
+    read: Callable[[Callable[[Snapshot], Step]], Step],
+    id_: NamespaceId,
+    changes: Iterable[Change],
+    settled: Version,
+    points: Sequence[Version],
+) -> Iterator[Step]:
+    """What would go if the horizon moved to the last of `points`, given the changes from `settled` up to it
+    and a way to read: in pieces, none of which is to be carried out."""
+    pages: Counter[PageNumber] = Counter()
+    before: Change | None = None
+    commits = Step()
+    for change in changes:
+        if change.version > settled:
+            pages.update(change.pages)
+        if before is not None and not _stays(points[:-1], before.version, change.version):
+            commits.versions += 1
+        before = change
+    yield commits
+    numbers = sorted(pages)
+    for start in range(0, len(numbers), STEP):
+        some = Counter({number: pages[number] for number in numbers[start : start + STEP]})
+
+        def look(tx: Snapshot, some: Counter[PageNumber] = some) -> Step:
+            step = Step()
+            _let_go_of_pages(tx, id_, find_any(tx, id_), settled, points, some, step)
+            return step
+
+        yield read(look)
+
+
+# ---- through all pages ----
+
+
+def _through_pages(tx: Snapshot, id_: NamespaceId, record: Record, at: Progress) -> Step:
+    points = [*kept.versions(tx, id_, at.settled), at.settled]
+    step = Step()
+    following = sweep_pages(
+        tx, id_, PageNumber(at.sweep), points, bool(record.ancestors), step, until=at.settled
+    )
+    step.after = at._replace(sweep=following or 0).pack()
+    return step
+
+
+def sweep_pages(
+    tx: Snapshot,
+    id_: NamespaceId,
+    first: PageNumber,
+    points: Sequence[Version],
+    hides: bool,
+    step: Step,
+    *,
+    until: Version | None,
+) -> PageNumber | None:
+    """Let go of all versions (up to `until`) of pages from `first` on that none of `points` needs; the page
+    to go on with, or None at the end."""
+    begin, end = keys.pages_from(id_, first)
+    rows = list(tx.scan(KeyRange(begin, end, _ROWS)))
+    more = len(rows) == _ROWS
+    by_page: dict[PageNumber, list[tuple[bytes, bytes]]] = {}
+    for row in rows:
+        by_page.setdefault(keys.number_of_page(row[0]), []).append(row)
+    numbers = list(by_page)
+    following: PageNumber | None = None
+    if more and len(numbers) > 1:
+        following = numbers.pop()
+    elif more:
+        following = PageNumber(numbers[0] + 1)
+        by_page[numbers[0]] = list(tx.scan(KeyRange(*keys.page(id_, numbers[0], MAX_VERSION))))
+    for number in numbers:
+        found = Rows(points, hides=hides)
+        for key, blob in reversed(by_page[number]):
+            if until is None or keys.version_of(key) <= until:
+                found.add(key, blob)
+        found.end()
+        found.into(step)
+    return following
+
+
+# ---- the rest ----
+
+
+def leftovers(tx: Snapshot, id_: NamespaceId, limit: int = STEP) -> Step | None:
+    """Tokens, allocation images and measures that nobody asks for any more; None if there are none."""
+    record = find_any(tx, id_)
+    settled = progress(tx, id_, record).settled
+    step = Step()
+    _tokens(tx, id_, settled, step, limit)
+    needed = {*kept.versions(tx, id_, settled), settled}
+    before_settled = keys.images(id_, settled)
+    for key, value in tx.scan(KeyRange(*before_settled, limit)):
+        if keys.version_of(key) not in needed:
+            step.ranges.append((key, key + b"\0"))
+            step.bytes += len(key) + len(value)
+    step.ranges += [
+        (key, key + b"\0")
+        for key, _ in tx.scan(KeyRange(*keys.measures(id_, ZERO_VERSION, settled), limit))
+        if keys.version_of(key) < settled
+    ]
+    return step if step.ranges else None
+
+
+def _tokens(tx: Snapshot, id_: NamespaceId, settled: Version, step: Step, limit: int) -> None:
+    """Tokens begin with the time at which they were made, so the old ones come first."""
+    until_ms = max(time.time_ns() // 1_000_000 - TOKEN_SECONDS * 1000, 0)
+    before = until_ms.to_bytes(6, "big") + bytes(TOKEN_SIZE - 6)
+    last: bytes | None = None
+    begin, end = keys.tokens(id_, before)
+    for key, version in tx.scan(KeyRange(begin, end, limit)):
+        if version != keys.VOID_TOKEN and Version(version) >= settled:
+            break
+        last = key
+    if last is not None:
+        step.ranges.append((begin, last + b"\0"))
