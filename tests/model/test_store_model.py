@@ -63,6 +63,10 @@ class Known:
         self.branch_points: list[Version] = []
         self.parents: tuple[Known, ...] = ()
         """It is a branch of the first, which is one of the second."""
+        self.began_at = created
+        """The version of its parent."""
+        self.gone = False
+        """For good, but for what its branches need."""
         self.lets_go = False
         """Whether its retention keeps nothing but the newest version."""
 
@@ -79,6 +83,15 @@ class Known:
 
     def at(self, version: Version) -> Snapshot:
         return self.snapshots[max(known for known in self.snapshots if known <= version)]
+
+    def goes(self) -> None:
+        """For good: what it is a branch of need not keep the version any more, unless it has branches."""
+        self.gone = True
+        if not self.branch_points and self.parents:
+            parent = self.parents[0]
+            parent.branch_points.remove(self.began_at)
+            if parent.gone:
+                parent.goes()
 
     def winners(self, base: Version, touched: set[int]) -> tuple[set[int], Version | None]:
         """Pages of `touched` that changed after `base`, and the newest commit that did."""
@@ -150,7 +163,9 @@ class StoreModel(RuleBasedStateMachine):
         self.store.drop(name, now=for_good)
         known = self.known.pop(name)
         self.dropped.append(known.id)
-        if not for_good:
+        if for_good:
+            known.goes()
+        else:
             self.old[known.id] = name, known
 
     @precondition(lambda self: self.old)
@@ -159,7 +174,7 @@ class StoreModel(RuleBasedStateMachine):
         id_ = data.draw(st.sampled_from(sorted(self.old)))
         if for_good:
             self.store.purge(id_)
-            del self.old[id_]
+            self.old.pop(id_)[1].goes()
             return
         try:
             assert self.store.undrop(id_, name).id == id_
@@ -171,7 +186,10 @@ class StoreModel(RuleBasedStateMachine):
 
     def old_ones_go(self) -> None:
         """What may not come back any more is removed by the next opener and the next collection."""
-        self.old = {id_: (name, known) for id_, (name, known) in self.old.items() if not known.lets_go}
+        for id_, (_, known) in list(self.old.items()):
+            if known.lets_go:
+                del self.old[id_]
+                known.goes()
 
     # ---- keeping and letting go ----
 
@@ -206,7 +224,10 @@ class StoreModel(RuleBasedStateMachine):
                 for _ in range(50):
                     retention.beside_commit(self.store.engine, party.id, 1, 5)
                 horizon = self.horizon_of(party)
-                assert horizon in (party.horizon, max(party.horizon, reached))  # not more often than it pauses
+                assert horizon in (
+                    party.horizon,
+                    max(party.horizon, reached),
+                )  # not more often than it pauses
                 party.horizon = horizon
                 return
             party.horizon = max(party.horizon, reached)
@@ -283,7 +304,8 @@ class StoreModel(RuleBasedStateMachine):
             child.snapshots[child.newest] = party.at(version)
             child.parents = (party, *party.parents)
             child.lets_go = party.lets_go
-            party.branch_points.append(version)  # (stays in the model when the branch goes: see `check_gone`)
+            child.began_at = version
+            party.branch_points.append(version)
             self.known[name] = child
             assert made.parent == (party.id, version)
 
