@@ -191,7 +191,7 @@ def _created(location: Location, page_size: int, force: bool) -> Iterator[Namesp
                 yield namespace
             except BaseException:
                 if new and _is_empty(store, namespace):
-                    store.drop(location.namespace, now=not store.distant)
+                    store.drop(location.namespace, now=True)
                 remove_folder = new_folder and not store.list()
                 raise
     except BaseException:

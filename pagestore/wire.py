@@ -164,6 +164,9 @@ def namespace_message(namespace: Namespace) -> pb.Namespace:
         page_size=namespace.page_size,
         created_us=namespace.created_us,
         horizon=namespace.horizon,
+        horizon_us=namespace.horizon_us,
+        parent=namespace.parent[0] if namespace.parent else 0,
+        parent_version=namespace.parent[1] if namespace.parent else b"",
     )
 
 
@@ -174,7 +177,14 @@ def namespace_of(message: pb.Namespace) -> Namespace:
         page_size=message.page_size,
         created_us=message.created_us,
         horizon=optional_version_of(message.horizon, "horizon") or ZERO_VERSION,
+        horizon_us=message.horizon_us,
+        parent=_parent_of(message) if message.parent else None,
     )
+
+
+def _parent_of(message: pb.Namespace) -> tuple[NamespaceId, Version]:
+    version = optional_version_of(message.parent_version, "parent_version") or ZERO_VERSION
+    return namespace_id_of(message.parent), version
 
 
 # ---- the changelog and allocation ----

@@ -56,7 +56,6 @@ from pagestore.api import (
     StoreError,
     StoreUnavailableError,
     TurnTakenError,
-    UnsupportedError,
     Usage,
     Version,
     VoidTokenError,
@@ -185,9 +184,7 @@ class RemoteStore(Store):
         return self._calls.call("Rename", request, wire.namespace_of, once=f"the renaming of {name!r}")
 
     def drop(self, name: str, *, now: bool = False) -> None:
-        if now:
-            raise UnsupportedError(f"{self.url}: a service drops for as long as retention says, not for good")
-        request = pb.DropRequest(name=_name(name))
+        request = pb.DropRequest(name=_name(name), now=now)
         self._calls.call("Drop", request, nothing, once=f"the removal of {name!r}", patience=_LONG)
 
     # ---- transactions ----

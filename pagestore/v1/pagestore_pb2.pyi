@@ -72,7 +72,7 @@ class PageNumbers(_message.Message):
     def __init__(self, gaps: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Namespace(_message.Message):
-    __slots__ = ("id", "name", "page_size", "created_us", "horizon", "parent", "parent_version")
+    __slots__ = ("id", "name", "page_size", "created_us", "horizon", "parent", "parent_version", "horizon_us")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,7 @@ class Namespace(_message.Message):
     HORIZON_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
     PARENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HORIZON_US_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     page_size: int
@@ -87,7 +88,8 @@ class Namespace(_message.Message):
     horizon: bytes
     parent: int
     parent_version: bytes
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., page_size: _Optional[int] = ..., created_us: _Optional[int] = ..., horizon: _Optional[bytes] = ..., parent: _Optional[int] = ..., parent_version: _Optional[bytes] = ...) -> None: ...
+    horizon_us: int
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., page_size: _Optional[int] = ..., created_us: _Optional[int] = ..., horizon: _Optional[bytes] = ..., parent: _Optional[int] = ..., parent_version: _Optional[bytes] = ..., horizon_us: _Optional[int] = ...) -> None: ...
 
 class Change(_message.Message):
     __slots__ = ("version", "time_us", "pages", "token", "message", "allocated", "freed")
@@ -238,10 +240,12 @@ class RenameRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., new_name: _Optional[str] = ...) -> None: ...
 
 class DropRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "now")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    now: bool
+    def __init__(self, name: _Optional[str] = ..., now: _Optional[bool] = ...) -> None: ...
 
 class ListDroppedRequest(_message.Message):
     __slots__ = ()

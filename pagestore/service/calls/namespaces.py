@@ -76,7 +76,7 @@ async def rename(backend: Backend, call: Call, request: pb.RenameRequest) -> pb.
 async def drop(backend: Backend, call: Call, request: pb.DropRequest) -> pb.Empty:
     name = call.allow_name(Right.ADMIN, request.name)
     namespace = await backend.look(lambda: backend.store.open(name))
-    await backend.slow(lambda: backend.store.drop(name))
+    await backend.slow(lambda: backend.store.drop(name, now=request.now))
     backend.names.forget(namespace.id)
     backend.committed(namespace.id)
     return pb.Empty()
