@@ -10,11 +10,25 @@ Start reading at ARCHITECTURE.md.
 
 import logging
 
+from mvvfs.compare.api import Commit, changes, diff
+from mvvfs.compare.changes import RowChange, SchemaChange
 from mvvfs.connect import connect, register
 from mvvfs.errors import ConflictError, Error, OutcomeUnknownError
 from mvvfs.retry import transaction
 
-__all__ = ["ConflictError", "Error", "OutcomeUnknownError", "connect", "register", "transaction"]
+__all__ = [
+    "Commit",
+    "ConflictError",
+    "Error",
+    "OutcomeUnknownError",
+    "RowChange",
+    "SchemaChange",
+    "changes",
+    "connect",
+    "diff",
+    "register",
+    "transaction",
+]
 
 for _name in ("mvvfs", "pagestore"):  # a library leaves it to the program what is shown
     logging.getLogger(_name).addHandler(logging.NullHandler())

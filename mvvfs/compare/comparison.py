@@ -1,0 +1,330 @@
+"""Two versions of a database, and what differs between them.
+
+Called by `api`, `script`, `changeset` and the command line; calls everything else here.
+
+Why the changed pages are enough: the changelog tells which pages were written, allocated or freed between
+the two versions.  A page that is not among these has the same content in both, and belongs to the same tree,
+because a page that goes from one tree to another is written.  So a table's rows differ by those on its changed
+pages in the older version against those on its changed pages in the newer one.  (A tree is known by its root
+page.  A table of the same name with another root is another tree: all its rows are compared.)
+
+1. No other leaf is read (but see `overflow`).  Up to `_GUIDED_BYTES` of changed pages are looked up one by
+   one (`locate`); with more of them each table's interior pages are read, about one page in a hundred.
+2. Memory is bounded by the caches, one bit for each page of the database, and single rows; what `merge` takes
+   beyond that it says itself.
+3. Versions may be given in either order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from mvvfs.compare import overflow, schema
+from mvvfs.compare.btree import FIRST_AMBIGUOUS_PAGE, KINDS
+from mvvfs.compare.changes import Difference, RowChange, SchemaChange
+from mvvfs.compare.locate import Candidate, Locator, Place, candidates
+from mvvfs.compare.merge import Merge, Side
+from mvvfs.compare.pages import Cache, PageBits, Snapshot
+from mvvfs.compare.schema import Schema, fold
+from mvvfs.compare.shapes import Table
+from mvvfs.compare.walk import Guide, Held, Tree
+from pagestore.api import Namespace, Store, Version
+
+_GUIDED_BYTES = 4 << 20
+
+
+class Pair(NamedTuple):
+    """A table in the older and in the newer version."""
+
+    old: Table | None
+    new: Table | None
+
+    @property
+    def name(self) -> str:
+        table = self.new or self.old
+        assert table is not None
+        return table.name
+
+    @property
+    def is_same(self) -> bool:
+        """Whether row is compared with row; if not, all old rows go and all new ones come."""
+        return self.old is not None and self.new is not None and self.old.matches(self.new)
+
+
+class _Version:
+    """One side: the pages, the schema, and what was found out about the changed pages."""
+
+    def __init__(self, snapshot: Snapshot, schema_: Schema | None) -> None:
+        self.snapshot = snapshot
+        self.schema = schema_ if schema_ is not None else schema.read(snapshot)
+        self.places: dict[str | None, dict[int, Place]] = {}
+        """By the table that was looked for; None: all."""
+
+    def candidates(self, table: str | None, *, with_indexes: bool) -> list[Candidate]:
+        found = candidates(self.schema)
+        if not with_indexes and not any(isinstance(c.shape, Table) and c.is_index for c in found):
+            found = [c for c in found if isinstance(c.shape, Table)]
+        if table is not None:
+            found = [
+                c
+                for c in found
+                if fold(c.owner) == fold(table) and (with_indexes or isinstance(c.shape, Table))
+            ]
+        return found
+
+
+class Comparison:
+    """The differences between two versions of one database.
+
+    Every method that reads raises CorruptPageError and what `Store.read` raises."""
+
+    def __init__(
+        self,
+        store: Store,
+        namespace: Namespace,
+        old: Version,
+        new: Version,
+        changed: PageBits,
+        highest: int,
+        previous: Comparison | None = None,
+    ) -> None:
+        """`changed`: pages of the changelog between the two.  `highest`: no page number is higher.
+
+        `previous`: a comparison that has one of its versions in common with this one, and is not in use any
+        more than it has to be: what it has cached goes over to this one."""
+        self.store = store
+        self.namespace = namespace
+        self.changed = changed
+        self.highest = highest
+        shared, known = Cache(), (Cache(), Cache())
+        schemas: list[Schema | None] = [None, None]
+        if previous is not None:
+            shared, known, schemas = previous._hand_over(old, new, changed)
+        size = namespace.page_size
+        snapshots = [
+            Snapshot(store, namespace.id, version, size, changed, shared, own)
+            for version, own in zip((old, new), known, strict=True)
+        ]
+        for one, other in ((0, 1), (1, 0)):
+            here = schemas[one]
+            if here is None:
+                there = schemas[other]
+                same = there is not None and changed.isdisjoint(there.pages)
+                schemas[one] = there if same else schema.read(snapshots[one])
+        self.old, self.new = (_Version(*both) for both in zip(snapshots, schemas, strict=True))
+        self._written_over: PageBits | None = None
+        self._unexplained = PageBits()
+        self._owners: dict[int, list[Held]] = {}
+
+    # ---- from one comparison to the next ----
+
+    def _hand_over(
+        self, old: Version, new: Version, changed: PageBits
+    ) -> tuple[Cache, tuple[Cache, Cache], list[Schema | None]]:
+        side = self.new if self.new.snapshot.version == old else self.old
+        shared, own = side.snapshot.shared, Cache()
+        for number in changed:
+            if number in shared:
+                own.put(number, shared.pop(number))
+        for number, content in side.snapshot.own.items():
+            (own if number in changed else shared).put(number, content)
+        self.old.snapshot.shared = self.new.snapshot.shared = Cache()  # what is left is not theirs any more
+        if side is self.new and side.snapshot.version == old:
+            return shared, (own, Cache()), [side.schema, None]
+        return shared, (Cache(), own), [None, side.schema]
+
+    # ---- what there is ----
+
+    def schema_changes(self) -> list[SchemaChange]:
+        if self.old.schema is self.new.schema:
+            return []
+        renamed = {
+            pair.new.name: pair.old.name
+            for pair in self.tables()
+            if pair.new is not None and pair.old is not None and fold(pair.new.name) != fold(pair.old.name)
+        }
+        return list(schema.differences(self.old.schema, self.new.schema, renamed))
+
+    def tables(self, name: str | None = None) -> list[Pair]:
+        """All tables with a tree, of either version, or the one of that name; the newer version's come first."""
+        before = {fold(t.name): t for t in self.old.schema.shapes.tables.values()}
+        after = {fold(t.name): t for t in self.new.schema.shapes.tables.values()}
+        gone = {table.root: table for key, table in before.items() if key not in after}
+        pairs = []
+        for key, table in after.items():
+            was = before.get(key)
+            renamed = gone.get(table.root)
+            if (
+                was is None
+                and renamed is not None
+                and renamed.names == table.names
+                and renamed.matches(table)
+            ):
+                was = gone.pop(table.root)
+            pairs.append(Pair(was, table))
+        pairs.extend(Pair(table, None) for table in gone.values())
+        if name is None:
+            return pairs
+        return [p for p in pairs if any(t is not None and fold(t.name) == fold(name) for t in p)]
+
+    def has_table(self, name: str) -> bool:
+        """Whether either version has a table, virtual ones included, of that name."""
+        return any(
+            entry.kind == "table" and fold(entry.name) == fold(name)
+            for side in (self.old, self.new)
+            for entry in side.schema.entries
+        )
+
+    def differences(self, table: str | None = None) -> Iterator[Difference]:
+        """Changes of the schema, then of the rows, table by table, by key; of one table if it is named."""
+        for change in self.schema_changes():
+            if table is None or (change.kind != "pragma" and fold(change.table) == fold(table)):
+                yield change
+        for pair in self.tables(table):
+            yield from self.rows(pair, table)
+
+    def rows(self, pair: Pair, table: str | None = None) -> Iterator[RowChange]:
+        """The changes of one table's rows.  `table`: no other one is going to be asked for."""
+        if pair.old is not None and pair.new is not None and pair.is_same:
+            if self.changed:
+                yield from self._changed_rows(pair.name, pair.old, pair.new, table)
+            return
+        merge = Merge(pair.name, trust_chains=True)
+        for shape, side in ((pair.old, self.old), (pair.new, self.new)):
+            if shape is not None:
+                whole = self._side(side, shape, None, None)
+                yield from merge.changes(*((whole, None) if side is self.old else (None, whole)))
+
+    def all_rows(self, table: Table) -> Iterator[RowChange]:
+        """Every row of a table of the newer version, as an insertion."""
+        yield from Merge(table.name, trust_chains=True).changes(None, self._side(self.new, table, None, None))
+
+    def touched(self, table: str | None = None) -> set[str]:
+        """The tables of which a page was written, or one of their indexes; `sqlite_schema` is one of them.
+
+        With `table` only whether that one was is looked for, as far as that is cheaper."""
+        found = set()
+        if not (
+            self.changed.isdisjoint(self.old.schema.pages) and self.changed.isdisjoint(self.new.schema.pages)
+        ):
+            found.add(schema.NAME)
+        for side in (self.old, self.new):
+            among = side.candidates(table, with_indexes=True)
+            places = self._locate(side, among) if self._is_guided else None
+            for candidate in among:
+                if candidate.owner in found:
+                    continue
+                if places is None:
+                    tree = Tree(side.snapshot, candidate.root, candidate.is_index)
+                    if any(True for _ in islice(tree.leaves(self.changed), 1)):
+                        found.add(candidate.owner)
+                elif candidate.root in places:
+                    found.add(candidate.owner)
+        for pair in self.tables(table):
+            if pair.new is not None and pair.name not in found and self._extra(pair.new):
+                found.add(pair.name)
+        return found
+
+    # ---- changed pages ----
+
+    @property
+    def _is_guided(self) -> bool:
+        few = len(self.changed) * self.namespace.page_size <= _GUIDED_BYTES
+        return few and self.highest < FIRST_AMBIGUOUS_PAGE
+
+    def _changed_rows(self, name: str, old: Table, new: Table, only: str | None) -> Iterator[RowChange]:
+        merge = Merge(name, trust_chains=not self._suspicious())
+        if old.root != new.root:  # what has not changed may have been another table's: see ALTER TABLE RENAME
+            yield from merge.changes(
+                self._side(self.old, old, None, None), self._side(self.new, new, None, None)
+            )
+            return
+        extra = self._extra(new)
+        sides = []
+        for side, shape in ((self.old, old), (self.new, new)):
+            pages: Container[int] = (
+                self.changed if not extra else _Either(self.changed, PageBits(h.number for h in extra))
+            )
+            guide = None
+            if self._is_guided:
+                place = self._place(side, shape, only)
+                candidate = Candidate(shape.root, shape.name, shape)
+                place = Place(
+                    place.pages | {h.number for h in extra},
+                    place.cells + [h.cell for h in extra],
+                    place.blind,
+                )
+                if not place.pages:
+                    sides.append(Side(side.snapshot, shape, iter(())))
+                    continue
+                pages, guide = place.pages, place.guide(candidate)
+            sides.append(self._side(side, shape, pages, guide))
+        yield from merge.changes(*sides)
+
+    def _side(self, side: _Version, shape: Table, pages: Container[int] | None, guide: Guide | None) -> Side:
+        tree = Tree(side.snapshot, shape.root, shape.is_index)
+        return Side(side.snapshot, shape, tree.cells(tree.leaves(pages, guide)))
+
+    def _place(self, side: _Version, shape: Table, only: str | None) -> Place:
+        if only not in side.places:
+            name = only if only is None else shape.name  # it may have had another one
+            side.places[only] = self._locate(side, side.candidates(name, with_indexes=False))
+        return side.places[only].get(shape.root, Place())
+
+    def _locate(self, side: _Version, among: list[Candidate]) -> dict[int, Place]:
+        numbers = [number for number in self.changed if number not in side.schema.pages]
+        contents = {
+            number: content
+            for number, content in zip(numbers, side.snapshot.find(numbers), strict=True)
+            if content is not None and number not in self._suspicious() and content[0] in KINDS
+        }
+        return Locator(side.snapshot, among, contents).locate()
+
+    # ---- overflow pages ----
+
+    def _suspicious(self) -> PageBits:
+        if self._written_over is None:
+            old, new = self.old.snapshot, self.new.snapshot
+            self._written_over = overflow.suspicious(old, new, self.changed, self.highest)
+            left = self._written_over
+            for snapshot in (new, old):
+                if left and self.highest < FIRST_AMBIGUOUS_PAGE:
+                    left = overflow.without_explained(left, snapshot, self.changed)
+            self._unexplained = left
+        return self._written_over
+
+    def _extra(self, table: Table) -> list[Held]:
+        """Rows of pages that did not change, whose overflow pages did."""
+        if table.root not in self._owners:
+            self._suspicious()
+            tree = Tree(self.new.snapshot, table.root, table.is_index)
+            self._owners[table.root] = (
+                list(overflow.owners(self._unexplained, tree)) if self._unexplained else []
+            )
+        return self._owners[table.root]
+
+
+class _Either:
+    """Two sets of pages as one."""
+
+    def __init__(self, one: PageBits, other: PageBits) -> None:
+        self._sets = one, other
+
+    def __contains__(self, number: object) -> bool:
+        return any(number in pages for pages in self._sets)
+
+
+def compare(store: Store, namespace: Namespace, old: Version, new: Version) -> Comparison:
+    """Two versions of a database.  Raises BelowHorizonError, NoSuchVersionError and as `Comparison` does."""
+    earlier, later = min(old, new), max(old, new)
+    changed = PageBits()
+    for change in store.changelog(namespace.id, after=earlier, until=later):
+        changed.update(change.pages)
+    return Comparison(store, namespace, old, new, changed, highest_page(store, namespace, later, changed))
+
+
+def highest_page(store: Store, namespace: Namespace, version: Version, changed: Iterable[int]) -> int:
+    """No page of that version, nor one of these, has a higher number."""
+    return max(store.allocation(namespace.id, version).highest, max(changed, default=0))

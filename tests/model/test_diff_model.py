@@ -1,0 +1,190 @@
+"""`mvvfs.diff` and `mvvfs.changes` against what SQLite itself shows at both versions."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import apsw
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mvvfs
+from mvvfs.compare import comparison
+from mvvfs.compare.changes import Difference, RowChange, SchemaChange
+from pagestore.opener import open_store
+
+Rows = dict[tuple[Any, ...], dict[str, Any]]
+State = dict[str, Rows]
+
+SCHEMA = (
+    "CREATE TABLE r(id INTEGER PRIMARY KEY, a TEXT, b, c REAL)",
+    "CREATE INDEX r_a ON r(a)",
+    "CREATE TABLE p(k TEXT PRIMARY KEY, a, b)",
+    "CREATE TABLE w(a, b, k, PRIMARY KEY(k, b DESC)) WITHOUT ROWID",
+    "CREATE INDEX w_a ON w(a)",
+    "CREATE TABLE n(k TEXT COLLATE NOCASE PRIMARY KEY, a, b) WITHOUT ROWID",
+)
+TABLES = {"r": "id, a, b", "p": "k, a, b", "w": "k, a, b", "n": "k, a, b"}
+KEYS = {"r": "id", "p": "k", "w": "k", "n": "k"}
+
+numbers = st.integers(0, 60)
+sizes = st.sampled_from((0, 3, 40, 300, 3000, 9000))
+
+
+@st.composite
+def statements(draw: st.DrawFn) -> str:
+    table = draw(st.sampled_from(sorted(TABLES)))
+    first, count, size = draw(numbers), draw(st.sampled_from((1, 1, 2, 30))), draw(sizes)
+    key = KEYS[table]
+    name = "i" if table == "r" else "'k' || i"
+    value = draw(
+        st.sampled_from(
+            (f"randomblob({size})", f"hex(randomblob({size // 2}))", "NULL", "1", "1.0", "i * 1.5", "'äöü€'")
+        )
+    )
+    series = (
+        f"WITH RECURSIVE s(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM s WHERE i < {first + count - 1})"
+    )
+    into = f"{table}({TABLES[table]})"
+    where = f"WHERE {key} IN ({series} SELECT {name} FROM s)"
+    blobs = f"{where} AND typeof(a) = 'blob'"
+    return draw(
+        st.sampled_from(
+            (
+                f"{series} INSERT OR REPLACE INTO {into} SELECT {name}, {value}, {value} FROM s",
+                f"{series} INSERT OR IGNORE INTO {into} SELECT {name}, {value}, i FROM s",
+                f"DELETE FROM {table} {where}",
+                f"UPDATE {table} SET a = {value.replace('i *', '3 *')} {where}",
+                f"UPDATE {table} SET a = randomblob(length(a)) {blobs}",
+                f"UPDATE {table} SET a = CAST(substr(a, 1, length(a) - 1) || x'07' AS BLOB) {blobs}",
+                f"UPDATE OR IGNORE {table} SET {key} = {'id + 1000' if table == 'r' else 'upper(k)'} {where}",
+            )
+        )
+    )
+
+
+upheavals = st.sampled_from(
+    (
+        "VACUUM",
+        "DELETE FROM r",
+        "ALTER TABLE r RENAME TO r2; ALTER TABLE r2 RENAME TO r",
+        "DROP TABLE p; CREATE TABLE p(k TEXT PRIMARY KEY, a, b)",
+        "CREATE TABLE extra(x); INSERT INTO extra VALUES (1), (2); DROP TABLE IF EXISTS other;"
+        "ALTER TABLE extra RENAME TO other",
+        "CREATE TABLE IF NOT EXISTS autos(i INTEGER PRIMARY KEY AUTOINCREMENT, x);"
+        "INSERT INTO autos(x) VALUES (1)",
+        "DROP INDEX IF EXISTS r_a",
+        "ANALYZE",
+    )
+)
+commits = st.lists(
+    st.one_of(st.lists(statements(), min_size=1, max_size=3), upheavals), min_size=1, max_size=8
+)
+
+
+def state(connection: apsw.Connection) -> State:
+    """All rows by their identity."""
+    found: State = {}
+    flags = {row[1]: bool(row[4]) for row in connection.execute("PRAGMA main.table_list")}
+    for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
+        keys = {"w": ["k", "b"], "n": ["k"]}.get(name, ["rowid"])
+        assert flags[name] == (keys != ["rowid"])
+        rows = connection.execute(f"SELECT {', '.join([*keys, *columns])} FROM {name}").fetchall()
+        found[name] = {
+            exact(row[: len(keys)]): dict(zip(columns, row[len(keys) :], strict=True)) for row in rows
+        }
+    return found
+
+
+def exact(values: Any) -> tuple[Any, ...]:
+    """1 is not 1.0."""
+    return tuple((type(value).__name__, value) for value in values)
+
+
+def expected(old: State, new: State) -> set[Any]:
+    found = set()
+    for name in old.keys() | new.keys():
+        before, after = old.get(name, {}), new.get(name, {})
+        for key in before.keys() | after.keys():
+            one, other = before.get(key), after.get(key)
+            if one is None or other is None or exact(one.values()) != exact(other.values()):
+                found.add((name, key, one and exact(one.items()), other and exact(other.items())))
+    return found
+
+
+def matches(differences: Iterator[Difference], old: State, new: State) -> None:
+    found = list(differences)
+    renames = {c.table: c.name for c in found if isinstance(c, SchemaChange) and c.op == "renamed"}
+    rows = shown(found)
+    assert len(rows) == len(set(rows))
+    assert set(rows) == expected({renames.get(name, name): rows for name, rows in old.items()}, new)
+
+
+def shown(differences: list[Difference]) -> list[Any]:
+    rows = [change for change in differences if isinstance(change, RowChange)]
+    for row in rows:
+        assert row.op == ("insert" if row.old is None else "delete" if row.new is None else "update")
+    return [
+        (row.table, exact(row.key), row.old and exact(row.old.items()), row.new and exact(row.new.items()))
+        for row in rows
+    ]
+
+
+counter = itertools.count()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    script=commits,
+    page_size=st.sampled_from((512, 1024, 4096)),
+    encoding=st.sampled_from(("UTF-8", "UTF-16le", "UTF-16be")),
+    guided=st.booleans(),
+)
+def test_a_diff_is_the_difference(script, page_size, encoding, guided):
+    url = f"memory:diff {next(counter)}"
+    store = open_store(url, create=True)
+    patch = pytest.MonkeyPatch()
+    if not guided:
+        patch.setattr(comparison, "_GUIDED_BYTES", 0)
+    try:
+        db = mvvfs.connect("app", store=url, page_size=page_size)
+        db.execute(f"PRAGMA encoding = '{encoding}'")
+        for statement in SCHEMA:
+            db.execute(statement)
+        states = {db.pragma("mv_version"): state(db)}
+        for commit in script:
+            if isinstance(commit, str):
+                for statement in commit.split(";"):
+                    db.execute(statement)
+                    states[db.pragma("mv_version")] = state(db)
+                continue
+            with mvvfs.transaction(db):
+                for statement in commit:
+                    with contextlib.suppress(apsw.ConstraintError):
+                        db.execute(statement)
+            states[db.pragma("mv_version")] = state(db)
+        db.close()
+        check(url, states)
+    finally:
+        patch.undo()
+        store.close()
+
+
+def check(url: str, states: dict[str, State]) -> None:
+    versions = list(states)
+    for a, b in [
+        (versions[0], versions[-1]),
+        (versions[-1], versions[0]),
+        (versions[len(versions) // 2], versions[-1]),
+    ]:
+        matches(mvvfs.diff("app", a, b, store=url), states[a], states[b])
+    before = versions[0]
+    for commit in mvvfs.changes("app", since=before, store=url):
+        matches(iter(commit), states[before], states[commit.version])
+        before = commit.version
+    assert before == versions[-1]
