@@ -256,7 +256,7 @@ def export_file(
         pin = format_version(moment.version) if moment is not None else None
         origin = connect(location.namespace, store=location.store_url, mode="rw", at=pin, slow_ms=0)
         try:
-            with _appearing(target, force) as temporary:  # a pinned connection needs no transaction
+            with appearing(target, force) as temporary:  # a pinned connection needs no transaction
                 pages, page_size = _write_file(origin, temporary, progress)
         finally:
             origin.close()
@@ -322,7 +322,7 @@ def _refuse_overwriting(target: str, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def _appearing(target: str, force: bool) -> Iterator[str]:
+def appearing(target: str, force: bool) -> Iterator[str]:
     """A temporary file beside `target` that takes its name, flushed, when the block ends well."""
     temporary = _temporary_name(target)
     try:

@@ -1,6 +1,6 @@
 """The `mvctl` command: global options, and the one place where an error becomes a line and an exit code.
 
-Called as the console script.  The commands are in `databases`, `files` and `history`.
+Called as the console script.  The commands are in `databases`, `files`, `history` and `changes`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 import apsw
 import click
 
-from mvvfs.cli import databases, files, following, history
+from mvvfs.cli import changes, databases, files, following, history
 from mvvfs.cli.exits import EXPECTED, Exit, explain
 from mvvfs.cli.output import say
 from mvvfs.cli.target import store_option
@@ -50,7 +50,13 @@ def version_command() -> None:
     say(f"mvctl {own}, SQLite {apsw.sqlite_lib_version()}")
 
 
-for command in (*databases.COMMANDS, *files.COMMANDS, *history.COMMANDS, *following.COMMANDS):
+for command in (
+    *databases.COMMANDS,
+    *files.COMMANDS,
+    *history.COMMANDS,
+    *changes.COMMANDS,
+    *following.COMMANDS,
+):
     app.add_command(command)
 
 

@@ -1,57 +1,121 @@
-"""`mvctl log`: the changelog of a database, newest first."""
+"""`mvctl log`: the changelog of a database."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import click
 
 from mvvfs.cli import target
+from mvvfs.cli.changes import print_changes
 from mvvfs.cli.output import note, one_line, say, show
-from mvvfs.connect import connect
-from mvvfs.names import Location
-from mvvfs.tables import table_map, tables_of
+from mvvfs.compare.api import History, wait_for_commit
+from mvvfs.compare.schema import fold
 from mvvfs.when import format_time
-from pagestore.api import Change, format_version
+from pagestore.api import ZERO_VERSION, Change, Namespace, Store, Version, format_version
 
-_PAGE_1 = 1
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What to show of each commit."""
+
+    table: str | None
+    tables: bool
+    rows: bool
+    as_json: bool
 
 
 @click.command()
 @click.argument("name")
 @click.option("-n", "--limit", type=click.IntRange(min=0), default=0, help="Show this many.  [default: all]")
-@click.option("--tables", is_flag=True, help="Name the tables touched (walks the database once per version).")
+@click.option("--table", metavar="TABLE", help="Only commits that wrote a page of it, or of its indexes.")
+@click.option("--tables", is_flag=True, help="Name the tables of which pages were written.")
+@click.option("--rows", is_flag=True, help="Show what changed: rows and schema.")
+@click.option("--follow", "-f", is_flag=True, help="Oldest first, and then each new one until interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
 @target.store_option
-def log(name: str, limit: int, tables: bool, as_json: bool) -> None:
+def log(
+    name: str, limit: int, table: str | None, tables: bool, rows: bool, follow: bool, as_json: bool
+) -> None:
     """Show what was committed: version, time, number of pages, message; newest first."""
-    location = target.locate(name)
-    shown = False
-    with target.opened_database(location) as (store, namespace):
-        changes = store.changelog(
-            namespace.id, newest_first=True, limit=limit + 1 if limit and tables else limit
-        )
-        entries = _with_tables(location, changes, limit) if tables else ((change, None) for change in changes)
-        for change, touched in entries:
-            shown = True
-            if as_json:
-                say(change_json(change, touched))
-            else:
-                show_change(change, touched)
+    wanted = _Wanted(table, tables, rows, as_json)
+    with target.opened_database(target.locate(name)) as (store, namespace):
+        printer = _Printer(store, namespace, wanted)
+        if follow:
+            _follow(printer, store, namespace, limit)
+            return
+        shown = 0
+        for change, before in _newest_first(store, namespace):
+            shown += printer.print(change, before)
+            if shown == limit > 0:
+                break
     if not shown:
-        note("nothing committed yet")
+        note("nothing committed yet" if table is None else f"no commit wrote to a table {table}")
 
 
-def _pages(change: Change) -> int:
-    return len(change.pages)
+def _newest_first(store: Store, namespace: Namespace) -> Iterator[tuple[Change, Version | None]]:
+    """Each commit with the version before it; None: that is no longer kept."""
+    later: Change | None = None
+    for change in store.changelog(namespace.id, newest_first=True):
+        if later is not None:
+            yield later, _kept(change.version, later, namespace)
+        later = change
+    if later is not None:
+        yield later, _kept(namespace.horizon, later, namespace)
+
+
+def _kept(before: Version, change: Change, namespace: Namespace) -> Version | None:
+    """Retention may have taken the version before, or what is needed to look at it."""
+    return max(before, namespace.horizon) if change.version > namespace.horizon else None
+
+
+def _follow(printer: _Printer, store: Store, namespace: Namespace, limit: int) -> None:
+    """The newest `limit` (0: all) commits, and then what comes; for ever."""
+    newest = list(store.changelog(namespace.id, newest_first=True, limit=limit + 1)) if limit else []
+    last = newest[limit].version if len(newest) > limit > 0 else ZERO_VERSION
+    while True:
+        for change in store.changelog(namespace.id, after=last):
+            printer.print(change, _kept(last, change, namespace))
+            last = change.version
+        wait_for_commit(store, namespace, last)
+
+
+class _Printer:
+    """Prints commits, and works out for each what is wanted of it."""
+
+    def __init__(self, store: Store, namespace: Namespace, wanted: _Wanted) -> None:
+        self._wanted = wanted
+        self._history = History(store, namespace)
+
+    def print(self, change: Change, before: Version | None) -> bool:
+        """Whether the commit was one of those wanted."""
+        wanted = self._wanted
+        touched: tuple[str, ...] | None = None
+        comparison = None
+        if before is not None and (wanted.tables or wanted.rows or wanted.table is not None):
+            comparison = self._history.comparison(before, change)
+            if wanted.tables or wanted.table is not None:
+                touched = tuple(sorted(comparison.touched(None if wanted.tables else wanted.table)))
+        if wanted.table is not None and fold(wanted.table) not in map(fold, touched or ()):
+            return False
+        shown = touched if wanted.tables else None
+        if wanted.as_json:
+            say(change_json(change, shown))
+        else:
+            show_change(change, shown)
+        if wanted.rows and comparison is not None:
+            version = format_version(change.version)
+            print_changes(comparison.differences(wanted.table), as_json=wanted.as_json, version=version)
+        return True
 
 
 def change_json(change: Change, touched: tuple[str, ...] | None) -> str:
     entry: dict[str, object] = {
         "version": format_version(change.version),
         "time": format_time(change.time_us),
-        "pages": _pages(change),
+        "pages": len(change.pages),
         "message": change.message,
     }
     if touched is not None:
@@ -61,7 +125,7 @@ def change_json(change: Change, touched: tuple[str, ...] | None) -> str:
 
 def show_change(change: Change, touched: tuple[str, ...] | None) -> None:
     names = () if touched is None else ((f"  {', '.join(map(one_line, touched)) or 'none'}", "magenta"),)
-    pages = _pages(change)
+    pages = len(change.pages)
     show(
         (format_version(change.version), "yellow"),
         (f"  {format_time(change.time_us)}", "dim"),
@@ -69,40 +133,6 @@ def show_change(change: Change, touched: tuple[str, ...] | None) -> None:
         *names,
         (f"  {one_line(change.message)}" if change.message else "", ""),
     )
-
-
-def _with_tables(
-    location: Location, changes: Iterable[Change], limit: int
-) -> Iterator[tuple[Change, tuple[str, ...] | None]]:
-    """Each commit with the tables that it touched; `changes` holds one more than are wanted."""
-    later: tuple[Change, dict[int, str]] | None = None
-    yielded = 0
-    for change in changes:
-        known = _tables_at(location, change)
-        if later is not None:
-            yield later[0], _touched(later[0], later[1], known)
-            yielded += 1
-        later = (change, known)
-    if later is not None and (not limit or yielded < limit):
-        yield later[0], _touched(later[0], later[1], {})
-
-
-def _tables_at(location: Location, change: Change) -> dict[int, str]:
-    connection = connect(
-        location.namespace,
-        store=location.store_url,
-        mode="rw",
-        at=format_version(change.version),
-        slow_ms=0,
-    )
-    try:
-        return table_map(connection)
-    finally:
-        connection.close()
-
-
-def _touched(change: Change, after: dict[int, str], before: dict[int, str]) -> tuple[str, ...]:
-    return tables_of(change.pages, after, before)
 
 
 COMMANDS = (log,)

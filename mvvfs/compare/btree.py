@@ -131,11 +131,20 @@ def table_leaf(number: int, content: bytes, usable: int) -> list[Cell]:
     """The rows of a leaf, in order.  Raises Damaged."""
     rule = sizes(usable)
     pointers, _ = _pointers(number, content, usable, TABLE_LEAF)
+    most = min(rule.most_table, 0x7F)
     cells = []
     for pointer in pointers:
-        size, at = varint(content, pointer)
+        size = content[pointer]
+        if size <= most:  # the short way for short rows
+            at = pointer + 1
+        else:
+            size, at = varint(content, pointer)
         rowid, at = varint(content, at)
-        cells.append(_payload(content, at, size, rule, rule.most_table, signed(rowid)))
+        end = at + size
+        if size <= most and end <= usable:
+            cells.append(Cell(signed(rowid), size, content[at:end], 0))
+        else:
+            cells.append(_payload(content, at, size, rule, rule.most_table, signed(rowid)))
     for before, after in pairwise(cells):
         if before.rowid >= after.rowid:
             raise Damaged(f"row {after.rowid} after row {before.rowid}")

@@ -3,10 +3,10 @@
 Called by `api`, `script`, `changeset` and the command line; calls everything else here.
 
 Why the changed pages are enough: the changelog tells which pages were written, allocated or freed between
-the two versions.  A page that is not among these has the same content in both, and belongs to the same tree,
-because a page that goes from one tree to another is written.  So a table's rows differ by those on its changed
-pages in the older version against those on its changed pages in the newer one.  (A tree is known by its root
-page.  A table of the same name with another root is another tree: all its rows are compared.)
+the two versions.  A page that is not among these has the same content in both, and belongs to the same tree:
+one that goes from tree to tree is written.  So a table's rows differ by those on its changed pages in the
+older version against those on its changed pages in the newer one.  (A tree is known by its root page.  A
+table of the same name with another root is another tree: all its rows are compared.)
 
 1. No other leaf is read (but see `overflow`).  Up to `_GUIDED_BYTES` of changed pages are looked up one by
    one (`locate`); with more of them each table's interior pages are read, about one page in a hundred.
@@ -148,7 +148,7 @@ class Comparison:
         return list(schema.differences(self.old.schema, self.new.schema, renamed))
 
     def tables(self, name: str | None = None) -> list[Pair]:
-        """All tables with a tree, of either version, or the one of that name; the newer version's come first."""
+        """All tables with a tree, of either version, or the one of that name; first the newer version's."""
         before = {fold(t.name): t for t in self.old.schema.shapes.tables.values()}
         after = {fold(t.name): t for t in self.new.schema.shapes.tables.values()}
         gone = {table.root: table for key, table in before.items() if key not in after}

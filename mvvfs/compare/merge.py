@@ -57,6 +57,8 @@ class _Entry:
             raise self.side.snapshot.corrupt(self.number, exc) from exc
 
     def payload(self) -> bytes:
+        if not self.cell.overflow:
+            return self.cell.local
         if self._payload is None:
             (whole,) = payloads(self.side.snapshot, [(self.number, self.cell)])
             self._payload = whole.data

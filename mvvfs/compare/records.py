@@ -57,7 +57,7 @@ def signed(value: int) -> int:
 
 def serial_types(payload: bytes) -> tuple[list[int], int]:
     """The serial types of a record, and where its values start."""
-    size, at = varint(payload, 0)
+    size, at = (payload[0], 1) if payload and payload[0] < 0x80 else varint(payload, 0)
     if not at <= size <= len(payload):
         raise Damaged(f"a record header of {size} bytes in {len(payload)}")
     types = []
@@ -92,8 +92,8 @@ def fields(payload: bytes, limit: int | None = None) -> list[tuple[int, bytes]]:
     The payload may be cut off behind these.  Raises Damaged."""
     types, at = serial_types(payload)
     found = []
-    for kind in types[:limit]:
-        end = at + size_of(kind)
+    for kind in types if limit is None else types[:limit]:
+        end = at + (_INTEGER_SIZES[kind] if kind < _FLOAT else size_of(kind))
         if end > len(payload):
             raise Damaged(f"a record of {len(payload)} bytes ends within a value")
         found.append((kind, payload[at:end]))
