@@ -77,7 +77,7 @@ def resolve(when: str, store: Store, namespace: NamespaceId, *, now_us: int | No
         back = 0 if head is None or head[1] is None else int(head[1] or 1)
         return _back_from_newest(store, namespace, back)
     if text.startswith("v"):
-        return _at_version(_version(when, text), store, namespace)
+        return _at_version(version(text), store, namespace)
     time_us = parse_time(text, now)
     if time_us > now:
         raise NoSuchVersionError(f"{when} ({format_time(time_us)}) is in the future")
@@ -86,11 +86,12 @@ def resolve(when: str, store: Store, namespace: NamespaceId, *, now_us: int | No
     return _at_version(store.version_at(namespace, time_us), store, namespace)
 
 
-def _version(when: str, text: str) -> Version:
+def version(text: str) -> Version:
+    """The version that is written so; OptionError if none is."""
     try:
         return parse_version(text)
     except ValueError:
-        raise OptionError(f"{when!r} is not a version: expected v and up to 20 hex digits") from None
+        raise OptionError(f"{text!r} is not a version: expected v and up to 20 hex digits") from None
 
 
 def parse_time(text: str, now_us: int) -> int:

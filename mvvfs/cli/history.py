@@ -97,7 +97,7 @@ class _Printer:
         if before is not None and (wanted.tables or wanted.rows or wanted.table is not None):
             comparison = self._history.comparison(before, change)
             if wanted.tables or wanted.table is not None:
-                touched = tuple(sorted(comparison.touched(None if wanted.tables else wanted.table)))
+                touched = tuple(sorted(comparison.touched()))
         if wanted.table is not None and fold(wanted.table) not in map(fold, touched or ()):
             return False
         shown = touched if wanted.tables else None

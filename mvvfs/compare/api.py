@@ -10,7 +10,6 @@ Called by programs and the command line; calls `comparison`.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -24,8 +23,6 @@ from pagestore.opener import open_store
 
 When: TypeAlias = str | Version
 """A moment as people write it (`mvvfs.when`), or a version."""
-
-_POLL_SECONDS = 0.2
 
 
 def diff(
@@ -77,7 +74,9 @@ def _changes(location: Location, since: Version, table: str | None, follow: bool
     with _translated(), _opened(location) as (store, namespace):
         history = History(store, namespace)
         while True:
-            for change in store.changelog(namespace.id, after=since):
+            until = store.begin(namespace.id).version
+            store.sync()  # what was told must not be taken back by a power cut
+            for change in store.changelog(namespace.id, after=since, until=until):
                 yield Commit(location, history, since, change, table)
                 since = change.version
             if not follow:
@@ -150,14 +149,18 @@ class History:
 
 
 def wait_for_commit(store: Store, namespace: Namespace, after: Version) -> None:
-    """Return when there is a commit after that version."""
-    while not any(True for _ in store.changelog(namespace.id, after=after, limit=1)):
-        time.sleep(_POLL_SECONDS)
+    """Return when there is a commit after that version.  Raises as `Store.watch` does."""
+    with contextlib.closing(store.watch(namespace.id, after)) as watch:
+        for seen in watch:
+            if seen.version > after:
+                return
 
 
 def resolve(moment: When, store: Store, namespace: Namespace) -> Version:
     """Raises OptionError, NoSuchVersionError, BelowHorizonError."""
-    text = moment if isinstance(moment, str) else format_version(moment)
+    text = moment.strip() if isinstance(moment, str) else format_version(moment)
+    if text.startswith("v"):  # also one before the first commit, when the database was empty
+        return store.begin(namespace.id, at=when.version(text)).version
     return when.resolve(text, store, namespace.id).version
 
 

@@ -18,7 +18,6 @@ table of the same name with another root is another tree: all its rows are compa
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from mvvfs.compare import overflow, schema
@@ -59,20 +58,8 @@ class _Version:
     def __init__(self, snapshot: Snapshot, schema_: Schema | None) -> None:
         self.snapshot = snapshot
         self.schema = schema_ if schema_ is not None else schema.read(snapshot)
-        self.places: dict[str | None, dict[int, Place]] = {}
-        """By the table that was looked for; None: all."""
-
-    def candidates(self, table: str | None, *, with_indexes: bool) -> list[Candidate]:
-        found = candidates(self.schema)
-        if not with_indexes and not any(isinstance(c.shape, Table) and c.is_index for c in found):
-            found = [c for c in found if isinstance(c.shape, Table)]
-        if table is not None:
-            found = [
-                c
-                for c in found
-                if fold(c.owner) == fold(table) and (with_indexes or isinstance(c.shape, Table))
-            ]
-        return found
+        self.places: dict[bool, dict[int, Place]] = {}
+        """Those of table trees, and those of index trees, once they were looked for."""
 
 
 class Comparison:
@@ -183,13 +170,13 @@ class Comparison:
             if table is None or (change.kind != "pragma" and fold(change.table) == fold(table)):
                 yield change
         for pair in self.tables(table):
-            yield from self.rows(pair, table)
+            yield from self.rows(pair)
 
-    def rows(self, pair: Pair, table: str | None = None) -> Iterator[RowChange]:
-        """The changes of one table's rows.  `table`: no other one is going to be asked for."""
+    def rows(self, pair: Pair) -> Iterator[RowChange]:
+        """The changes of one table's rows, by key."""
         if pair.old is not None and pair.new is not None and pair.is_same:
             if self.changed:
-                yield from self._changed_rows(pair.name, pair.old, pair.new, table)
+                yield from self._changed_rows(pair.name, pair.old, pair.new)
             return
         merge = Merge(pair.name, trust_chains=True)
         for shape, side in ((pair.old, self.old), (pair.new, self.new)):
@@ -201,28 +188,18 @@ class Comparison:
         """Every row of a table of the newer version, as an insertion."""
         yield from Merge(table.name, trust_chains=True).changes(None, self._side(self.new, table, None, None))
 
-    def touched(self, table: str | None = None) -> set[str]:
-        """The tables of which a page was written, or one of their indexes; `sqlite_schema` is one of them.
-
-        With `table` only whether that one was is looked for, as far as that is cheaper."""
+    def touched(self) -> set[str]:
+        """The tables of which a page was written, or one of their indexes; `sqlite_schema` is one of them."""
         found = set()
         if not (
             self.changed.isdisjoint(self.old.schema.pages) and self.changed.isdisjoint(self.new.schema.pages)
         ):
             found.add(schema.NAME)
         for side in (self.old, self.new):
-            among = side.candidates(table, with_indexes=True)
-            places = self._locate(side, among) if self._is_guided else None
-            for candidate in among:
-                if candidate.owner in found:
-                    continue
-                if places is None:
-                    tree = Tree(side.snapshot, candidate.root, candidate.is_index)
-                    if any(True for _ in islice(tree.leaves(self.changed), 1)):
-                        found.add(candidate.owner)
-                elif candidate.root in places:
+            for candidate in candidates(side.schema):
+                if candidate.owner not in found and self._has_changed(side, candidate):
                     found.add(candidate.owner)
-        for pair in self.tables(table):
+        for pair in self.tables():
             if pair.new is not None and pair.name not in found and self._extra(pair.new):
                 found.add(pair.name)
         return found
@@ -234,7 +211,13 @@ class Comparison:
         few = len(self.changed) * self.namespace.page_size <= _GUIDED_BYTES
         return few and self.highest < FIRST_AMBIGUOUS_PAGE
 
-    def _changed_rows(self, name: str, old: Table, new: Table, only: str | None) -> Iterator[RowChange]:
+    def _has_changed(self, side: _Version, candidate: Candidate) -> bool:
+        if self._is_guided:
+            return candidate.root in self._places(side, candidate.is_index)
+        leaves = Tree(side.snapshot, candidate.root, candidate.is_index).leaves(self.changed)
+        return next(leaves, None) is not None
+
+    def _changed_rows(self, name: str, old: Table, new: Table) -> Iterator[RowChange]:
         merge = Merge(name, trust_chains=not self._suspicious())
         if old.root != new.root:  # what has not changed may have been another table's: see ALTER TABLE RENAME
             yield from merge.changes(
@@ -249,7 +232,7 @@ class Comparison:
             )
             guide = None
             if self._is_guided:
-                place = self._place(side, shape, only)
+                place = self._places(side, shape.is_index).get(shape.root, Place())
                 candidate = Candidate(shape.root, shape.name, shape)
                 place = Place(
                     place.pages | {h.number for h in extra},
@@ -267,11 +250,11 @@ class Comparison:
         tree = Tree(side.snapshot, shape.root, shape.is_index)
         return Side(side.snapshot, shape, tree.cells(tree.leaves(pages, guide)))
 
-    def _place(self, side: _Version, shape: Table, only: str | None) -> Place:
-        if only not in side.places:
-            name = only if only is None else shape.name  # it may have had another one
-            side.places[only] = self._locate(side, side.candidates(name, with_indexes=False))
-        return side.places[only].get(shape.root, Place())
+    def _places(self, side: _Version, is_index: bool) -> dict[int, Place]:
+        if is_index not in side.places:
+            among = [candidate for candidate in candidates(side.schema) if candidate.is_index == is_index]
+            side.places[is_index] = self._locate(side, among)
+        return side.places[is_index]
 
     def _locate(self, side: _Version, among: list[Candidate]) -> dict[int, Place]:
         numbers = [number for number in self.changed if number not in side.schema.pages]

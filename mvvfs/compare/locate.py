@@ -108,13 +108,14 @@ class Locator:
         self._cells: dict[int, Cell] = {}
         """The first one of each page that is still to be found."""
         roots = {candidate.root for candidate in among}
-        with_indexes = any(candidate.is_index for candidate in among)
-        self._kinds = {}
+        sought = {candidate.is_index for candidate in among}
+        self._kinds: dict[int, bool] = {}
+        """Whether they are pages of an index."""
         for number, content in contents.items():
             kind = kind_of(number, content)
             if number in roots:
                 self._found[number].pages.add(number)
-            if kind == TABLE_LEAF or (kind in _INDEX_PAGES and with_indexes):
+            if (kind == TABLE_LEAF and False in sought) or (kind in _INDEX_PAGES and True in sought):
                 try:
                     cells = cells_of(number, content, snapshot.usable)
                 except Damaged as exc:
