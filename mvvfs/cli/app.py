@@ -1,6 +1,6 @@
 """The `mvctl` command: global options, and the one place where an error becomes a line and an exit code.
 
-Called as the console script.  The commands are in `databases`, `files`, `history` and `changes`.
+Called as the console script.  The commands are in `databases`, `files`, `history`, `changes` and `following`.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from mvvfs.compare.changes import Difference, RowChange
 from mvvfs.compare.comparison import Comparison, compare, highest_page
 from mvvfs.compare.pages import PageBits
 from mvvfs.names import Location
+from mvvfs.stores import open_store
 from pagestore.api import Change, Namespace, Store, StoreError, Version, format_version
-from pagestore.opener import open_store
 
 When: TypeAlias = str | Version
 """A moment as people write it (`mvvfs.when`), or a version."""
