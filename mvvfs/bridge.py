@@ -164,6 +164,9 @@ def mv_py_open(args: Any) -> int:
     args.always_begin = options.reads == "durable"
     args.distant = database.store.distant
     args.within = round(options.within * 1e9)
+    if options.read_ahead == "on" or (options.read_ahead == "auto" and database.store.distant):
+        lib.mv_db_read_ahead(database.cache)
+        args.read_ahead = 1
     args.slow_seconds = options.slow_ms / 1000
     if pinned is not None:
         args.pinned = 1

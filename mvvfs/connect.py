@@ -97,6 +97,7 @@ def connect(
     ca: str | None = None,
     cert: str | None = None,
     key: str | None = None,
+    read_ahead: Literal["auto", "on", "off"] | None = None,
 ) -> apsw.Connection:
     """Open a database; docs/options.md explains every option.
 

@@ -26,6 +26,7 @@ Reads = Literal["latest", "durable"]
 Leases = Literal["on", "off"]
 Concurrency = Literal["optimistic", "queued"]
 LATEST = "latest"
+ReadAhead = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Options:
     slow_ms: float = 1000.0
     leases: Leases = "on"
     concurrency: Concurrency = "optimistic"
+    read_ahead: ReadAhead = "auto"
     freshness: str = LATEST
     token: str | None = field(default=None, repr=False)
     ca: str | None = None
@@ -220,6 +222,13 @@ OPTIONS: tuple[Option, ...] = (
         "`optimistic`, `queued`",
         "`optimistic`: transactions run side by side, and one that lost a conflict is refused. `queued`: "
         "each write transaction first waits its turn, as `BEGIN IMMEDIATE` does.",
+    ),
+    Option(
+        "read_ahead",
+        _one_of("auto", "on", "off"),
+        "`auto`, `on`, `off`",
+        "Whether a scan fetches the pages that it is about to read together with the one that it needs. "
+        "`auto`: where the store is reached over a network.",
     ),
     Option(
         "freshness",

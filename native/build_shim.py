@@ -6,6 +6,7 @@ from cffi import FFI
 
 HERE = Path(__file__).parent.name  # sources are named relative to setup.py
 SOURCES = [
+    "ahead.c",
     "alloc.c",
     "attached.c",
     "cache.c",
@@ -50,6 +51,7 @@ ffibuilder.cdef(
     void mv_db_set_word(mv_db *db, uint64_t address, int followed);
     void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id);
     void mv_db_limit(mv_db *db, uint64_t cache_bytes);
+    void mv_db_read_ahead(mv_db *db);
     void mv_db_set_page_size(mv_db *db, uint32_t page_size);
     uint32_t mv_db_page_size(mv_db *db);
     void mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count);
@@ -96,6 +98,7 @@ int mv_setup(void);
     depends=[
         f"{HERE}/{name}"
         for name in (
+            "ahead.h",
             "alloc.h",
             "cache.h",
             "calls.h",

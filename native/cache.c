@@ -7,6 +7,7 @@
 
 #define FIRST_BUCKETS 1024u
 #define MOST_RECENT_WORDS 1024u /* of the changes that are taken in without asking the store */
+#define PARENT_BYTES 256 /* of the cache, for each page whose parent is noted */
 
 static _Thread_local mv_set *collected; /* changes seen by this thread, see mv_collect_changes() */
 
@@ -93,7 +94,14 @@ static void evict(mv_db *db) {
   }
 }
 
+/* What the tree knows of pages that have gone is forgotten with everything else, now and then. */
+static void note_children(mv_db *db, const mv_page *p) {
+  if (db->tree.parents.count > db->limit / PARENT_BYTES) mv_map_clear(&db->tree.parents);
+  mv_tree_note(&db->tree, p->number, p->data, p->size); /* out of memory: it is not needed */
+}
+
 static void link_page(mv_db *db, mv_page *p) {
+  if (db->reads_ahead) note_children(db, p);
   if (db->page_count >= db->bucket_count) grow(db);
   mv_page **b = bucket(db, p->number);
   p->hash_next = *b;
@@ -172,6 +180,7 @@ void mv_db_release(mv_db *db) {
   if (atomic_fetch_sub(&db->references, 1) != 1) return;
   while (db->hand) unlink_page(db, db->hand);
   mv_alloc_release(db->alloc);
+  mv_tree_free(&db->tree);
   pthread_mutex_destroy(&db->mutex);
   free(db->buckets);
   free(db);
@@ -210,6 +219,14 @@ void mv_db_limit(mv_db *db, uint64_t cache_bytes) {
   pthread_mutex_lock(&db->mutex);
   db->limit = (size_t)cache_bytes;
   evict(db);
+  pthread_mutex_unlock(&db->mutex);
+}
+
+void mv_db_read_ahead(mv_db *db) {
+  pthread_mutex_lock(&db->mutex);
+  for (uint32_t i = 0; !db->reads_ahead && i < db->bucket_count; i++)
+    for (const mv_page *p = db->buckets[i]; p; p = p->hash_next) note_children(db, p);
+  db->reads_ahead = 1;
   pthread_mutex_unlock(&db->mutex);
 }
 
@@ -405,6 +422,39 @@ int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t of
   }
   pthread_mutex_unlock(&db->mutex);
   return hit;
+}
+
+typedef struct vantage { /* what read-ahead may look at */
+  const mv_db *db;
+  mv_version at;
+  const mv_alloc *alloc;
+} vantage;
+
+static const uint8_t *content_at(void *context, uint32_t number, uint32_t *size) {
+  const vantage *from = context;
+  const mv_page *p = find(from->db, number, from->at);
+  if (p) *size = p->size;
+  return p ? p->data : NULL;
+}
+
+static int exists_at(void *context, uint32_t number) {
+  const vantage *from = context;
+  return number && number <= from->alloc->highest && number != mv_pending_page(from->db->page_size) &&
+         mv_alloc_has(from->alloc, number);
+}
+
+uint32_t mv_db_plan(mv_db *db, mv_ahead *a, uint32_t number, mv_version at, const mv_alloc *alloc,
+                    uint32_t *out) {
+  pthread_mutex_lock(&db->mutex);
+  vantage from = {db, at, alloc};
+  mv_view view = {&db->tree, &from, content_at, exists_at};
+  size_t bytes = db->limit / 4 < MV_AHEAD_BYTES ? db->limit / 4 : MV_AHEAD_BYTES, count = 1;
+  if (db->reads_ahead && db->page_size) count = bytes / db->page_size;
+  if (count > MV_AHEAD_PAGES) count = MV_AHEAD_PAGES;
+  out[0] = number;
+  if (count > 1) count = mv_ahead_plan(a, &view, number, out, (uint32_t)count);
+  pthread_mutex_unlock(&db->mutex);
+  return count ? (uint32_t)count : 1;
 }
 
 mv_page *mv_db_pin(mv_db *db, uint32_t number, mv_version at) {

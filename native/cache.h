@@ -1,6 +1,7 @@
 /*
 ** The page cache: one per database and process, shared by its connections, which may stand at
-** different versions.  Called by snapshot.c, locks.c, pages.c and commit.c (SQL threads) and, through cffi, by mvvfs/session.py.
+** different versions.  Called by snapshot.c, locks.c, pages.c and commit.c (SQL threads)
+** and, through cffi, by mvvfs/session.py.
 **
 ** Invariants:
 **
@@ -25,6 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ahead.h"
 #include "alloc.h"
 #include "calls.h"
 #include "recent.h"
@@ -101,6 +103,8 @@ typedef struct mv_db {
   mv_page *hand;
   size_t bytes, limit;
   mv_snapshot snapshots; /* list head */
+  int reads_ahead;
+  mv_tree tree; /* if so: of the pages here */
 } mv_db;
 
 mv_page *mv_page_new(uint32_t number, uint32_t size);
@@ -111,6 +115,7 @@ void mv_db_release(mv_db *db);
 void mv_db_set_word(mv_db *db, uint64_t address, int followed);
 void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id);
 void mv_db_limit(mv_db *db, uint64_t cache_bytes);
+void mv_db_read_ahead(mv_db *db); /* from now on */
 
 /* `count` changes out of their packed form (`Changes.packed` in pagestore/api.py), which they point into. */
 void mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count);
@@ -154,6 +159,10 @@ int mv_db_begin_at(mv_db *db, mv_snapshot *s, mv_version v, mv_start *out);
 /* Move a snapshot to a later version `v`, between which and its own nothing changed in the database. */
 void mv_db_relabel(mv_db *db, mv_snapshot *s, mv_version v);
 int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t offset, uint32_t amount);
+/* What to fetch together with a page that is missing at `at`: see mv_ahead_plan().  `out` has room for
+** MV_AHEAD_PAGES. */
+uint32_t mv_db_plan(mv_db *db, mv_ahead *a, uint32_t number, mv_version at, const mv_alloc *alloc,
+                    uint32_t *out);
 mv_page *mv_db_pin(mv_db *db, uint32_t number, mv_version at);
 void mv_db_unpin(mv_db *db, mv_page *page);
 

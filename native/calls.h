@@ -24,6 +24,7 @@ typedef struct mv_open {
   uint64_t namespace;  /* out: which database of the store it is */
   int leases;          /* out: whether to lease page numbers */
   int queued;          /* out: whether every write transaction waits its turn */
+  int read_ahead;      /* out: fetch pages together that are likely to be read one after the other */
   double slow_seconds; /* out: transactions at least this long are reported; 0: none */
 } mv_open;
 

@@ -167,6 +167,7 @@ static void free_file(mv_file *f) {
   mv_set_free(&f->stale);
   mv_overlay_clear(f);
   mv_map_free(&f->overlay);
+  mv_ahead_free(&f->ahead);
   mv_freelist_free(&f->list);
   mv_alloc_release(f->alloc);
   mv_numbers_free(&f->lease);
@@ -211,6 +212,7 @@ int mv_main_open(const mv_host *host, const char *name, sqlite3_file *file, int 
   f->store = args.store;
   f->namespace = args.namespace;
   f->leases = args.leases;
+  f->read_ahead = args.read_ahead;
   f->slow_seconds = args.slow_seconds;
   if (f->pinned) {
     f->alloc = args.alloc;

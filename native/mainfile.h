@@ -86,6 +86,9 @@ struct mv_file {
   uint32_t highest_write;
   uint8_t *scratch; /* one page */
 
+  int read_ahead;
+  mv_ahead ahead;
+
   mv_stats stats;
   double slow_seconds;
   struct timespec began;

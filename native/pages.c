@@ -3,11 +3,14 @@
 
 #include <stdlib.h>
 
-/* From the store.  `*found` is 0 where the page does not exist at the snapshot. */
+/* From the store, perhaps with pages that will be wanted next.  `*found` is 0 where the page does not exist at
+** the snapshot. */
 static int fetch(mv_file *f, uint32_t number, uint8_t *out, uint32_t size, int *found) {
   uint8_t version[MV_VERSION_SIZE];
   mv_version_put(mv_base(f), version);
-  mv_fetch args = {.version = version, .numbers = &number, .count = 1, .out = out, .size = size};
+  uint32_t numbers[MV_AHEAD_PAGES] = {number}, count = 1;
+  if (f->read_ahead) count = mv_db_plan(f->db, &f->ahead, number, mv_base(f), f->alloc, numbers);
+  mv_fetch args = {.version = version, .numbers = numbers, .count = count, .out = out, .size = size};
   f->stats.fetches++;
   f->stats.pages_fetched += args.count;
   int rc = mv_call_fetch(f->host, f->session, &args);

@@ -13,8 +13,9 @@ NATIVE = Path(__file__).parents[2] / "native"
 COMPILER = os.environ.get("CC", "cc")
 FLAGS = ["-std=c11", "-g", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
 SOURCES = {
+    "ahead": ["ahead.c", "sets.c"],
     "alloc": ["alloc.c"],
-    "cache": ["alloc.c", "cache.c", "recent.c", "sets.c"],
+    "cache": ["ahead.c", "alloc.c", "cache.c", "recent.c", "sets.c"],
     "delta": ["delta.c"],
     "gate": ["gate.c"],
     "journal": ["journal.c"],
