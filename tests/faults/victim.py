@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
+import mvvfs
+from mvvfs.options import to_uri
 from pagestore import embedded, retention, sweep
 from pagestore.api import NameTakenError, NoSuchNamespaceError, Retention
 from pagestore.engines import sqlite
@@ -62,10 +64,26 @@ def branch(folder: str) -> None:
     print("branched", flush=True)
 
 
+def commit_both(folder: str) -> None:
+    """Transactions over two attached databases, through SQLite."""
+    connection = mvvfs.connect("one", store=folder)
+    connection.execute("ATTACH ? AS two", (to_uri("two", store=folder),))
+    connection.execute("CREATE TABLE IF NOT EXISTS main.t(n, pad); CREATE TABLE IF NOT EXISTS two.t(n, pad)")
+    ((last,),) = connection.execute("SELECT coalesce(max(n), 0) FROM main.t").fetchall()
+    for n in range(last + 1, last + 1 + COMMITS):
+        connection.execute(
+            f"BEGIN; INSERT INTO main.t VALUES({n}, zeroblob(2500)); INSERT INTO two.t VALUES({n}, zeroblob(99));"
+            "COMMIT"
+        )
+        print(n, flush=True)
+
+
 def main(action: str, folder: str, *other: str) -> None:
     sqlite.MAX_LOG_FRAMES = 10  # a checkpoint every few commits
     if action == "commit":
         commit(folder)
+    elif action == "commit_both":
+        commit_both(folder)
     elif action == "drop":
         drop(folder)
     elif action == "collect":
