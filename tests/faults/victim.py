@@ -72,8 +72,8 @@ def commit_both(folder: str) -> None:
     ((last,),) = connection.execute("SELECT coalesce(max(n), 0) FROM main.t").fetchall()
     for n in range(last + 1, last + 1 + COMMITS):
         connection.execute(
-            f"BEGIN; INSERT INTO main.t VALUES({n}, zeroblob(2500)); INSERT INTO two.t VALUES({n}, zeroblob(99));"
-            "COMMIT"
+            f"BEGIN; INSERT INTO main.t VALUES({n}, zeroblob(2500));"
+            f"INSERT INTO two.t VALUES({n}, zeroblob(99)); COMMIT"
         )
         print(n, flush=True)
 

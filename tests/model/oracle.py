@@ -7,6 +7,7 @@ snapshot began: every answer that it gets must be the copy's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,16 +27,28 @@ def answer(connection: apsw.Connection, sql: str) -> Answer:
         return "error", str(error)
 
 
-def dump(connection: apsw.Connection) -> list[Any]:
-    """The schema, the number of pages in use, and all rows in their order on disk."""
-    schema = connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY rowid").fetchall()
-    used = connection.execute(PAGES_IN_USE).fetchall()
-    tables = sorted(name for kind, name, _ in schema if kind == "table")
-    return [
-        schema,
-        used,
-        *((name, connection.execute(f"SELECT * FROM {name}").fetchall()) for name in tables),
-    ]
+def dump(connection: apsw.Connection, schemas: Sequence[str] = ("main",)) -> list[Any]:
+    """Of each database: the schema, the number of pages in use, and all rows in their order on disk."""
+    content: list[Any] = []
+    for schema in schemas:
+        listed = connection.execute(f"SELECT type, name, sql FROM {schema}.sqlite_schema ORDER BY rowid")
+        entries = listed.fetchall()
+        pages, free = (connection.pragma(name, schema=schema) for name in ("page_count", "freelist_count"))
+        tables = sorted(name for kind, name, _ in entries if kind == "table")
+        content += [
+            entries,
+            pages - free,
+            *((name, connection.execute(f"SELECT * FROM {schema}.{name}").fetchall()) for name in tables),
+        ]
+    return content
+
+
+def plain_connection(schemas: Sequence[str]) -> apsw.Connection:
+    """Plain SQLite in memory, with as many databases."""
+    plain = apsw.Connection(":memory:")
+    for schema in schemas[1:]:
+        plain.execute(f"ATTACH ':memory:' AS {schema}")
+    return plain
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,8 @@ class Moment:
 
     version: str
     content: list[Any]
-    image: bytes
+    images: dict[str, bytes]
+    """By database."""
 
 
 @dataclass
@@ -63,15 +77,18 @@ class Shadow:
 
 
 class Oracle:
-    def __init__(self) -> None:
-        self.plain = apsw.Connection(":memory:")
+    def __init__(self, schemas: Sequence[str] = ("main",)) -> None:
+        self.schemas = schemas
+        self.plain = plain_connection(schemas)
         self.history: list[Moment] = []
         """Every version, oldest first."""
 
     def begin(self, moment: Moment, statements: list[tuple[str, Answer]] = []) -> Shadow:  # noqa: B006 (never changed)
         """A transaction at that moment, in which the statements get the answers that they had elsewhere."""
-        plain = apsw.Connection(":memory:")
-        plain.deserialize("main", moment.image)
+        plain = plain_connection(self.schemas)
+        for schema, image in moment.images.items():
+            if image:
+                plain.deserialize(schema, image)
         plain.execute("BEGIN")
         shadow = Shadow(plain, moment)
         for sql, expected in statements:
@@ -91,10 +108,21 @@ class Oracle:
     def committed(self, version: str) -> None:
         """Note that what was done to the plain database is now `version` of the other."""
         assert not self.history or version > self.history[-1].version, "a later commit has an older version"
-        self.history.append(Moment(version, dump(self.plain), self.plain.serialize("main")))
+        images = {schema: self.plain.serialize(schema) for schema in self.schemas}
+        self.history.append(Moment(version, self.content(self.plain), images))
 
-    def moment(self, version: str) -> Moment:
-        return next(moment for moment in reversed(self.history) if moment.version <= version)
+    def content(self, connection: apsw.Connection) -> list[Any]:
+        return dump(connection, self.schemas)
+
+    def moment(self, version: str, schemas: Sequence[str] = ("main",)) -> Moment:
+        """The newest one at which these databases are what they were at `version`."""
+        found = max(i for i, moment in enumerate(self.history) if moment.version <= version)
+        images = self.history[found].images
+        for later in self.history[found + 1 :]:
+            if any(later.images[schema] != images[schema] for schema in schemas):
+                break
+            found += 1
+        return self.history[found]
 
     def close(self) -> None:
         self.plain.close()

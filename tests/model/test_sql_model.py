@@ -11,6 +11,7 @@ Each rule is one step of one connection, so the order of all steps is known.  Ch
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from typing import Any
@@ -29,13 +30,16 @@ from hypothesis.stateful import (
 )
 
 import mvvfs
+from mvvfs.options import to_uri
 from pagestore.api import format_version
 from pagestore.opener import open_store
-from tests.model.oracle import PAGES_IN_USE, Oracle, Shadow, answer, dump
+from tests.model.oracle import PAGES_IN_USE, Moment, Oracle, Shadow, answer
 
 TABLES = ("a", "b", "c")
 CONNECTIONS = 3
 COUNT = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < {})"
+
+_CREATES = re.compile(r"(CREATE (?:TABLE|INDEX) (?:IF NOT EXISTS )?)([abc])\b")
 
 who = st.integers(0, CONNECTIONS - 1)
 tables = st.sampled_from(TABLES)
@@ -105,15 +109,21 @@ class Client:
 class SqlModel(RuleBasedStateMachine):
     options: dict[str, Any] = {}  # noqa: RUF012 (subclasses replace it)
     cache_size = -2000
+    schemas: tuple[str, ...] = ("main",)
+    """The databases: "main" is called `app` in the store, an attached one as here."""
+    homes: dict[str, str] = {}  # noqa: RUF012
+    """The tables that live in an attached database."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="mvvfs-model-")
-        self.oracle = Oracle()
+        self.oracle = Oracle(self.schemas)
         self.checked = 0
+        self.made = 0
+        """The first moment at which each database has a commit."""
         self.clients = [Client(self.open()) for _ in range(CONNECTIONS)]
         self.store = open_store(f"{self.folder}/store", create=False)
-        self.namespace = self.store.open("app").id
+        self.namespaces = [self.store.open(name).id for name in ("app", *self.schemas[1:])]
 
     def open(self, **more: Any) -> apsw.Connection:
         options = {
@@ -124,7 +134,10 @@ class SqlModel(RuleBasedStateMachine):
             **more,
         }
         connection = mvvfs.connect("app", **options)
-        connection.execute(f"PRAGMA cache_size = {self.cache_size}")
+        for name in self.schemas[1:]:
+            connection.execute(f"ATTACH ? AS {name}", (to_uri(name, **options),))
+        for schema in self.schemas:
+            connection.execute(f"PRAGMA {schema}.cache_size = {self.cache_size}")
         return connection
 
     def teardown(self) -> None:
@@ -143,6 +156,9 @@ class SqlModel(RuleBasedStateMachine):
             self.autocommit(
                 0, f"INSERT INTO {table}(k, data) {COUNT.format(rows)} SELECT i, zeroblob({size}) FROM n"
             )
+
+        if self.homes:
+            self.made = len(self.oracle.history) - 1
 
     @rule(i=who, sql=reads())
     def read(self, i: int, sql: str) -> None:
@@ -222,10 +238,11 @@ class SqlModel(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def look_back(self, data: st.DataObject) -> None:
-        moment = self.oracle.history[data.draw(st.integers(0, len(self.oracle.history) - 1))]
+        moments = self.oracle.history[self.made :]
+        moment = moments[data.draw(st.integers(0, len(moments) - 1))]
         past = self.open(at=moment.version)
-        assert dump(past) == moment.content
-        assert past.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert self.oracle.content(past) == moment.content
+        self.check_whole(past)
         past.close()
 
     @invariant()
@@ -234,9 +251,13 @@ class SqlModel(RuleBasedStateMachine):
             return
         self.checked = len(self.oracle.history)
         fresh = self.open(mode="ro")
-        assert dump(fresh) == dump(self.oracle.plain)
-        assert fresh.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert self.oracle.content(fresh) == self.oracle.content(self.oracle.plain)
+        self.check_whole(fresh)
         fresh.close()
+
+    def check_whole(self, connection: apsw.Connection) -> None:
+        for schema in self.schemas:
+            assert connection.execute(f"PRAGMA {schema}.integrity_check").fetchall() == [("ok",)]
 
     # ---- what the steps are made of ----
 
@@ -249,7 +270,7 @@ class SqlModel(RuleBasedStateMachine):
 
     def autocommit(self, i: int, sql: str) -> None:
         """Nobody else takes a step in between, so it is refused only if it is someone else's turn."""
-        before = self.newest()
+        before, sql = self.newest(), self.at_home(sql)
         try:
             ours = answer(self.clients[i].connection, sql)
         except apsw.BusyError:
@@ -277,12 +298,12 @@ class SqlModel(RuleBasedStateMachine):
                 self.oracle.commit(shadow)
                 self.oracle.committed(self.newest())
             elif shadow is not None:
-                assert dump(shadow.plain) == shadow.moment.content, "a commit was dropped"
+                assert self.oracle.content(shadow.plain) == shadow.moment.content, "a commit was dropped"
         self.forget(client, lost=lost)
 
     def in_transaction(self, i: int, sql: str) -> None:
         """Opens the transaction if need be; its snapshot begins with the first statement that reads."""
-        client = self.clients[i]
+        client, sql = self.clients[i], self.at_home(sql)
         if not client.connection.in_transaction:
             client.connection.execute("BEGIN")
         try:
@@ -298,7 +319,7 @@ class SqlModel(RuleBasedStateMachine):
             return  # no snapshot yet
         shadow = self.shadow_of(client, sql)
         assert ours == shadow.run(sql), sql
-        state = client.connection.txn_state("main")
+        state = client.connection.txn_state()
         shadow.writes |= state == apsw.SQLITE_TXN_WRITE
         assert not (shadow.writes and client.doomed), "the write lock was refused, and then given"
         if state == apsw.SQLITE_TXN_NONE:  # it failed when it was prepared: no snapshot is held yet
@@ -309,8 +330,7 @@ class SqlModel(RuleBasedStateMachine):
         """The transaction on plain SQLite, at the snapshot at which the client stands after `sql`.
 
         It may have moved forward when `sql` took the write lock, if no answer so far would differ."""
-        ((version,),) = client.connection.execute("PRAGMA mv_version").fetchall()
-        moment = self.oracle.moment(str(version))
+        moment = self.moment_of(client)
         shadow = client.shadow
         if shadow is None:
             assert moment is self.oracle.history[-1], "a snapshot does not begin at the newest version"
@@ -318,9 +338,10 @@ class SqlModel(RuleBasedStateMachine):
             for i in range(client.savepoints):
                 client.shadow.run(f"SAVEPOINT s{i + 1}")
         elif moment is not shadow.moment:
-            assert not shadow.writes, "the snapshot of a writing transaction moved"
+            assert not shadow.writes or self.homes, "the snapshot of a writing transaction moved"
             assert moment.version > shadow.moment.version
             client.shadow = self.oracle.begin(moment, shadow.statements)
+            client.shadow.writes = shadow.writes
             shadow.plain.close()
         assert client.shadow is not None
         return client.shadow
@@ -342,7 +363,26 @@ class SqlModel(RuleBasedStateMachine):
         client.shadow, client.savepoints, client.doomed, client.has_turn = None, 0, False, False
 
     def newest(self) -> str:
-        return format_version(self.store.begin(self.namespace).version)
+        return format_version(max(self.store.begin(namespace).version for namespace in self.namespaces))
+
+    def home(self, table: str) -> str:
+        """What to put before the name of a table that is created."""
+        return f"{self.homes[table]}." if table in self.homes else ""
+
+    def at_home(self, sql: str) -> str:
+        """A table or index that is created belongs where its name says."""
+        return _CREATES.sub(lambda match: match[1] + self.home(match[2]) + match[2], sql)
+
+    def moment_of(self, client: Client) -> Moment:
+        """At which its open transaction stands: at one version, in all the databases that it holds.
+
+        As long as none of these changes, a later moment is as good."""
+        connection = client.connection
+        held = [s for s in self.schemas if connection.txn_state(s) != apsw.SQLITE_TXN_NONE]
+        if not held:
+            return self.oracle.history[-1]
+        (version,) = {str(connection.pragma("mv_version", schema=s)) for s in held}
+        return self.oracle.moment(version, held)
 
 
 class SqlModelWithSmallCaches(SqlModel):
@@ -356,7 +396,25 @@ class SqlModelWithoutLeases(SqlModel):
     options = {"leases": "off"}  # noqa: RUF012
 
 
-MODELS = [SqlModel, SqlModelWithSmallCaches, SqlModelWithoutLeases]
+class SqlModelOfTwoDatabases(SqlModel):
+    """Two of the three tables live in attached databases."""
+
+    schemas = ("main", "second", "third")
+    homes = {"b": "second", "c": "third"}  # noqa: RUF012
+
+
+class SqlModelOfTwoDatabasesWithSmallCaches(SqlModelOfTwoDatabases):
+    options = {"cache_bytes": 20_000}  # noqa: RUF012
+    cache_size = 5
+
+
+MODELS = [
+    SqlModel,
+    SqlModelWithSmallCaches,
+    SqlModelWithoutLeases,
+    SqlModelOfTwoDatabases,
+    SqlModelOfTwoDatabasesWithSmallCaches,
+]
 
 
 def options(*, examples: int, steps: int, phases: tuple[Phase, ...]) -> settings:
@@ -367,7 +425,9 @@ def options(*, examples: int, steps: int, phases: tuple[Phase, ...]) -> settings
 def test_sql(model: type[SqlModel]) -> None:
     """What fails is shown as it was found: making it short may take minutes."""
     phases = (Phase.explicit, Phase.reuse, Phase.generate)
-    run_state_machine_as_test(model, settings=options(examples=25, steps=50, phases=phases))
+    run_state_machine_as_test(
+        model, settings=options(examples=12 if model.homes else 25, steps=50, phases=phases)
+    )
 
 
 @pytest.mark.long

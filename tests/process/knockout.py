@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mvvfs import bridge
-from pagestore.api import CommitRequest, Committed, HeadWord, NamespaceId, PageNumber, PageSet
+from pagestore.api import CommitPart, CommitRequest, Committed, HeadWord, NamespaceId, PageNumber, PageSet
 from pagestore.encoding import Base, Encoded, encode
 from pagestore.store import PageStore
 
@@ -37,6 +37,15 @@ def _without_reads(request: CommitRequest) -> CommitRequest:
     return replace(request, parts=[replace(part, reads=PageSet()) for part in request.parts])
 
 
+def _forget_other_databases() -> None:
+    """A read set for each database that is written, and none for those that were only read."""
+
+    def forget(part: CommitPart) -> CommitPart:
+        return part if part.writes else replace(part, reads=PageSet())
+
+    _change_requests(lambda _store, request: replace(request, parts=[forget(p) for p in request.parts]))
+
+
 def _change_requests(change: Callable[[PageStore, CommitRequest], CommitRequest]) -> None:
     real = PageStore.commit
 
@@ -59,6 +68,7 @@ def _never_look_again() -> None:
 KNOCKOUTS: dict[str, Callable[[], None]] = {
     "conflict check": _commit_everything,
     "read set": _forget_reads,
+    "one read set": _forget_other_databases,
     "head word": _never_look_again,
 }
 

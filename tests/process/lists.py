@@ -5,6 +5,8 @@ split are exercised:
 
     TextLists    one row a list, the values in one text; the rows are spread over several tables
     RowLists     one row a value, in a table WITHOUT ROWID with an index beside it
+
+and, to see that databases which are attached to each other are one, as TextLists whose tables lie in several.
 """
 
 from __future__ import annotations
@@ -56,6 +58,16 @@ class TextLists:
         )
 
 
+class AttachedLists(TextLists):
+    """One table in each of several databases.  An unqualified name is looked for in all of them."""
+
+    SCHEMAS: ClassVar[tuple[str, ...]] = ("main", "second", "third")
+
+    def create(self, connection: apsw.Connection) -> None:
+        for i, schema in enumerate(self.SCHEMAS):
+            connection.execute(f"CREATE TABLE {schema}.lists{i}(key INTEGER PRIMARY KEY, list TEXT)")
+
+
 class RowLists:
     def create(self, connection: apsw.Connection) -> None:
         connection.execute(
@@ -76,7 +88,8 @@ class RowLists:
         )
 
 
-KINDS: dict[str, Callable[[], Lists]] = {"texts": TextLists, "rows": RowLists}
+SINGLE = ("texts", "rows")
+KINDS: dict[str, Callable[[], Lists]] = {"texts": TextLists, "rows": RowLists, "attached": AttachedLists}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import apsw
 
 import mvvfs
+from mvvfs.options import to_uri
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,15 @@ class Place:
     store: str
     variant: Variant = field(default_factory=Variant)
     name: str = "app"
+    attached: tuple[str, ...] = ()
+    """Other databases of the store, to be attached under their names."""
 
     def connect(self, **options: object) -> apsw.Connection:
-        connection = mvvfs.connect(
-            self.name, **({"store": self.store} | dict(self.variant.options) | options)
-        )
+        chosen = {"store": self.store} | dict(self.variant.options) | options
+        connection = mvvfs.connect(self.name, **chosen)
+        for name in self.attached:
+            connection.execute(f"ATTACH ? AS {name}", (to_uri(name, **chosen),))
+            connection.execute(f"PRAGMA {name}.cache_size = {self.variant.cache_size}")
         connection.execute(f"PRAGMA cache_size = {self.variant.cache_size}")
         return connection
 

@@ -1,4 +1,4 @@
-"""Transactions over two databases by processes that are killed at any moment: both databases change, or none."""
+"""Transactions over two databases by processes that are killed at any moment: both change, or none."""
 
 from __future__ import annotations
 

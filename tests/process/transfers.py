@@ -75,7 +75,8 @@ def write_until_killed(place: Place, writer: int, seed: int, acknowledged: str) 
                 (change, rng.randrange(ACCOUNTS)),
             )
             connection.execute(
-                f"INSERT INTO {schema}.moved VALUES(?, ?, zeroblob(?))", (writer, last + 1, rng.randrange(900))
+                f"INSERT INTO {schema}.moved VALUES(?, ?, zeroblob(?))",
+                (writer, last + 1, rng.randrange(900)),
             )
         return int(last) + 1
 
