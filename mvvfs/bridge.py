@@ -35,7 +35,7 @@ from pagestore.api import (
     Version,
     format_version,
 )
-from pagestore.encoding import FREED, Base, encode
+from pagestore.encoding import FREED, Base, encode_many
 
 _OK, _NOMEM, _INTERRUPT, _IOERR, _NOTFOUND, _MISUSE = 0, 7, 9, 10, 12, 21
 _OPEN_READONLY, _OPEN_CREATE = 0x1, 0x4
@@ -230,20 +230,23 @@ def mv_py_fetch(handle: Any, args: Any) -> int:
 
 
 def _encode_writes(part: Any) -> list[PageWrite]:
-    writes = []
-    for i in range(part.write_count):
-        page = part.writes[i]
-        number = PageNumber(page.number)
+    structs = ffi.unpack(part.writes, part.write_count) if part.write_count else []
+    pages = []
+    for page in structs:
         if page.data == ffi.NULL:
-            writes.append(PageWrite(number, FREED))
             continue
-        size = page.size
-        before = None
-        if page.before != ffi.NULL:
-            before = Base(ffi.buffer(page.before, size)[:], page.before_chain)
-        encoded = encode(number, ffi.buffer(page.data, size)[:], before)
-        page.chain = encoded.chain
-        writes.append(PageWrite(number, encoded.blob))
+        size, before = page.size, page.before
+        content, base = ffi.buffer(page.data, size), None
+        if before != ffi.NULL:
+            content, base = content[:], Base(ffi.buffer(before, size)[:], page.before_chain)
+        pages.append((PageNumber(page.number), content, base))
+    encoded = iter(encode_many(pages))
+    writes = []
+    for page in structs:
+        blob = FREED
+        if page.data != ffi.NULL:
+            blob, page.chain = next(encoded)
+        writes.append(PageWrite(PageNumber(page.number), blob))
     return writes
 
 

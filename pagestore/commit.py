@@ -73,7 +73,8 @@ class Part:
         self._touched = part.reads.packed + array("I", numbers).tobytes()
         """Read or written, for `changelog.Rows.meet`."""
         self._numbers = pack_numbers(numbers, part.allocated, part.freed)
-        self.rows = [(keys.page_prefix(self.id, number), blob) for number, blob in part.writes]
+        prefixes = keys.page_prefixes(self.id, (number for number, _ in part.writes))
+        self.rows = [(prefix, blob) for prefix, (_, blob) in zip(prefixes, part.writes, strict=True)]
         self.written = numbers
         self.allocated = part.allocated
         self.lease = part.lease

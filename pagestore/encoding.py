@@ -27,10 +27,12 @@ compressed, is
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import zlib
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import zstandard
 
@@ -52,9 +54,16 @@ MAX_CHAIN = 17
 MIN_PAGE_SIZE, MAX_PAGE_SIZE = 512, 65536
 MAX_BLOB_SIZE = _HEAD.size + MAX_PAGE_SIZE
 _LEVEL = 1
+_MANY = 64
+"""Pages to compress at once that are worth starting threads for."""
+_THREADS = min(4, os.cpu_count() or 1)
 
 FREED = _HEAD.pack(_FREED, _PLAIN, 0, 0)
 """The blob of a page that the commit frees."""
+
+
+Buffer: TypeAlias = Any
+"""Bytes, or anything with the buffer protocol (cffi's buffers have it, of which mypy knows nothing)."""
 
 
 class Base(NamedTuple):
@@ -70,6 +79,12 @@ class Encoded(NamedTuple):
     chain: int
 
 
+def _longest_delta(page_size: int) -> int:
+    """Three eighths of a page: a delta takes far less time to make than a whole page takes to compress, and
+    up to this length hardly more room.  (A row of a quarter page, with what lies around it, must be one.)"""
+    return 3 * page_size >> 3
+
+
 class _Codecs(threading.local):
     """Compression contexts and a buffer for each thread: they are costly to make and not to be shared."""
 
@@ -81,36 +96,64 @@ class _Codecs(threading.local):
             write_checksum=False,
             write_dict_id=False,
         )
-        self.compress = zstandard.ZstdCompressor(compression_params=parameters).compress
-        self.out = ffi.new("uint8_t[]", MAX_PAGE_SIZE >> 2)
+        self.compressor = zstandard.ZstdCompressor(compression_params=parameters)
+        self.compress = self.compressor.compress
+        self.out = ffi.new("uint8_t[]", _longest_delta(MAX_PAGE_SIZE))
         self.decompress = zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS).decompress
 
 
 _codecs = _Codecs()
 
 
-def encode(number: PageNumber, content: bytes, base: Base | None) -> Encoded:
+def encode(number: PageNumber, content: Buffer, base: Base | None) -> Encoded:
     """The blob to commit for a page, and its chain depth.
 
-    `base` is the version that this commit replaces, where the caller has it: None makes a whole blob."""
-    size = len(content)
-    check = zlib.crc32(content, number)
-    compress = _codecs.compress
-    if base is not None and base.chain < MAX_CHAIN and len(base.content) == size:
-        delta = _delta(base.content, content)
-        if delta is not None:
-            chain = base.chain + 1
-            return Encoded(_HEAD.pack(_DELTA, _PLAIN, chain, check) + delta, chain)
-    packed = compress(content)
+    `base` is the version that this commit replaces, where the caller has it: None makes a whole blob; with
+    one, `content` is bytes."""
+    return _as_delta(number, content, base) or _as_whole(number, content, _codecs.compress(content))
+
+
+def encode_many(pages: Sequence[tuple[PageNumber, Buffer, Base | None]]) -> list[Encoded]:
+    """`encode` for many pages; if there are really many, on several processors at once."""
+    deltas = [_as_delta(*page) for page in pages]
+    whole = [content for (_, content, _), delta in zip(pages, deltas, strict=True) if delta is None]
+    packed = iter(_compress_many(whole) if len(whole) >= _MANY else map(_codecs.compress, whole))
+    return [
+        delta or _as_whole(number, content, next(packed))
+        for (number, content, _), delta in zip(pages, deltas, strict=True)
+    ]
+
+
+def _as_delta(number: PageNumber, content: Buffer, base: Base | None) -> Encoded | None:
+    """None: a whole blob serves better."""
+    if base is None or base.chain >= MAX_CHAIN or len(base.content) != len(content):
+        return None
+    delta = _delta(base.content, content)
+    if delta is None:
+        return None
+    chain = base.chain + 1
+    return Encoded(_HEAD.pack(_DELTA, _PLAIN, chain, zlib.crc32(content, number)) + delta, chain)
+
+
+def _as_whole(number: PageNumber, content: Buffer, packed: bytes) -> Encoded:
+    size, check = len(content), zlib.crc32(content, number)
     if len(packed) <= size - (size >> 3):  # less gain is not worth decompressing at every read
         return Encoded(_HEAD.pack(_ZSTD, _PLAIN, 0, check) + packed, 0)
     return Encoded(_HEAD.pack(_RAW, _PLAIN, 0, check) + content, 0)
 
 
-def _delta(old: bytes, new: bytes) -> bytes | None:
+def _compress_many(contents: Sequence[Buffer]) -> Iterable[bytes]:
+    """Compressed as one by one, by threads that zstd starts and ends for it."""
+    if _THREADS < 2 or not hasattr(zstandard.ZstdCompressor, "multi_compress_to_buffer"):
+        return map(_codecs.compress, contents)  # one processor; or zstandard's other backend, without threads
+    done = _codecs.compressor.multi_compress_to_buffer(list(contents), threads=_THREADS)
+    return (done[i].tobytes() for i in range(len(done)))
+
+
+def _delta(old: bytes, new: Buffer) -> bytes | None:
     """What changed, or None if that is so much that a whole blob serves better."""
     out = _codecs.out
-    length = lib.mv_delta_make(old, new, len(new), out, min(len(new) >> 2, len(out)))
+    length = lib.mv_delta_make(old, new, len(new), out, _longest_delta(len(new)))
     return None if length < 0 else ffi.buffer(out, length)[:]
 
 

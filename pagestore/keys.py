@@ -43,6 +43,8 @@ scan.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pagestore.api import VERSION_SIZE, NamespaceId, PageNumber, Version
 
 _IMAGE, _COUNTER, _DROPPED, _LEASE, _LOG, _NAME, _PAGE, _QUEUE, _TIME, _TOKEN, _CONFLICT = (
@@ -168,6 +170,12 @@ def log(id_: NamespaceId, newer_than: Version, until: Version) -> tuple[bytes, b
 def page_prefix(id_: NamespaceId, number: PageNumber) -> bytes:
     """What stands before the version."""
     return _PAGE + _integer(id_) + _integer(number) + _STAMP
+
+
+def page_prefixes(id_: NamespaceId, numbers: Iterable[PageNumber]) -> list[bytes]:
+    """`page_prefix` of each."""
+    family = _PAGE + _integer(id_)
+    return [family + _integer(number) + _STAMP for number in numbers]
 
 
 def page(id_: NamespaceId, number: PageNumber, until: Version) -> tuple[bytes, bytes]:

@@ -119,18 +119,17 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
         self._rows.append((key, value))
 
     def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
-        self._rows.append((prefix + self._version() + suffix, self._short(value)))
+        short = value if len(value) <= _MAX_INLINE else self._short(value)
+        self._rows.append((prefix + (self._next or self._version()) + suffix, short))
 
     def set_versioned_value(self, key: bytes, prefix: bytes, suffix: bytes) -> None:
         self._rows.append((key, prefix + self._version() + suffix))
 
-    def _short(self, value: bytes) -> bytes | int:
-        """What goes beside a key that was never set before.
+    def _short(self, value: bytes) -> int:
+        """What goes beside a key that was never set before, instead of a long value.
 
         (Where another value may be replaced, as in `set`, it stays beside the key however long it is:
         else each `set` would have to look for the old one's row in `large`.)"""
-        if len(value) <= _MAX_INLINE:
-            return value
         if self._last_large is None:
             self._last_large = cast(int, self._db.execute(_LAST_LARGE).get)
         self._last_large += 1

@@ -503,7 +503,7 @@ def test_usage(page_store: PageStore, pages: Pages) -> None:
     used = page_store.usage(pages.id)
     assert (used.live_pages, used.history_pages, used.history_bytes, used.commits) == (10, 0, 0, 1)
     assert used.live_bytes >= 10 * 128
-    pages.commit({1: content("new"), 2: None, 3: b"delta" + content(3)[5:]})
+    pages.commit({1: content("new", page_size=2048)[:512], 2: None, 3: b"delta" + content(3)[5:]})
     now = page_store.usage(pages.id)
     assert (now.live_pages, now.history_pages, now.commits) == (9, 4, 2)
     assert now.history_bytes >= 2 * 128

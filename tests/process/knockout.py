@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mvvfs import bridge
 from pagestore.api import CommitPart, CommitRequest, Committed, HeadWord, NamespaceId, PageNumber, PageSet
-from pagestore.encoding import Base, Encoded, encode
+from pagestore.encoding import Base, Encoded, encode_many
 from pagestore.store import PageStore
 
 
@@ -17,10 +17,10 @@ def _commit_everything() -> None:
 
     Pages are stored whole: the store would notice a delta against another version than the newest."""
 
-    def encode_whole(number: PageNumber, content: bytes, _base: Base | None) -> Encoded:
-        return encode(number, content, None)
+    def encode_whole(pages: Sequence[tuple[PageNumber, bytes, Base | None]]) -> list[Encoded]:
+        return encode_many([(number, content, None) for number, content, _ in pages])
 
-    bridge.encode = encode_whole  # type: ignore[assignment]
+    bridge.encode_many = encode_whole  # type: ignore[assignment]
     _change_requests(
         lambda store, request: replace(
             _without_reads(request), base=store.begin(request.parts[0].namespace).version

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pagestore import encoding
 from pagestore.api import CorruptPageError, InvalidRequestError, PageNumber, StoredPage, Version
-from pagestore.encoding import FREED, MAX_CHAIN, Base, chain_of, check, decode, encode, is_freed
+from pagestore.encoding import FREED, MAX_CHAIN, Base, chain_of, check, decode, encode, encode_many, is_freed
 
 V = Version(bytes(10))
 P7 = PageNumber(7)
@@ -41,6 +42,25 @@ def test_worked_example_of_the_module() -> None:
     blob = encode(PageNumber(2), bytes(512), None).blob
     assert blob.hex() == "010000924fc32800004d00001000000100fb2ac002"
     assert decode(stored(blob, number=PageNumber(2)), 512) == bytes(512)
+
+
+@pytest.mark.parametrize("count", [0, 3, 300])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_pages_come_out_as_one_by_one(count: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "_THREADS", threads)
+    rng = random.Random(count)
+    pages = []
+    for number in map(PageNumber, range(1, count + 1)):
+        content = rng.choice([text_page(4096), rng.randbytes(2048).hex().encode(), rng.randbytes(4096)])
+        base = Base(b"\1" + content[1:], 0) if number % 5 == 0 else None
+        pages.append((number, content, base))
+    one_by_one = [encode(*page) for page in pages]
+    assert encode_many(pages) == one_by_one
+    buffers = [(number, content if base else memoryview(content), base) for number, content, base in pages]
+    assert encode_many(buffers) == one_by_one
+    for (number, content, base), encoded in zip(pages, one_by_one, strict=True):
+        below = [encode(number, base.content, None).blob] if base else []
+        assert decode(stored(encoded.blob, *below, number=number), 4096) == content
 
 
 @pytest.mark.parametrize("size", SIZES)
