@@ -223,5 +223,6 @@ def serving(settings: Settings) -> Iterator[Service]:
     try:
         yield service
     finally:
-        loop.call_soon_threadsafe(service.stop)
+        with suppress(RuntimeError):  # it has ended by itself
+            loop.call_soon_threadsafe(service.stop)
         thread.join()

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -15,6 +16,13 @@ from tests.pages import Pages, content
 from tests.service.conftest import commit_request, kind_of, page
 
 FUTURE = b"\xfe" * 10
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -229,13 +237,11 @@ def test_a_drop_ends_a_watch(caller, namespace):
 def test_nothing_runs_once_nobody_watches(service, caller, namespace):
     watch = caller("Watch", namespace=namespace, after=caller("Begin", namespace=namespace).version)
     next(watch)
-    assert service.backend.watching._task is not None
+    watching = service.backend.watching
+    wait_until(lambda: watching._task is not None)
     watch.cancel()
-    deadline = time.monotonic() + 5
-    while service.backend.watching._task is not None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert service.backend.watching._task is None
-    assert not service.backend.watching._followed
+    wait_until(lambda: watching._task is None)
+    assert not watching._followed
 
 
 # ---- versions that nobody was told ----
@@ -286,9 +292,7 @@ def test_what_waits_together_is_flushed_together(service, caller, namespace, mon
     futures = [caller.stub.Commit.future(requests[0])]
     assert entered.wait(10)
     futures += [caller.stub.Commit.future(request) for request in requests[1:]]
-    deadline = time.monotonic() + 5
-    while len(service.backend.committer._waiting) < 9 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(service.backend.committer._waiting) == 9)
     assert not any(future.done() for future in futures)
     go_on.set()
     versions = {future.result().committed.version for future in futures}
