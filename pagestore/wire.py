@@ -28,11 +28,13 @@ from pagestore.api import (
     BelowHorizonError,
     Change,
     Changes,
+    Collected,
     CommitPart,
     CommitRequest,
     Committed,
     ConflictError,
     CorruptPageError,
+    Dropped,
     Durability,
     FormatError,
     InvalidNameError,
@@ -54,11 +56,13 @@ from pagestore.api import (
     PageRun,
     PageSet,
     PageWrite,
+    Retention,
     StoredPage,
     StoreError,
     StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
+    Tag,
     TurnTakenError,
     UnsupportedError,
     Usage,
@@ -347,6 +351,7 @@ def _part_message(part: CommitPart) -> pb.CommitPart:
         writes=write_messages(part.writes),
         page_size=part.page_size,
         lease=part.lease or b"",
+        reads_all=part.reads_all,
     )
     if part.allocated:
         message.allocated.CopyFrom(numbers_message(part.allocated))
@@ -379,6 +384,7 @@ def _part_of(message: pb.CommitPart) -> CommitPart:
         allocated=numbers_of(message.allocated),
         freed=numbers_of(message.freed),
         lease=message.lease or None,
+        reads_all=message.reads_all,
     )
 
 
@@ -445,6 +451,8 @@ def usage_message(usage: Usage) -> pb.Usage:
         history_pages=usage.history_pages,
         history_bytes=usage.history_bytes,
         commits=usage.commits,
+        shared_pages=usage.shared_pages,
+        shared_bytes=usage.shared_bytes,
     )
 
 
@@ -455,6 +463,62 @@ def usage_of(message: pb.Usage) -> Usage:
         history_pages=message.history_pages,
         history_bytes=message.history_bytes,
         commits=message.commits,
+        shared_pages=message.shared_pages,
+        shared_bytes=message.shared_bytes,
+    )
+
+
+# ---- retention ----
+
+
+def retention_message(retention: Retention) -> pb.Retention:
+    return pb.Retention(seconds=retention.seconds, max_bytes=retention.max_bytes)
+
+
+def retention_of(message: pb.Retention) -> Retention:
+    return Retention(
+        seconds=message.seconds if message.HasField("seconds") else None,
+        max_bytes=message.max_bytes if message.HasField("max_bytes") else None,
+    )
+
+
+def tag_message(tag: Tag) -> pb.Tag:
+    return pb.Tag(name=tag.name, version=tag.version, time_us=tag.time_us)
+
+
+def tag_of(message: pb.Tag) -> Tag:
+    return Tag(message.name, version_of(message.version), message.time_us)
+
+
+def dropped_message(dropped: Dropped) -> pb.Dropped:
+    return pb.Dropped(
+        id=dropped.id, name=dropped.name, dropped_us=dropped.dropped_us, until_us=dropped.until_us or 0
+    )
+
+
+def dropped_of(message: pb.Dropped) -> Dropped:
+    return Dropped(namespace_id_of(message.id), message.name, message.dropped_us, message.until_us or None)
+
+
+def collected_message(collected: Collected) -> pb.Collected:
+    return pb.Collected(
+        horizon=collected.horizon,
+        horizon_us=collected.horizon_us,
+        versions=collected.versions,
+        page_versions=collected.page_versions,
+        freed_bytes=collected.bytes,
+        complete=collected.complete,
+    )
+
+
+def collected_of(message: pb.Collected) -> Collected:
+    return Collected(
+        horizon=version_of(message.horizon, "horizon"),
+        horizon_us=message.horizon_us,
+        versions=message.versions,
+        page_versions=message.page_versions,
+        bytes=message.freed_bytes,
+        complete=message.complete,
     )
 
 

@@ -61,6 +61,13 @@ class Metrics:
             "Age of the oldest version that was read within the last minute: since when it was known here.",
             "livemax",
         )
+        self.restorable = Gauge(
+            "pagestore_restorable_seconds",
+            "How far back a namespace can be read, as of the last run of retention.",
+            ("namespace",),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
         self.collected = counter("collected_bytes", "Bytes that retention freed.")
         self._max_namespaces = max_namespaces
         self._namespaces: set[str] = set()

@@ -34,6 +34,7 @@ from pagestore.service.calls.table import CALLS
 from pagestore.service.gate import Gate
 from pagestore.service.metrics import Metrics
 from pagestore.service.settings import Address, Settings, SettingsError, parse_address
+from pagestore.service.sweeper import sweep
 from pagestore.service.tokens import TokenFileError, Tokens
 from pagestore.v1 import pagestore_pb2 as pb
 
@@ -72,6 +73,7 @@ class Service:
         self._health = aio_health.HealthServicer()
         self._stop = asyncio.Event()
         self._exporter: Any = None
+        self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Raises SettingsError if an address can't be had."""
@@ -100,6 +102,8 @@ class Service:
             self._exporter = start_http_server(where.port, where.host, self.registry)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         await self._health.set(wire.SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        if settings.collect_every and not settings.read_only:
+            self._sweeper = asyncio.create_task(sweep(self.backend, settings.collect_every))
         log.info("serving", extra={"store": settings.store, "listen": [str(one) for one in self.addresses]})
 
     def _bind(self, address: Address) -> Address:
@@ -134,6 +138,8 @@ class Service:
         self._gate.closing = True
         await self._health.enter_graceful_shutdown()
         self.backend.watching.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         await self._server.stop(self.settings.drain)
         await self.backend.close()
         self._store.close()

@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -78,6 +78,13 @@ def worker_main() -> int:
         return REFUSED
 
 
+class _Worker(NamedTuple):
+    number: int
+    """The first one runs retention."""
+    process: subprocess.Popen[str]
+    since: float
+
+
 class _Parent:
     """Watches over workers."""
 
@@ -91,7 +98,7 @@ class _Parent:
         )
         self._settings = replace(settings, listen=listen)
         self._metrics = tempfile.mkdtemp(prefix="pagestore-metrics-")
-        self._workers: dict[int, tuple[subprocess.Popen[str], float]] = {}
+        self._workers: dict[int, _Worker] = {}
 
     def run(self) -> int:
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -99,8 +106,8 @@ class _Parent:
         stop_metrics = self._serve_metrics()
         log.info("starting workers", extra={"count": self._settings.workers, "listen": self._settings.listen})
         try:
-            for _ in range(self._settings.workers):
-                self._start()
+            for index in range(self._settings.workers):
+                self._start(index)
             while self._workers:
                 self._mind()
         finally:
@@ -112,10 +119,11 @@ class _Parent:
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
-        for worker, _since in self._workers.values():
-            worker.terminate()
+        for worker in self._workers.values():
+            worker.process.terminate()
 
-    def _start(self) -> None:
+    def _start(self, index: int) -> None:
+        settings = self._settings if index == 0 else replace(self._settings, collect_every=0)
         worker = subprocess.Popen(
             [sys.executable, "-c", "from pagestore.service.workers import worker_main; exit(worker_main())"],
             stdin=subprocess.PIPE,
@@ -123,9 +131,9 @@ class _Parent:
             env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": self._metrics},
         )
         assert worker.stdin is not None
-        self._workers[worker.pid] = worker, time.monotonic()
+        self._workers[worker.pid] = _Worker(index, worker, time.monotonic())
         with contextlib.suppress(BrokenPipeError):
-            worker.stdin.write(json.dumps(asdict(self._settings)) + "\n")
+            worker.stdin.write(json.dumps(asdict(settings)) + "\n")
             worker.stdin.flush()
         if self._stopping:
             worker.terminate()
@@ -133,11 +141,11 @@ class _Parent:
     def _mind(self) -> None:
         """Wait for a worker to end, and see to what comes after."""
         pid, status = os.wait()
-        worker, since = self._workers.pop(pid)
-        worker.returncode = code = os.waitstatus_to_exitcode(status)
-        if worker.stdin is not None:
+        worker = self._workers.pop(pid)
+        worker.process.returncode = code = os.waitstatus_to_exitcode(status)
+        if worker.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
-                worker.stdin.close()
+                worker.process.stdin.close()
         mark_process_dead(pid, self._metrics)  # type: ignore[no-untyped-call]
         if code == REFUSED:
             self._refused = True
@@ -145,10 +153,10 @@ class _Parent:
         if self._stopping:
             return
         log.error("a worker ended", extra={"pid": pid, "code": code})
-        if time.monotonic() - since < _SHORT_LIFE:
+        if time.monotonic() - worker.since < _SHORT_LIFE:
             time.sleep(_PAUSE)
         if not self._stopping:
-            self._start()
+            self._start(worker.number)
 
     def _serve_metrics(self) -> Callable[[], None]:
         if self._settings.metrics is None:

@@ -277,6 +277,12 @@ class UndropRequest(_message.Message):
     name: str
     def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
 
+class PurgeRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
 class BranchRequest(_message.Message):
     __slots__ = ("namespace", "new_name", "version")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -332,7 +338,7 @@ class ReadResponse(_message.Message):
     def __init__(self, pages: _Optional[_Iterable[_Union[Page, _Mapping]]] = ...) -> None: ...
 
 class CommitPart(_message.Message):
-    __slots__ = ("namespace", "reads", "writes", "page_size", "allocated", "freed", "lease", "staged")
+    __slots__ = ("namespace", "reads", "writes", "page_size", "allocated", "freed", "lease", "staged", "reads_all")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     READS_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
@@ -341,6 +347,7 @@ class CommitPart(_message.Message):
     FREED_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     STAGED_FIELD_NUMBER: _ClassVar[int]
+    READS_ALL_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     reads: PageNumbers
     writes: _containers.RepeatedCompositeFieldContainer[PageWrite]
@@ -349,7 +356,8 @@ class CommitPart(_message.Message):
     freed: PageNumbers
     lease: bytes
     staged: PageNumbers
-    def __init__(self, namespace: _Optional[int] = ..., reads: _Optional[_Union[PageNumbers, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[PageWrite, _Mapping]]] = ..., page_size: _Optional[int] = ..., allocated: _Optional[_Union[PageNumbers, _Mapping]] = ..., freed: _Optional[_Union[PageNumbers, _Mapping]] = ..., lease: _Optional[bytes] = ..., staged: _Optional[_Union[PageNumbers, _Mapping]] = ...) -> None: ...
+    reads_all: bool
+    def __init__(self, namespace: _Optional[int] = ..., reads: _Optional[_Union[PageNumbers, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[PageWrite, _Mapping]]] = ..., page_size: _Optional[int] = ..., allocated: _Optional[_Union[PageNumbers, _Mapping]] = ..., freed: _Optional[_Union[PageNumbers, _Mapping]] = ..., lease: _Optional[bytes] = ..., staged: _Optional[_Union[PageNumbers, _Mapping]] = ..., reads_all: _Optional[bool] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
     __slots__ = ("token", "base", "parts", "message", "durability", "ticket", "chores", "time_us")
@@ -652,18 +660,20 @@ class CollectRequest(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., dry_run: _Optional[bool] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class Collected(_message.Message):
-    __slots__ = ("horizon", "commits", "pages", "freed_bytes", "finished")
+    __slots__ = ("horizon", "versions", "page_versions", "freed_bytes", "complete", "horizon_us")
     HORIZON_FIELD_NUMBER: _ClassVar[int]
-    COMMITS_FIELD_NUMBER: _ClassVar[int]
-    PAGES_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    PAGE_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
-    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    HORIZON_US_FIELD_NUMBER: _ClassVar[int]
     horizon: bytes
-    commits: int
-    pages: int
+    versions: int
+    page_versions: int
     freed_bytes: int
-    finished: bool
-    def __init__(self, horizon: _Optional[bytes] = ..., commits: _Optional[int] = ..., pages: _Optional[int] = ..., freed_bytes: _Optional[int] = ..., finished: _Optional[bool] = ...) -> None: ...
+    complete: bool
+    horizon_us: int
+    def __init__(self, horizon: _Optional[bytes] = ..., versions: _Optional[int] = ..., page_versions: _Optional[int] = ..., freed_bytes: _Optional[int] = ..., complete: _Optional[bool] = ..., horizon_us: _Optional[int] = ...) -> None: ...
 
 class GetUsageRequest(_message.Message):
     __slots__ = ("namespace",)
@@ -672,20 +682,22 @@ class GetUsageRequest(_message.Message):
     def __init__(self, namespace: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("live_pages", "live_bytes", "history_pages", "history_bytes", "commits", "shared_bytes")
+    __slots__ = ("live_pages", "live_bytes", "history_pages", "history_bytes", "commits", "shared_pages", "shared_bytes")
     LIVE_PAGES_FIELD_NUMBER: _ClassVar[int]
     LIVE_BYTES_FIELD_NUMBER: _ClassVar[int]
     HISTORY_PAGES_FIELD_NUMBER: _ClassVar[int]
     HISTORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     COMMITS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_PAGES_FIELD_NUMBER: _ClassVar[int]
     SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
     live_pages: int
     live_bytes: int
     history_pages: int
     history_bytes: int
     commits: int
+    shared_pages: int
     shared_bytes: int
-    def __init__(self, live_pages: _Optional[int] = ..., live_bytes: _Optional[int] = ..., history_pages: _Optional[int] = ..., history_bytes: _Optional[int] = ..., commits: _Optional[int] = ..., shared_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, live_pages: _Optional[int] = ..., live_bytes: _Optional[int] = ..., history_pages: _Optional[int] = ..., history_bytes: _Optional[int] = ..., commits: _Optional[int] = ..., shared_pages: _Optional[int] = ..., shared_bytes: _Optional[int] = ...) -> None: ...
 
 class SyncRequest(_message.Message):
     __slots__ = ()

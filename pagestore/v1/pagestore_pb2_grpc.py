@@ -76,6 +76,11 @@ class PageStoreStub:
                 request_serializer=pagestore_dot_v1_dot_pagestore__pb2.UndropRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_pagestore__pb2.Namespace.FromString,
                 _registered_method=True)
+        self.Purge = channel.unary_unary(
+                '/pagestore.v1.PageStore/Purge',
+                request_serializer=pagestore_dot_v1_dot_pagestore__pb2.PurgeRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_pagestore__pb2.Empty.FromString,
+                _registered_method=True)
         self.Branch = channel.unary_unary(
                 '/pagestore.v1.PageStore/Branch',
                 request_serializer=pagestore_dot_v1_dot_pagestore__pb2.BranchRequest.SerializeToString,
@@ -149,7 +154,7 @@ class PageStoreStub:
         self.Revert = channel.unary_unary(
                 '/pagestore.v1.PageStore/Revert',
                 request_serializer=pagestore_dot_v1_dot_pagestore__pb2.RevertRequest.SerializeToString,
-                response_deserializer=pagestore_dot_v1_dot_pagestore__pb2.CommitResponse.FromString,
+                response_deserializer=pagestore_dot_v1_dot_pagestore__pb2.Committed.FromString,
                 _registered_method=True)
         self.GetRetention = channel.unary_unary(
                 '/pagestore.v1.PageStore/GetRetention',
@@ -164,7 +169,7 @@ class PageStoreStub:
         self.SetTag = channel.unary_unary(
                 '/pagestore.v1.PageStore/SetTag',
                 request_serializer=pagestore_dot_v1_dot_pagestore__pb2.SetTagRequest.SerializeToString,
-                response_deserializer=pagestore_dot_v1_dot_pagestore__pb2.Empty.FromString,
+                response_deserializer=pagestore_dot_v1_dot_pagestore__pb2.Tag.FromString,
                 _registered_method=True)
         self.DeleteTag = channel.unary_unary(
                 '/pagestore.v1.PageStore/DeleteTag',
@@ -259,6 +264,13 @@ class PageStoreServicer:
 
     def Undrop(self, request, context):
         """Bring a dropped namespace back under a name that is free.  [admin] for both names
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Purge(self, request, context):
+        """Remove a dropped namespace for good, at once.  [admin]
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -484,6 +496,11 @@ def add_PageStoreServicer_to_server(servicer, server):
                     request_deserializer=pagestore_dot_v1_dot_pagestore__pb2.UndropRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_pagestore__pb2.Namespace.SerializeToString,
             ),
+            'Purge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Purge,
+                    request_deserializer=pagestore_dot_v1_dot_pagestore__pb2.PurgeRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_pagestore__pb2.Empty.SerializeToString,
+            ),
             'Branch': grpc.unary_unary_rpc_method_handler(
                     servicer.Branch,
                     request_deserializer=pagestore_dot_v1_dot_pagestore__pb2.BranchRequest.FromString,
@@ -557,7 +574,7 @@ def add_PageStoreServicer_to_server(servicer, server):
             'Revert': grpc.unary_unary_rpc_method_handler(
                     servicer.Revert,
                     request_deserializer=pagestore_dot_v1_dot_pagestore__pb2.RevertRequest.FromString,
-                    response_serializer=pagestore_dot_v1_dot_pagestore__pb2.CommitResponse.SerializeToString,
+                    response_serializer=pagestore_dot_v1_dot_pagestore__pb2.Committed.SerializeToString,
             ),
             'GetRetention': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRetention,
@@ -572,7 +589,7 @@ def add_PageStoreServicer_to_server(servicer, server):
             'SetTag': grpc.unary_unary_rpc_method_handler(
                     servicer.SetTag,
                     request_deserializer=pagestore_dot_v1_dot_pagestore__pb2.SetTagRequest.FromString,
-                    response_serializer=pagestore_dot_v1_dot_pagestore__pb2.Empty.SerializeToString,
+                    response_serializer=pagestore_dot_v1_dot_pagestore__pb2.Tag.SerializeToString,
             ),
             'DeleteTag': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteTag,
@@ -828,6 +845,33 @@ class PageStore:
             '/pagestore.v1.PageStore/Undrop',
             pagestore_dot_v1_dot_pagestore__pb2.UndropRequest.SerializeToString,
             pagestore_dot_v1_dot_pagestore__pb2.Namespace.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Purge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.PageStore/Purge',
+            pagestore_dot_v1_dot_pagestore__pb2.PurgeRequest.SerializeToString,
+            pagestore_dot_v1_dot_pagestore__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1232,7 +1276,7 @@ class PageStore:
             target,
             '/pagestore.v1.PageStore/Revert',
             pagestore_dot_v1_dot_pagestore__pb2.RevertRequest.SerializeToString,
-            pagestore_dot_v1_dot_pagestore__pb2.CommitResponse.FromString,
+            pagestore_dot_v1_dot_pagestore__pb2.Committed.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1313,7 +1357,7 @@ class PageStore:
             target,
             '/pagestore.v1.PageStore/SetTag',
             pagestore_dot_v1_dot_pagestore__pb2.SetTagRequest.SerializeToString,
-            pagestore_dot_v1_dot_pagestore__pb2.Empty.FromString,
+            pagestore_dot_v1_dot_pagestore__pb2.Tag.FromString,
             options,
             channel_credentials,
             insecure,

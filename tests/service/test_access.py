@@ -79,6 +79,11 @@ def test_scopes(serve, call, file):
         reader.refused("Outcome", namespace=one, token=bytes(16)),
         reader.refused("TakeLease", namespace=one, wish=pb.LeaseWish(want=1, seconds=1)),
         reader.refused("TakeTurn", namespace=one, ticket=bytes(16), seconds=1),
+        reader.refused("SetTag", namespace=one, name="x", version=bytes(10)),
+        reader.refused("Revert", namespace=one, to=bytes(10)),
+        writer.refused("SetRetention", namespace=one, retention=pb.Retention()),
+        writer.refused("Collect", namespace=one),
+        reader.refused("Branch", namespace=one, new_name="app-3", version=bytes(10)),
     ):
         assert (refused.code(), kind_of(refused)) == (DENIED, pb.NOT_ALLOWED)
     begin = pb.BeginRequest(namespace=one, chores=pb.Chores(lease=pb.LeaseWish(want=1, seconds=1)))
@@ -103,6 +108,8 @@ def test_who_may_not_read_cannot_tell_whether_it_exists(serve, call, file):
         ("Begin", {"namespace": secret}, {"namespace": secret + 50}),
         ("Watch", {"namespace": secret, "after": bytes(10)}, {"namespace": secret + 50, "after": bytes(10)}),
         ("Changelog", {"namespace": secret}, {"namespace": secret + 50}),
+        ("ListTags", {"namespace": secret}, {"namespace": secret + 50}),
+        ("Undrop", {"id": secret, "name": "own-1"}, {"id": secret + 50, "name": "own-1"}),
         ("GetUsage", {"namespace": secret}, {"namespace": secret + 50}),
     ):
         first, second = tenant.refused(method, **there), tenant.refused(method, **absent)

@@ -149,6 +149,49 @@ def test_info(caller):
     assert abs(info.time_us - time.time_ns() // 1000) < 60_000_000
 
 
+def test_retention_tags_and_holds(caller, namespace):
+    version = caller.commit(namespace, {1: page("one")}).committed.version
+    assert caller("GetRetention", namespace=namespace).seconds == 30 * 86400
+    caller("SetRetention", namespace=namespace, retention=pb.Retention(max_bytes=1 << 20))
+    kept = caller("GetRetention", namespace=namespace)
+    assert (kept.HasField("seconds"), kept.max_bytes) == (False, 1 << 20)
+    tag = caller("SetTag", namespace=namespace, name="first", version=version)
+    assert (tag.name, tag.version) == ("first", version)
+    assert list(caller("ListTags", namespace=namespace).tags) == [tag]
+    caller("DeleteTag", namespace=namespace, name="first")
+    assert not caller("ListTags", namespace=namespace).tags
+    hold = caller("Hold", namespace=namespace, version=version, seconds=60).hold
+    assert caller("Hold", namespace=namespace, version=version, seconds=60, hold=hold).hold == hold
+    caller("Unhold", namespace=namespace, hold=hold)
+    assert caller("Collect", namespace=namespace, dry_run=True).complete
+
+
+def test_drop_and_undrop_branch_and_revert(caller, namespace):
+    first = caller.commit(namespace, {1: page("one")}).committed.version
+    caller.commit(namespace, {1: page("two")})
+    branch = caller("Branch", namespace=namespace, new_name="branch", version=first)
+    assert (branch.parent, branch.parent_version) == (namespace, first)
+    old = caller("Read", namespace=namespace, version=first, numbers=[1]).pages[0]
+    begun = caller("Begin", namespace=branch.id).version
+    assert caller("Read", namespace=branch.id, version=begun, numbers=[1]).pages[0].blobs == old.blobs
+    done = caller("Revert", namespace=namespace, to=first, message="back", token=new_token())
+    assert caller("Begin", namespace=namespace).version == done.version
+    caller("Drop", name="branch")
+    (dropped,) = caller("ListDropped").dropped
+    assert (dropped.id, dropped.name) == (branch.id, "branch")
+    assert caller("Undrop", id=branch.id, name="again").id == branch.id
+    caller("Drop", name="again")
+    caller("Purge", id=branch.id)
+    assert caller.refused("Undrop", id=branch.id, name="x").code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_the_service_runs_retention(serve, call):
+    service = serve(collect_every=0.05)
+    call(service)("Create", name="main")
+    shown = service.backend.metrics.restorable
+    wait_until(lambda: any(sample.labels == {"namespace": "main"} for sample in shown.collect()[0].samples))
+
+
 # ---- answers are bounded ----
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from pagestore import wire
-from pagestore.api import UnsupportedError
+from pagestore.api import NamespaceId, NoSuchNamespaceError
 from pagestore.service.backend import Backend
 from pagestore.service.gate import Call
 from pagestore.service.tokens import Right
@@ -82,10 +82,47 @@ async def drop(backend: Backend, call: Call, request: pb.DropRequest) -> pb.Empt
     return pb.Empty()
 
 
-async def sync(backend: Backend, call: Call, request: pb.SyncRequest) -> pb.Empty:
-    await backend.quick(backend.store.sync)
+async def list_dropped(
+    backend: Backend, call: Call, request: pb.ListDroppedRequest
+) -> pb.ListDroppedResponse:
+    found = await backend.slow(backend.store.dropped)
+    ours = [one for one in found if call.caller.may(Right.ADMIN, one.name)]
+    return pb.ListDroppedResponse(dropped=map(wire.dropped_message, ours))
+
+
+async def _allow_dropped(backend: Backend, call: Call, id_: int) -> NamespaceId:
+    """Of a namespace that was dropped, its last name counts.  Raises NoSuchNamespaceError."""
+    namespace = wire.namespace_id_of(id_)
+    call.namespace = namespace
+    for dropped in await backend.slow(backend.store.dropped):
+        if dropped.id == namespace and call.caller.may(Right.ADMIN, dropped.name):
+            return namespace
+    raise NoSuchNamespaceError(f"namespace {namespace} was not dropped, or is gone for good")
+
+
+async def undrop(backend: Backend, call: Call, request: pb.UndropRequest) -> pb.Namespace:
+    dropped = await _allow_dropped(backend, call, request.id)
+    name = call.allow_new(request.name)
+    namespace = await backend.quick(lambda: backend.store.undrop(dropped, name))
+    backend.names.learn(namespace)
+    return wire.namespace_message(namespace)
+
+
+async def purge(backend: Backend, call: Call, request: pb.PurgeRequest) -> pb.Empty:
+    dropped = await _allow_dropped(backend, call, request.id)
+    await backend.slow(lambda: backend.store.purge(dropped))
     return pb.Empty()
 
 
-async def unsupported(backend: Backend, call: Call, request: object) -> pb.Empty:
-    raise UnsupportedError(f"this release does not serve {call.method}")
+async def branch(backend: Backend, call: Call, request: pb.BranchRequest) -> pb.Namespace:
+    parent = await call.allow(Right.READ, request.namespace)
+    name = call.allow_new(request.new_name)
+    version = await backend.believe(parent, wire.version_of(request.version))
+    namespace = await backend.quick(lambda: backend.store.branch(parent, name, version))
+    backend.names.learn(namespace)
+    return wire.namespace_message(namespace)
+
+
+async def sync(backend: Backend, call: Call, request: pb.SyncRequest) -> pb.Empty:
+    await backend.quick(backend.store.sync)
+    return pb.Empty()

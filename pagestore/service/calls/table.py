@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pagestore.service.calls import history, namespaces, transactions
+from pagestore.service.calls import history, namespaces, retention, transactions
 
 CALLS: Final[Mapping[str, Callable[..., Any]]] = {
     "Info": namespaces.info,
@@ -14,9 +14,10 @@ CALLS: Final[Mapping[str, Callable[..., Any]]] = {
     "List": namespaces.list_namespaces,
     "Rename": namespaces.rename,
     "Drop": namespaces.drop,
-    "ListDropped": namespaces.unsupported,
-    "Undrop": namespaces.unsupported,
-    "Branch": namespaces.unsupported,
+    "ListDropped": namespaces.list_dropped,
+    "Undrop": namespaces.undrop,
+    "Purge": namespaces.purge,
+    "Branch": namespaces.branch,
     "Begin": transactions.begin,
     "Read": transactions.read,
     "Stage": transactions.stage,
@@ -30,15 +31,15 @@ CALLS: Final[Mapping[str, Callable[..., Any]]] = {
     "LeaveTurn": transactions.leave_turn,
     "Changelog": history.changelog,
     "VersionAt": history.version_at,
-    "Revert": namespaces.unsupported,
-    "GetRetention": namespaces.unsupported,
-    "SetRetention": namespaces.unsupported,
-    "SetTag": namespaces.unsupported,
-    "DeleteTag": namespaces.unsupported,
-    "ListTags": namespaces.unsupported,
-    "Hold": namespaces.unsupported,
-    "Unhold": namespaces.unsupported,
-    "Collect": namespaces.unsupported,
+    "Revert": transactions.revert,
+    "GetRetention": retention.get_retention,
+    "SetRetention": retention.set_retention,
+    "SetTag": retention.set_tag,
+    "DeleteTag": retention.delete_tag,
+    "ListTags": retention.list_tags,
+    "Hold": retention.hold,
+    "Unhold": retention.unhold,
+    "Collect": retention.collect,
     "GetUsage": history.get_usage,
     "Sync": namespaces.sync,
 }

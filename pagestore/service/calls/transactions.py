@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 
 from pagestore import wire
@@ -165,6 +166,17 @@ async def outcome(backend: Backend, call: Call, request: pb.OutcomeRequest) -> p
     return pb.OutcomeResponse(version=version)
 
 
+async def revert(backend: Backend, call: Call, request: pb.RevertRequest) -> pb.Committed:
+    namespace = await call.allow(Right.WRITE, request.namespace)
+    to = await backend.believe(namespace, wire.version_of(request.to, "to"))
+    token = wire.token_of(request.token) if request.token else None
+    work = partial(backend.store.revert, namespace, to, message=request.message, token=token)
+    committed = await backend.slow(work)
+    await backend.tell(committed.version)
+    backend.committed(namespace)
+    return wire.committed_message(replace(committed, others=()))
+
+
 # ---- page numbers and turns ----
 
 
@@ -215,6 +227,8 @@ async def _do_chores(
             await backend.quick(partial(store.release, namespace, lease))
         for ticket in chores.leave_turns:
             await backend.quick(partial(store.leave_turn, namespace, ticket))
+        for hold in chores.unholds:
+            await backend.quick(partial(store.unhold, namespace, hold))
         if chores.HasField("lease"):
             answer.CopyFrom(wire.lease_message(await _lease(backend, namespace, chores.lease)))
     except StoreError as exc:

@@ -137,10 +137,27 @@ def test_conflicts(numbers, fresh):
     assert (found.namespace, found.pages, found.version, found.fresh) == (5, numbers, api.ZERO_VERSION, fresh)
 
 
+@pytest.mark.parametrize("value", [api.Retention(), api.Retention(None, 1 << 40), api.Retention(0.5, 0)])
+def test_retention(value):
+    assert wire.retention_of(wire.retention_message(value)) == value
+
+
+def test_tags_what_was_dropped_and_what_was_collected():
+    version = api.parse_version("v1f")
+    tag = api.Tag("release", version, 12)
+    assert wire.tag_of(wire.tag_message(tag)) == tag
+    for dropped in (api.Dropped(3, "app", 12, 34), api.Dropped(3, "app", 12, None)):
+        assert wire.dropped_of(wire.dropped_message(dropped)) == dropped
+    collected = api.Collected(version, 12, 1, 2, 3, True)
+    assert wire.collected_of(wire.collected_message(collected)) == collected
+    branch = api.Namespace(4, "b", 4096, 12, version, 7, (3, version))
+    assert wire.namespace_of(wire.namespace_message(branch)) == branch
+
+
 def test_namespaces_usage_and_leases():
     namespace = api.Namespace(4, "näme", 4096, 12, api.parse_version("v1f"))
     assert wire.namespace_of(wire.namespace_message(namespace)) == namespace
-    usage = api.Usage(1, 2, 3, 4, 5)
+    usage = api.Usage(1, 2, 3, 4, 5, 6, 7)
     assert wire.usage_of(wire.usage_message(usage)) == usage
     lease = api.Lease(b"l" * 16, (7, 8, 30), 2.5)
     assert wire.lease_of(wire.lease_message(lease)) == lease
