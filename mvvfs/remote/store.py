@@ -75,8 +75,6 @@ _CHANGES_A_CALL: Final = 1000
 _FINAL: Final = (ConflictError, BelowHorizonError, LeaseEndedError, VoidTokenError)
 """Refusals of a commit that no later try of the same one can turn into a success."""
 
-_NOT_YET: Final = (StoreUnavailableError, TurnTakenError)
-
 
 def _name(name: str) -> str:
     """A name that can be sent; whether it makes one, the store says."""
@@ -106,6 +104,21 @@ def _lease(answer: pb.Lease) -> Lease:
     if lease is None:
         raise wire.WireError("no lease")
     return lease
+
+
+def _conflict(message: pb.Conflict, lease: Lease | None) -> ConflictError:
+    conflict = wire.conflict_of(message)
+    conflict.lease = lease
+    return conflict
+
+
+def _may_yet_go_through(exc: StoreError, lost: bool) -> bool:
+    """Whether the same commit is worth another try.  For a turn the caller waits, unless a try was lost."""
+    return isinstance(exc, StoreUnavailableError) or (lost and isinstance(exc, TurnTakenError))
+
+
+def _not_before(exc: StoreError) -> float:
+    return exc.seconds if isinstance(exc, OverloadedError) else 0.0
 
 
 def _before(version: Version) -> Version:
@@ -234,33 +247,31 @@ class RemoteStore(Store):
         deadline = Deadline(self.timeout)
         message = _message(wire.commit_message, request)
         self._calls.reach(deadline)
-        lost: Lost | None = None
+        lost = False  # (no exception is kept in a variable: its traceback would hold on to itself)
         while True:
             try:
                 return self._calls.attempt(
                     "Commit", message, deadline.attempt(), lambda answer: self._answer(request, answer)
                 )
             except Lost as exc:
-                lost = exc
+                lost = True
                 if not deadline.pause():
                     reason = f"{self.url} did not answer within {deadline}: {exc}"
                     raise OutcomeUnknownError(request.token, reason) from exc
             except _FINAL:
                 raise
-            except _NOT_YET as exc:
-                if lost is None and isinstance(exc, TurnTakenError):
-                    raise
-                if not deadline.pause(exc.seconds if isinstance(exc, OverloadedError) else 0.0):
-                    return self._settle(request, lost, exc)
             except StoreError as exc:
-                return self._settle(request, lost, exc)
+                if _may_yet_go_through(exc, lost) and deadline.pause(_not_before(exc)):
+                    continue
+                done = self._settle(request, str(exc)) if lost else None
+                if done is None:
+                    raise
+                return done
 
     def _answer(self, request: CommitRequest, response: pb.CommitResponse) -> Committed:
         lease = wire.lease_of(response.lease)
         if response.HasField("conflict"):
-            conflict = wire.conflict_of(response.conflict)
-            conflict.lease = lease
-            raise conflict
+            raise _conflict(response.conflict, lease)  # in no variable: its traceback would hold on to itself
         version = wire.version_of(response.committed.version)
         done = wire.committed_of(
             response.committed,
@@ -272,19 +283,16 @@ class RemoteStore(Store):
         found = self.changelog(namespace, after=base, until=version)
         return ListedChanges(change for change in found if change.version != version)
 
-    def _settle(self, request: CommitRequest, lost: Lost | None, refusal: StoreError) -> Committed:
-        """After `refusal`: raises it, unless an earlier try, whose answer was `lost`, went through."""
-        if lost is None:
-            raise refusal
+    def _settle(self, request: CommitRequest, refusal: str) -> Committed | None:
+        """After a refusal: what an earlier try, whose answer was lost, came to; None: nothing, for good."""
+        first = request.parts[0].namespace
         try:
-            version = self.outcome(request.parts[0].namespace, request.token)
+            version = self.outcome(first, request.token)
         except StoreError as exc:
             raise OutcomeUnknownError(request.token, f"{self.url}: {exc} (after: {refusal})") from exc
         if version is None:
-            raise refusal
-        own = next(
-            self.changelog(request.parts[0].namespace, after=request.base, until=version, newest_first=True)
-        )
+            return None
+        own = next(self.changelog(first, after=request.base, until=version, newest_first=True))
         others = tuple(self._others(part.namespace, request.base, version) for part in request.parts)
         return Committed(version, own.time_us, others)
 
