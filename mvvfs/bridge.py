@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from array import array
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -229,8 +230,17 @@ def mv_py_fetch(handle: Any, args: Any) -> int:
     return _OK
 
 
-def _encode_writes(part: Any) -> list[PageWrite]:
-    structs = ffi.unpack(part.writes, part.write_count) if part.write_count else []
+_ENCODED_AT_ONCE = 1024
+"""Pages: enough for several processors, and no more of them in memory than the store takes at a time."""
+
+
+def _encode_writes(part: Any) -> Iterator[PageWrite]:
+    for start in range(0, part.write_count, _ENCODED_AT_ONCE):
+        count = min(part.write_count - start, _ENCODED_AT_ONCE)
+        yield from _encode_some(ffi.unpack(part.writes + start, count))
+
+
+def _encode_some(structs: list[Any]) -> Iterator[PageWrite]:
     pages = []
     for page in structs:
         if page.data == ffi.NULL:
@@ -241,13 +251,11 @@ def _encode_writes(part: Any) -> list[PageWrite]:
             content, base = content[:], Base(ffi.buffer(before, size)[:], page.before_chain)
         pages.append((PageNumber(page.number), content, base))
     encoded = iter(encode_many(pages))
-    writes = []
     for page in structs:
         blob = FREED
         if page.data != ffi.NULL:
             blob, page.chain = next(encoded)
-        writes.append(PageWrite(PageNumber(page.number), blob))
-    return writes
+        yield PageWrite(PageNumber(page.number), blob)
 
 
 def _numbers(pointer: Any, count: int) -> list[PageNumber]:
@@ -259,6 +267,7 @@ def _part(part: Any) -> joint.Part:
         session=_session(part.session),
         reads=PageSet(ffi.buffer(part.reads, 4 * part.read_count)[:]),
         writes=_encode_writes(part),
+        write_count=part.write_count,
         allocated=_numbers(part.allocated, part.allocated_count),
         freed=_numbers(part.freed, part.freed_count),
         page_size=part.page_size,

@@ -23,6 +23,7 @@ from itertools import islice
 
 from mvvfs import names, when
 from mvvfs.errors import CopyError
+from mvvfs.large import Pile
 from mvvfs.names import Location
 from mvvfs.transfer import opened
 from pagestore.api import (
@@ -189,14 +190,21 @@ class _Copy:
 
     def _commit(self, change: Change) -> None:
         freed = set(change.freed)
-        writes: list[PageWrite] = []
+        pile = Pile(self._to, self._target.id, change.token)
         for numbers in _batches(change.pages):
             contents = self._read(self._from, self._source, change.version, numbers)
             self._fetch_bases(number for number in numbers if contents[number] is not None)
             for number in numbers:
-                writes.append(self._write(number, contents[number], number in freed, change))
+                pile.add(self._write(number, contents[number], number in freed, change))
+        pile.end()
         part = CommitPart(
-            self._target.id, PageSet(), writes, self._source.page_size, change.allocated, change.freed
+            self._target.id,
+            PageSet(),
+            pile.writes,
+            self._source.page_size,
+            change.allocated,
+            change.freed,
+            staged=pile.staged,
         )
         committed = self._to.commit(
             CommitRequest(change.token, self._head, (part,), change.message, "normal", time_us=change.time_us)
@@ -205,7 +213,7 @@ class _Copy:
             raise CopyError(f"somebody else writes to {self._target.name!r}: drop it, and copy again")
         self._head = committed.version
         self._compare(change, committed.version)
-        self.pages += len(writes)
+        self.pages += len(change.pages)
         self.newest = when.Moment(committed.version, committed.time_us)
         self._done = change.version
 

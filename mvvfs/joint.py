@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mvvfs.large import Pile
 from mvvfs.session import Loss, Session, Turn
 from pagestore.api import (
     Allocation,
@@ -94,7 +95,9 @@ class Part:
 
     session: Session
     reads: PageSet
-    writes: Sequence[PageWrite]
+    writes: Iterable[PageWrite]
+    """Gone through once, at the commit: they need not all be there at a time."""
+    write_count: int
     allocated: Sequence[PageNumber]
     freed: Sequence[PageNumber]
     page_size: int
@@ -102,16 +105,23 @@ class Part:
     leased: bool
     """Whether some of the allocated numbers come from the session's lease."""
 
-    def for_store(self) -> CommitPart:
+    def for_store(self, token: bytes, parts: int) -> CommitPart:
+        """Encoded, and where the commit's `parts` are too large for one, staged."""
+        database = self.session.database
+        pile = Pile(database.store, database.id, token, parts=parts)
+        for write in self.writes:
+            pile.add(write)
+        pile.end()
         lease = self.session.leases.current if self.leased else None
         return CommitPart(
-            self.session.database.id,
+            database.id,
             self.reads,
-            self.writes,
+            pile.writes,
             self.page_size,
             self.allocated,
             self.freed,
             lease,
+            staged=pile.staged,
         )
 
 
@@ -132,12 +142,13 @@ def commit(base: Version, parts: Sequence[Part]) -> Outcome:
     The changelog's message is the first one that a part's connection option or pragma gave; the commit is
     flushed if one of those that write asks for it."""
     turn = _only_turn(parts)
-    writers = [part.session for part in parts if part.writes]
+    writers = [part.session for part in parts if part.write_count]
     alone = parts[0] if len(parts) == 1 else None  # a wish is for the only part
+    token = new_token()
     request = CommitRequest(
-        token=new_token(),
+        token=token,
         base=base,
-        parts=tuple(part.for_store() for part in parts),
+        parts=tuple(part.for_store(token, len(parts)) for part in parts),
         message=next((part.session.message for part in parts if part.session.message), ""),
         durability="full" if any(w.options.durability == "full" for w in writers) else "normal",
         ticket=turn.ticket if turn is not None else None,

@@ -17,7 +17,7 @@
 
 #include "store.h"
 
-enum { HEAD = 25, HAS_MESSAGE = 0x80, HAS_ALLOCATION = 0x40, WIDTH = 0x07, VERSION = 10, COUNTS = 3 };
+enum { HEAD = 25, HAS_MESSAGE = 0x80, HAS_ALLOCATION = 0x40, WIDTH = 0x07, UNKNOWN = 0x38, VERSION = 10, COUNTS = 3 };
 
 #define PACKED_HEAD 24u
 
@@ -41,6 +41,7 @@ static const uint8_t *skip_message(const uint8_t *record, const uint8_t *end) {
 static uint32_t *unpack(const uint8_t *record, uint32_t length, uint32_t counts[COUNTS], uint32_t *out) {
   const uint8_t *end = record + length, *at = skip_message(record, end);
   if (!at) return NULL;
+  if (record[0] & UNKNOWN) return NULL;  // also of one that is kept in pieces, and was not put together
   uint32_t width = record[0] & WIDTH, listed = 0;
   if (width != 1 && width != 2 && width != 4) return NULL;
   counts[1] = counts[2] = 0;

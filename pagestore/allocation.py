@@ -137,7 +137,7 @@ def at(tx: Snapshot, id_: NamespaceId, page_size: int, version: Version) -> Allo
         allocation = _unpack_image(base, packed)
         break
     changes = (
-        changelog.read(keys.version_of(key), record)
+        changelog.change_of(tx, id_, key, record)
         for key, record in tx.scan(KeyRange(*keys.log(id_, base, version)))
         if changelog.touches_allocation(record)
     )

@@ -20,7 +20,7 @@ import time
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, NewType, overload
 
 PageNumber = NewType("PageNumber", int)
@@ -58,6 +58,11 @@ def parse_version(text: str) -> Version:
     if not text.startswith("v") or not digits or len(digits) > 2 * VERSION_SIZE:
         raise ValueError(f"not a version: {text!r} (expected v and up to 20 hex digits)")
     return Version(bytes.fromhex(digits.rjust(2 * VERSION_SIZE, "0")))
+
+
+def before(version: Version) -> Version:
+    """The greatest version below one that is not the zero version."""
+    return Version((int.from_bytes(version, "big") - 1).to_bytes(VERSION_SIZE, "big"))
 
 
 def new_token() -> bytes:
@@ -306,6 +311,9 @@ class CommitPart:
     reads_all: bool = False
     """Every page counts as read: any commit after the base is a conflict.  Leases of others on the pages
     allocated end."""
+    staged: PageSet = field(default_factory=PageSet)
+    """Pages that were staged under the request's token (`Store.stage`): exactly these, none of them in
+    `writes`; freed ones, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -561,6 +569,9 @@ class Store(ABC):
     distant: bool = False
     """Whether a call costs a network round trip.  Whatever such a store answers has been flushed."""
 
+    max_commit_bytes: int = 0
+    """A commit whose blobs come to more than this has to stage them (`stage`); 0: there is no limit."""
+
     url: str
     """What to pass to `pagestore.opener.open_store` to open it again."""
 
@@ -637,6 +648,16 @@ class Store(ABC):
         Raises ConflictError, BelowHorizonError, NoSuchNamespaceError, InvalidRequestError,
         VoidTokenError, LimitError, StoreFullError, StoreReadOnlyError, StoreUnavailableError (in all of
         which nothing was applied), OutcomeUnknownError (it may have been)."""
+
+    @abstractmethod
+    def stage(self, namespace: NamespaceId, token: bytes, writes: Sequence[PageWrite]) -> None:
+        """Keep pages of a commit that is larger than `max_commit_bytes` until it comes with this token.
+
+        A page staged again replaces the earlier one.  Nobody sees them before the commit, which lists them
+        in `CommitPart.staged`.  What is not committed within an hour of the last call is removed.
+
+        Raises NoSuchNamespaceError, InvalidRequestError, VoidTokenError, StoreFullError,
+        StoreReadOnlyError, StoreUnavailableError."""
 
     @abstractmethod
     def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:

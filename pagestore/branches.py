@@ -6,7 +6,9 @@ Called by `store`.  Calls the engine; `snapshot` reads what branches share.
    keeps the version it begins at: one small commit, however large the parent is.
 2. What a branch has no version of its own of is its parent's, as of that version.  A page's first version
    in a branch may be a delta of its parent's: that one never changes and stays as long as the branch.
-3. Whoever reads looks at the branch and at each ancestor in turn, so branches of branches go
+3. A branch begins at a version up to which all bulk commits are folded in: of an ancestor only page keys
+   are looked at.
+4. Whoever reads looks at the branch and at each ancestor in turn, so branches of branches go
    `MAX_DEPTH` deep and no deeper.
 """
 
@@ -14,8 +16,8 @@ from __future__ import annotations
 
 import time
 
-from pagestore import allocation, format, kept, keys
-from pagestore.api import ZERO_VERSION, LimitError, NamespaceId, Version
+from pagestore import allocation, bulk, format, kept, keys
+from pagestore.api import ZERO_VERSION, LimitError, NamespaceId, StoreUnavailableError, Version
 from pagestore.engines.base import Engine, Snapshot, Transaction
 from pagestore.faults import fault
 from pagestore.namespaces import (
@@ -43,11 +45,14 @@ def branch(engine: Engine, id_: NamespaceId, new_name: str, version: Version, ti
         kept.check_not_ahead(tx, version)
         return allocation.pack_image(allocation.at(tx, id_, record.page_size, version))
 
+    bulk.fold(engine, id_, timeout)
     image = engine.read(read, timeout=timeout)
 
     def work(tx: Transaction) -> None:
         parent = rely_on(tx, id_)
         kept.check_readable(tx, id_, version, parent)
+        if any(one.version <= version for one in bulk.unfolded(tx, id_)):
+            raise StoreUnavailableError("a large transaction is still being folded in: try again later")
         ancestors = (Ancestor(id_, version), *parent.ancestors)
         if len(ancestors) > MAX_DEPTH:
             raise LimitError(

@@ -11,7 +11,11 @@ many at once: who begins or commits only has to know which pages others changed.
     then      if bit 6: how many pages were allocated, how many freed (4 bytes each), then their numbers
     then      all page numbers written, to the end; each list ascending, each number big-endian
 
-The version is in the key.  Worked example: page 3 changed and 9 was allocated, no message:
+The version is in the key.  A record longer than `MAX_RECORD` is kept in pieces, see `pieces`: its head with
+bit 5, followed by the record's length (4 bytes), is under the log key; the rest, compressed, is in pieces
+under keys of their own.  `whole` puts them together again.
+
+Worked example: page 3 changed and 9 was allocated, no message:
 
     41  00064412f3a9b400  <token, 16 bytes>  00000001 00000000 09  03 09
 """
@@ -24,16 +28,22 @@ from array import array
 from collections.abc import Sequence
 from typing import cast, overload
 
+import zstandard
+
+from pagestore import keys
 from pagestore._native import ffi, lib
 from pagestore.api import (
+    MAX_MESSAGE_BYTES,
     TOKEN_SIZE,
     Change,
     Changes,
     CorruptPageError,
+    NamespaceId,
     PageNumber,
     Version,
     format_version,
 )
+from pagestore.engines.base import KeyRange, Snapshot
 
 _HEAD = struct.Struct(f">BQ{TOKEN_SIZE}s")
 _HAS_MESSAGE, _HAS_ALLOCATION = 0x80, 0x40
@@ -41,6 +51,58 @@ _WIDTH = 0x07
 _COUNTS = struct.Struct(">II")
 _WIDTHS = {1: "B", 2: "H", 4: "I"}
 _SWAP = sys.byteorder == "little"
+
+
+MAX_RECORD = 50_000
+"""Bytes under one key: engines have limits, and who scans the log does not want all of it."""
+
+_IN_PIECES = 0x20
+
+
+def pieces(record: bytes) -> tuple[bytes, list[bytes]]:
+    """What to keep under the log key, and what beside it."""
+    if len(record) <= MAX_RECORD:
+        return record, []
+    rest = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(record[_HEAD.size :])
+    head = bytes((record[0] | _IN_PIECES,)) + record[1 : _HEAD.size] + len(record).to_bytes(4, "big")
+    return head, [rest[at : at + MAX_RECORD] for at in range(0, len(rest), MAX_RECORD)]
+
+
+def size_of(record: bytes) -> int:
+    """Bytes of the whole record, of which this is what is kept under the log key."""
+    return int.from_bytes(record[_HEAD.size :][:4], "big") if _is_in_pieces(record) else len(record)
+
+
+def whole(tx: Snapshot, id_: NamespaceId, version: Version, record: bytes) -> bytes:
+    """The record, of which this is what is kept under the log key.  Raises CorruptPageError."""
+    if not _is_in_pieces(record):
+        return record
+    rest = b"".join(piece for _, piece in tx.scan(KeyRange(*keys.more(id_, version))))
+    size = size_of(record)
+    try:
+        tail = zstandard.ZstdDecompressor().decompress(rest, max_output_size=size)
+    except zstandard.ZstdError as exc:
+        raise CorruptPageError(f"changelog record of {format_version(version)}: {exc}") from exc
+    if len(tail) != size - _HEAD.size:
+        raise CorruptPageError(f"changelog record of {format_version(version)}: it is cut short")
+    return bytes((record[0] & ~_IN_PIECES,)) + record[1 : _HEAD.size] + tail
+
+
+def change_of(tx: Snapshot, id_: NamespaceId, key: bytes, record: bytes) -> Change:
+    """What a changelog row says.  Raises CorruptPageError."""
+    version = keys.version_of(key)
+    return read(version, whole(tx, id_, version, record))
+
+
+def may_be_in_pieces(change: Change) -> bool:
+    """Whether the record of a change may be longer than `MAX_RECORD`."""
+    longest_number = 4
+    numbers = len(change.pages) + len(change.allocated) + len(change.freed)
+    return numbers * longest_number + MAX_MESSAGE_BYTES + _HEAD.size > MAX_RECORD // 2
+
+
+def _is_in_pieces(record: bytes) -> bool:
+    return bool(record) and record[0] & _IN_PIECES != 0
 
 
 class Record:
@@ -77,6 +139,8 @@ def read(version: Version, record: bytes) -> Change:
     """Raises CorruptPageError."""
     try:
         flags, time_us, token = _HEAD.unpack_from(record)
+        if flags & _IN_PIECES:
+            raise ValueError("it is kept in pieces")
         start, message = _HEAD.size, ""
         if flags & _HAS_MESSAGE:
             size = int.from_bytes(record[start : start + 2], "big")

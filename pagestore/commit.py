@@ -21,7 +21,19 @@ from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
-from pagestore import allocation, changelog, encoding, history, kept, keys, snapshot, turns
+from pagestore import (
+    allocation,
+    bulk,
+    changelog,
+    encoding,
+    format,
+    history,
+    kept,
+    keys,
+    snapshot,
+    staging,
+    turns,
+)
 from pagestore.api import (
     MAX_MESSAGE_BYTES,
     MAX_VERSION,
@@ -37,6 +49,7 @@ from pagestore.api import (
     VoidTokenError,
     pack_numbers,
 )
+from pagestore.encoding import MAX_PAGE
 from pagestore.engines.base import Engine, Limits, Transaction
 from pagestore.faults import fault
 from pagestore.namespaces import Record, valid_page_size
@@ -53,8 +66,6 @@ KEY_OVERHEAD = 100
 MAX_RUNS = 1000
 """Conflict ranges that a commit names at most for what it read, and for what it wrote."""
 
-_MAX_PAGE = 0xFFFFFFFE  # SQLite's limit: https://www.sqlite.org/limits.html#max_page_count
-
 
 class FarBehind(Exception):
     """Too many commits came after the base to look at them while others wait: `Commit.check_ahead`."""
@@ -66,8 +77,11 @@ class Part:
     def __init__(self, request: CommitRequest, part: CommitPart) -> None:
         self.id = part.namespace
         self.page_size = part.page_size
-        numbers = sorted(write.number for write in part.writes)
+        numbers = sorted((*(write.number for write in part.writes), *part.staged))
         _check_part(part, numbers)
+        self.stage_index = staging.index_of(part.staged, frozenset(part.freed)) if part.staged else None
+        """What must be staged under the token; None: nothing."""
+        self.token = request.token
         self._reads = part.reads
         self._reads_all = part.reads_all
         self._touched = part.reads.packed + array("I", numbers).tobytes()
@@ -93,8 +107,14 @@ class Part:
         """No commit is newer, as far as `check` has found."""
         self.others = changelog.Rows()
         """The commits in (base, checked], oldest first."""
+        self.bulks: list[bulk.Bulk] = []
+        """Bulk commits that `check` found not folded in."""
         self.newest_us = 0
         """Time of the newest commit that `check` saw, in Unix µs; 0: it saw none."""
+
+    @property
+    def is_staged(self) -> bool:
+        return self.stage_index is not None
 
     @cached_property
     def touched(self) -> frozenset[int]:
@@ -108,12 +128,13 @@ class Part:
             log=snapshot.ask_log(tx, self.id, self.checked, MAX_CHECKED + 1),
             queue=turns.ask(tx, self.id),
             lease=None if self.lease is None else allocation.ask_lease(tx, self.id, self.lease),
+            stage=None if self.stage_index is None else staging.ask(tx, self.id, self.token),
         )
 
     def check(self, tx: Transaction, asked: _Asked) -> tuple[Record, changelog.Rows]:
         """The namespace record, and the commits after `checked`.  Raises ConflictError,
         FarBehind, NoSuchNamespaceError, BelowHorizonError, InvalidRequestError."""
-        record, rows = snapshot.take_namespace(tx, self.id, asked.log)
+        record, self.bulks, rows = snapshot.take_namespace(tx, self.id, asked.log)
         kept.check_base(self.base, record)
         versions: list[Version] = []
         records: list[bytes] = []
@@ -126,7 +147,7 @@ class Part:
             if len(versions) == MAX_CHECKED:
                 raise FarBehind
             versions.append(version)
-            records.append(value)
+            records.append(changelog.whole(tx, self.id, version, value))
         else:
             if self.checked > tx.read_version():
                 raise InvalidRequestError("the base of the commit lies in the future")
@@ -138,6 +159,10 @@ class Part:
             allocation.check_lease(asked.lease(), self.allocated)
         if self._reads_all:
             allocation.end_leases(tx, self.id, self.allocated)
+        if asked.stage is not None:
+            assert self.stage_index is not None
+            bulk.check_room(self.bulks)
+            staging.check(asked.stage, self.token, self.stage_index)
         if self.written and record.page_size not in (0, self.page_size):
             raise InvalidRequestError(
                 f"the pages of this database have {record.page_size} bytes, not {self.page_size}"
@@ -163,7 +188,14 @@ class Part:
                 tx.set(keys.namespace(self.id), replace(record, page_size=self.page_size).pack())
             for prefix, blob in self.rows:
                 tx.set_versioned_key(prefix, keys.VERSION_SUFFIX, blob)
-            tx.set_versioned_key(keys.log_prefix(self.id), keys.VERSION_SUFFIX, self.record.at(time_us))
+            if self.stage_index is not None:
+                bulk.write(tx, self.id, self.token, time_us)
+            head, more = changelog.pieces(self.record.at(time_us))
+            if more or self.stage_index is not None:
+                format.require(tx, format.STAGING)
+            tx.set_versioned_key(keys.log_prefix(self.id), keys.VERSION_SUFFIX, head)
+            for n, piece in enumerate(more):
+                tx.set_versioned_key(keys.more_prefix(self.id), keys.more_suffix(n), piece)
             tx.set_versioned_key(keys.time_prefix(self.id, time_us), keys.VERSION_SUFFIX, b"")
             sized = record.page_size != 0  # the first commit decides the size, of which `numbers` do not tell
             tx.announce(self.id, self.newest if sized else None, self._numbers)
@@ -191,28 +223,28 @@ class Commit:
         self.request = request
         self.time_us = 0
         self.others: tuple[changelog.Rows, ...] = ()
-        self._parts = [Part(request, part) for part in request.parts]
+        self.parts = [Part(request, part) for part in request.parts]
         self._now_us = time.time_ns() // 1000
-        _check_limits(self._parts, limits)
+        _check_limits(self.parts, limits)
 
     def run(self, tx: Transaction) -> Version | None:
         """The work of the engine transaction; sets `time_us` and `others`.
 
         None: written, the engine will tell the version.  A version: it had happened before, at that
         one.  Raises ConflictError, FarBehind, VoidTokenError, and what the namespaces' state forbids."""
-        asked = [part.ask(tx) for part in self._parts]
+        asked = [part.ask(tx) for part in self.parts]
         for one in asked:
             happened = _happened(one.token())
             if happened is not None:
                 return happened
-        found = [part.check(tx, one) for part, one in zip(self._parts, asked, strict=True)]
+        found = [part.check(tx, one) for part, one in zip(self.parts, asked, strict=True)]
         fault("commit.validated")
         self.time_us = self._time(tx)
-        for part, (record, _) in zip(self._parts, found, strict=True):
+        for part, (record, _) in zip(self.parts, found, strict=True):
             part.write(tx, record, self.time_us)
         self.others = tuple(
             part.others + later if part.others else later
-            for part, (_, later) in zip(self._parts, found, strict=True)
+            for part, (_, later) in zip(self.parts, found, strict=True)
         )
         fault("commit.written")
         return None
@@ -221,8 +253,8 @@ class Commit:
         """What to record.  Raises InvalidRequestError."""
         wanted = self.request.time_us
         if wanted is None:
-            return tx.commit_time(max(self._now_us, *(part.newest_us for part in self._parts)))
-        if not all(history.newest_time(tx, part.id) <= wanted <= self._now_us for part in self._parts):
+            return tx.commit_time(max(self._now_us, *(part.newest_us for part in self.parts)))
+        if not all(history.newest_time(tx, part.id) <= wanted <= self._now_us for part in self.parts):
             raise InvalidRequestError(
                 "the time of a commit is not before that of the one before it, nor to come"
             )
@@ -230,15 +262,13 @@ class Commit:
 
     def check_ahead(self, engine: Engine, timeout: float) -> None:
         """Check what has been committed so far in short engine transactions.  Raises ConflictError."""
-        for part in self._parts:
-            rows = list(history.rows(engine, *keys.log(part.id, part.checked, MAX_VERSION), timeout))
-            if rows:
-                later = changelog.Rows(
-                    [keys.version_of(key) for key, _ in rows], [value for _, value in rows]
-                )
+        for part in self.parts:
+            found = list(history.records(engine, part.id, part.checked, MAX_VERSION, timeout))
+            if found:
+                later = changelog.Rows([version for version, _ in found], [record for _, record in found])
                 part.refuse_conflicts(later)
                 part.others += later
-                part.checked = keys.version_of(rows[-1][0])
+                part.checked = found[-1][0]
 
 
 class _Asked(NamedTuple):
@@ -248,6 +278,7 @@ class _Asked(NamedTuple):
     log: Iterator[tuple[bytes, bytes]]
     queue: Iterator[tuple[bytes, bytes]]
     lease: Callable[[], bytes | None] | None
+    stage: staging.Stage | None
 
 
 def _ask_token(tx: Transaction, token_key: bytes) -> Callable[[], bytes | None]:
@@ -304,8 +335,8 @@ def _check_request(request: CommitRequest) -> None:
 def _check_part(part: CommitPart, numbers: Sequence[int]) -> None:
     if numbers and not valid_page_size(part.page_size):
         raise InvalidRequestError(f"a page size is a power of two from 512 to 65536, not {part.page_size}")
-    if numbers and not 1 <= numbers[0] <= numbers[-1] <= _MAX_PAGE:
-        raise InvalidRequestError(f"page numbers are 1 to {_MAX_PAGE}")
+    if numbers and not 1 <= numbers[0] <= numbers[-1] <= MAX_PAGE:
+        raise InvalidRequestError(f"page numbers are 1 to {MAX_PAGE}")
     if len(set(numbers)) < len(numbers):
         raise InvalidRequestError("a page is written twice in one commit")
     for number, blob in part.writes:
@@ -315,6 +346,7 @@ def _check_part(part: CommitPart, numbers: Sequence[int]) -> None:
 
 def _check_allocation(part: CommitPart, numbers: Sequence[int]) -> None:
     freed = {number for number, blob in part.writes if encoding.is_freed(blob)}
+    freed.update(number for number in part.freed if number in part.staged)  # compared with the stage later
     for listed, allowed in ((part.freed, freed), (part.allocated, set(numbers) - freed)):
         if listed and (list(listed) != sorted(set(listed)) or not allowed.issuperset(listed)):
             raise InvalidRequestError("the pages allocated and freed are not among those that are written so")
@@ -323,5 +355,6 @@ def _check_allocation(part: CommitPart, numbers: Sequence[int]) -> None:
 def _check_limits(parts: Sequence[Part], limits: Limits) -> None:
     if limits.max_bytes:
         size = sum(len(key) + len(blob) + KEY_OVERHEAD for part in parts for key, blob in part.rows)
+        size += sum(len(part.record.at(0)) for part in parts if part.record is not None)
         if size > limits.max_bytes:
             raise LimitError(f"a commit of {size} bytes; this store takes {limits.max_bytes} in one")

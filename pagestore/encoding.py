@@ -51,6 +51,8 @@ _PLAIN = 0  # the only key id
 
 MAX_CHAIN = 17
 """Deltas below one whole blob: more take less room on disk and more time for an uncached read."""
+MAX_PAGE = 0xFFFFFFFE
+"""SQLite's limit: https://www.sqlite.org/limits.html#max_page_count"""
 MIN_PAGE_SIZE, MAX_PAGE_SIZE = 512, 65536
 MAX_BLOB_SIZE = _HEAD.size + MAX_PAGE_SIZE
 _LEVEL = 1

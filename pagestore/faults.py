@@ -40,6 +40,10 @@ POINTS = frozenset(
         "collect.stepped",  # some of it is removed
         "branch.written",  # in the engine transaction
         "branch.made",
+        "stage.step",  # some pages are staged
+        "stage.ended",  # given up, nothing removed yet
+        "stage.step_removed",
+        "fold.step",  # visible, some page keys are set
         "backup.copied",
         "backup.verified",
         "restore.copied",

@@ -25,7 +25,10 @@ BRANCHES = "branches"
 RETENTION = "retention"
 """Changelogs may have gaps below the horizon."""
 
-FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION})
+STAGING = "staging"
+"""Pages of a commit may be staged, and its changelog record be kept in pieces."""
+
+FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION, STAGING})
 """What this release knows beyond the format itself.  A store has a feature from its first use on."""
 
 

@@ -57,9 +57,44 @@ def changes(
     newest_first: bool = False,
 ) -> Iterator[Change]:
     """Commits in (after, until]."""
-    begin, end = keys.log(id_, after, until)
-    for key, record in rows(engine, begin, end, timeout, reverse=newest_first):
-        yield changelog.read(keys.version_of(key), record)
+    for version, record in records(engine, id_, after, until, timeout, newest_first=newest_first):
+        yield changelog.read(version, record)
+
+
+def records(
+    engine: Engine,
+    id_: NamespaceId,
+    after: Version,
+    until: Version,
+    timeout: float,
+    *,
+    newest_first: bool = False,
+) -> Iterator[tuple[Version, bytes]]:
+    """Changelog records, whole, of commits in (after, until]."""
+    yield from records_in(engine, id_, keys.log(id_, after, until), timeout, newest_first=newest_first)
+
+
+def records_in(
+    engine: Engine,
+    id_: NamespaceId,
+    wanted: tuple[bytes, bytes],
+    timeout: float,
+    *,
+    newest_first: bool = False,
+) -> Iterator[tuple[Version, bytes]]:
+    """Changelog records, whole, of a range of keys."""
+    for key, record in rows(engine, *wanted, timeout, reverse=newest_first):
+        version = keys.version_of(key)
+        if changelog.size_of(record) != len(record):
+            yield (
+                version,
+                engine.read(
+                    lambda tx, v=version, r=record: changelog.whole(tx, id_, v, r),  # type: ignore[misc]
+                    timeout=timeout,
+                ),
+            )
+        else:
+            yield version, record
 
 
 def version_at(tx: Snapshot, id_: NamespaceId, time_us: int) -> Version:
@@ -85,7 +120,7 @@ def version_at(tx: Snapshot, id_: NamespaceId, time_us: int) -> Version:
 def newest_time(tx: Snapshot, id_: NamespaceId) -> int:
     """When the newest commit was: Unix time, microseconds; 0 if there is none."""
     newest = KeyRange(*keys.log(id_, ZERO_VERSION, MAX_VERSION), 1, reverse=True)
-    return next((changelog.read(keys.version_of(key), row).time_us for key, row in tx.scan(newest)), 0)
+    return next((changelog.time_of(row) for _, row in tx.scan(newest)), 0)
 
 
 def usage(engine: Engine, id_: NamespaceId, timeout: float) -> Usage:

@@ -13,21 +13,26 @@ engine and FoundationDB's own tools can read them (as a subspace whose raw prefi
     e lease      id, lease id             leased page numbers, see `pagestore.allocation`
     f format                              see `pagestore.format`
     g tag        id, name                 version, time, see `pagestore.kept`
+    i index      id, token, n             which pages are staged, see `pagestore.staging`
     k kept       id, version, label       what needs a version, see `pagestore.kept`
     l log        id, version              changelog record, see `pagestore.changelog`
       namespace  id, end of log           namespace record, see `pagestore.namespaces`
+      bulk       id, end of log, version  a commit whose pages are staged, see `pagestore.staging`
+    m more       id, version, n           the rest of a long changelog record
     n name       name                     id, 8 bytes big-endian
     o old        id                       a dropped namespace that may come back, see `pagestore.drops`
     p page       id, number, version      page blob, see `pagestore.encoding`
     q queue      id, version, ticket      a place, see `pagestore.turns`
     r retention  id                       how far it has come, see `pagestore.retention`
+    s stage      id, token, number        page blob of a commit to come; number 0: its head
     t time       id, µs, version          empty
     u token      id, token                version, or `VOID_TOKEN`
     x conflict   id, number               never written: what optimistic engines compare
     y measure    id, version              bytes that commits up to it replaced, see `pagestore.retention`
 
 A namespace's record stands right behind its changelog, so that one reverse scan yields the record, the
-newest commit and those before it: that is all that `begin` and a commit's check need.  Tokens come last
+newest commit and those before it: that is all that `begin` and a commit's check need.  Behind the record
+stand the bulk commits that are not folded in yet, for the same scan.  Tokens come last
 because a small record that an engine keeps behind all keys then shares their B-tree leaf.
 
 Worked example: page 3 of namespace 1 at version 00000001 0000000000ff is
@@ -47,6 +52,7 @@ from collections.abc import Iterable
 
 from pagestore.api import VERSION_SIZE, NamespaceId, PageNumber, Version
 
+_INDEX, _MORE, _STAGE = (bytes([b]) for b in b"ims")
 _IMAGE, _COUNTER, _DROPPED, _LEASE, _LOG, _NAME, _PAGE, _QUEUE, _TIME, _TOKEN, _CONFLICT = (
     bytes([b]) for b in b"acdelnpqtux"
 )
@@ -58,7 +64,6 @@ _BYTES, _TEXT, _ZERO, _STAMP = b"\x01", b"\x02", b"\x14", b"\x33"
 _USER = b"\0\0"
 _STAMP_TAIL = VERSION_SIZE + len(_USER)
 _END_OF_LOG = _STAMP + b"\xff" * _STAMP_TAIL
-_AFTER_NAMESPACE = _END_OF_LOG[1:] + b"\0"
 
 VERSION_SUFFIX = _USER
 """Follows the version in every key that ends with one (`Transaction.set_versioned_key`)."""
@@ -156,9 +161,85 @@ def log_prefix(id_: NamespaceId) -> bytes:
 
 
 def log_and_namespace(id_: NamespaceId, since: Version) -> tuple[bytes, bytes]:
-    """Changelog records of versions >= `since`, and behind them the namespace record."""
-    prefix = _LOG + _integer(id_) + _STAMP
-    return prefix + since, prefix + _AFTER_NAMESPACE
+    """Changelog records of versions >= `since`, behind them the namespace record, then bulk commits."""
+    prefix = _LOG + _integer(id_)
+    return prefix + _STAMP + since, after_integer(prefix)
+
+
+def namespace_and_bulks(id_: NamespaceId) -> tuple[bytes, bytes]:
+    """The namespace record and the bulk commits that are not folded in."""
+    return namespace(id_), after_integer(_LOG + _integer(id_))
+
+
+def bulk_prefix(id_: NamespaceId) -> bytes:
+    """What stands before the version."""
+    return namespace(id_) + _STAMP
+
+
+def bulk(id_: NamespaceId, version: Version) -> bytes:
+    return bulk_prefix(id_) + version + _USER
+
+
+def more_prefix(id_: NamespaceId) -> bytes:
+    """What stands before the version."""
+    return _MORE + _integer(id_) + _STAMP
+
+
+def more_suffix(n: int) -> bytes:
+    """What follows the version."""
+    return _USER + _integer(n)
+
+
+def more(id_: NamespaceId, version: Version) -> tuple[bytes, bytes]:
+    """The rest of a changelog record, in order."""
+    prefix = more_prefix(id_) + version + _USER
+    return prefix, after_integer(prefix)
+
+
+def staged(id_: NamespaceId, token_: bytes, number: PageNumber) -> bytes:
+    return _STAGE + _integer(id_) + _string(_BYTES, token_) + _integer(number)
+
+
+def stage_head(id_: NamespaceId, token_: bytes) -> bytes:
+    return _STAGE + _integer(id_) + _string(_BYTES, token_) + _ZERO
+
+
+def staged_pages(id_: NamespaceId, token_: bytes) -> tuple[bytes, bytes]:
+    """All pages staged under a token, without their head."""
+    prefix = _STAGE + _integer(id_) + _string(_BYTES, token_)
+    return prefix + _ZERO + b"\0", after_integer(prefix)
+
+
+def stages(id_: NamespaceId) -> tuple[bytes, bytes]:
+    """All that is staged in a namespace."""
+    prefix = _STAGE + _integer(id_)
+    return prefix, after_integer(prefix)
+
+
+def token_of_staged(key: bytes) -> bytes:
+    start = _read_integer(key, 1)[1] + 1
+    at = start
+    while key[at] != 0 or key[at + 1] == 0xFF:
+        at += 1 + (key[at] == 0)
+    return key[start:at].replace(b"\0\xff", b"\0")
+
+
+def number_of_staged(key: bytes, token_: bytes) -> PageNumber:
+    start = _read_integer(key, 1)[1] + len(_string(_BYTES, token_))
+    return PageNumber(_read_integer(key, start)[0])
+
+
+def stage_index(id_: NamespaceId, token_: bytes, block: int) -> bytes:
+    return _INDEX + _integer(id_) + _string(_BYTES, token_) + _integer(block)
+
+
+def stage_indexes(id_: NamespaceId, token_: bytes) -> tuple[bytes, bytes]:
+    prefix = _INDEX + _integer(id_) + _string(_BYTES, token_)
+    return prefix, after_integer(prefix)
+
+
+def block_of_index(key: bytes, token_: bytes) -> int:
+    return _read_integer(key, _read_integer(key, 1)[1] + len(_string(_BYTES, token_)))[0]
 
 
 def log(id_: NamespaceId, newer_than: Version, until: Version) -> tuple[bytes, bytes]:
@@ -332,9 +413,10 @@ def image_prefix(id_: NamespaceId) -> bytes:
 def shed(id_: NamespaceId) -> list[tuple[bytes, bytes]]:
     """All keys of a namespace but its record, its pages and what needs them."""
     number = _integer(id_)
-    families = (_TIME, _TOKEN, _IMAGE, _LEASE, _QUEUE, _TAG, _MEASURE, _RETENTION)  # progress goes last
-    prefixes = [family + number for family in families]
-    return [(_LOG + number, namespace(id_)), *((prefix, after_integer(prefix)) for prefix in prefixes)]
+    families = (_TIME, _TOKEN, _IMAGE, _LEASE, _QUEUE, _TAG, _MEASURE, _STAGE, _INDEX, _MORE, _RETENTION)
+    prefixes = [family + number for family in families]  # progress goes last
+    log_and_bulks = ((_LOG + number, namespace(id_)), (namespace(id_) + b"\0", after_integer(_LOG + number)))
+    return [*log_and_bulks, *((prefix, after_integer(prefix)) for prefix in prefixes)]
 
 
 def after_integer(prefix: bytes) -> bytes:

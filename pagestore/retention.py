@@ -6,7 +6,8 @@ engine, always in small transactions, and `sweep` for what goes.
 1. First the horizon moves, then what is below it goes.  The horizon moves in one engine transaction that
    changes the namespace's record: who reads below it afterwards is told so, whatever is still there.
 2. The horizon stays behind the grace period, and behind every hold that has not ended.  It is always the
-   version of a commit, or the one that created the namespace.
+   version of a commit, or the one that created the namespace; and before every bulk commit that is not
+   folded in, so that all versions up to it are under page keys.
 3. Before the horizon moves there is an allocation image of it, and of each kept version that it passes:
    what is kept can be read without the changelog before it.
 4. Retention by size needs to know how much each commit turned into history: measured once, some commits
@@ -21,7 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pagestore import allocation, changelog, format, history, kept, keys, sweep
+from pagestore import allocation, bulk, changelog, format, history, kept, keys, staging, sweep
 from pagestore.api import (
     MAX_VERSION,
     ZERO_VERSION,
@@ -29,6 +30,7 @@ from pagestore.api import (
     NamespaceId,
     Retention,
     Version,
+    before,
 )
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
 from pagestore.faults import fault
@@ -94,8 +96,7 @@ def _now_us() -> int:
 def _newest_until(tx: Snapshot, id_: NamespaceId, version: Version) -> tuple[Version, int] | None:
     """The newest commit at or before a version, and its time."""
     for key, record in tx.scan(KeyRange(*keys.log(id_, ZERO_VERSION, version), 1, reverse=True)):
-        change = changelog.read(keys.version_of(key), record)
-        return change.version, change.time_us
+        return keys.version_of(key), changelog.time_of(record)
     return None
 
 
@@ -140,6 +141,8 @@ def _target(tx: Snapshot, id_: NamespaceId) -> _Target | None:
             ended.append(key)
         elif version >= record.horizon:
             wanted = min(wanted, version)
+    for one in bulk.unfolded(tx, id_):
+        wanted = min(wanted, before(one.version))
     found = _newest_until(tx, id_, wanted)
     if found is None or found[0] <= record.horizon:
         return None
@@ -211,7 +214,7 @@ def _measure_some(tx: Snapshot, id_: NamespaceId) -> tuple[Version, int] | None:
     for key, _ in tx.scan(KeyRange(*keys.measures(id_, ZERO_VERSION, MAX_VERSION), 1, reverse=True)):
         last = keys.version_of(key)
     rows = tx.scan(KeyRange(*keys.log(id_, max(last, record.horizon), MAX_VERSION), _MEASURED))
-    changes = [changelog.read(keys.version_of(key), value) for key, value in rows]
+    changes = [changelog.change_of(tx, id_, key, value) for key, value in rows]
     if len(changes) < _MEASURED:  # the newest ones wait until there are enough of them
         return None
     ranges = [
@@ -240,6 +243,8 @@ def collect(
         _measure(engine, id_, timeout, deadline)
     if dry_run:
         return _would_go(engine, id_, timeout)
+    staging.collect(engine, id_, timeout)
+    bulk.fold(engine, id_, timeout, lambda: time.monotonic() > deadline)
     total = Step()
     complete = _settle(engine, id_, total, deadline, timeout)  # what an earlier run left
     while complete and _advance(engine, id_, timeout):
@@ -284,8 +289,8 @@ def _would_go(engine: Engine, id_: NamespaceId, timeout: float) -> Collected:
     at, points = engine.read(
         lambda tx: (sweep.progress(tx, id_, record), kept.versions(tx, id_, horizon)), timeout=timeout
     )
-    rows = history.rows(engine, *keys.log_from(id_, at.settled, horizon), timeout)
-    changes = (changelog.read(keys.version_of(key), value) for key, value in rows)
+    found = history.records_in(engine, id_, keys.log_from(id_, at.settled, horizon), timeout)
+    changes = (changelog.read(version, record) for version, record in found)
     total = Step()
     for step in sweep.dry_run(
         lambda look: engine.read(look, timeout=timeout), id_, changes, at.settled, (*points, horizon)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
+from typing import NamedTuple
 
-from pagestore import allocation, changelog, kept, keys
+from pagestore import allocation, bulk, changelog, kept, keys
 from pagestore.api import (
     ZERO_VERSION,
     Begin,
@@ -21,9 +22,11 @@ from pagestore.api import (
     NamespaceId,
     PageNumber,
     StoredPage,
+    StoreUnavailableError,
     Version,
     format_version,
 )
+from pagestore.bulk import MAX_BULKS, Bulk, Row
 from pagestore.encoding import MAX_CHAIN, chain_of, is_freed
 from pagestore.engines.base import KeyRange, Snapshot
 from pagestore.namespaces import Ancestor, Record, alive, find
@@ -34,6 +37,9 @@ MAX_CHANGE_BYTES = 200_000
 
 CHAIN_ROWS = MAX_CHAIN + 1
 
+_BULK_ROWS = 2 * MAX_BULKS
+"""Room for bulk commits in a scan of the log: some that commit at once may not know of each other."""
+
 
 def namespace_and_log(
     tx: Snapshot, id_: NamespaceId, since: Version, limit: int
@@ -41,25 +47,41 @@ def namespace_and_log(
     """The record of a namespace that exists, and its changelog rows of versions >= `since`, newest first.
 
     `limit` bounds how many rows an engine fetches.  Raises NoSuchNamespaceError."""
-    return take_namespace(tx, id_, ask_log(tx, id_, since, limit))
+    taken = take_namespace(tx, id_, ask_log(tx, id_, since, limit))
+    return taken.record, taken.rows
 
 
 def ask_log(tx: Snapshot, id_: NamespaceId, since: Version, limit: int) -> Iterator[tuple[bytes, bytes]]:
     """What `take_namespace` takes, under way."""
-    return tx.scan(KeyRange(*keys.log_and_namespace(id_, since), limit + 1, reverse=True))
+    return tx.scan(KeyRange(*keys.log_and_namespace(id_, since), limit + 1 + _BULK_ROWS, reverse=True))
 
 
-def take_namespace(
-    tx: Snapshot, id_: NamespaceId, rows: Iterator[tuple[bytes, bytes]]
-) -> tuple[Record, Iterator[tuple[bytes, bytes]]]:
-    """See `namespace_and_log`.  A newest commit that is above the engine's own version fails closed."""
+class Taken(NamedTuple):
+    """What one scan of a namespace's log found."""
+
+    record: Record
+    bulks: list[Bulk]
+    """Bulk commits that are not folded in."""
+    rows: Iterator[tuple[bytes, bytes]]
+    """Changelog rows, newest first."""
+
+
+def take_namespace(tx: Snapshot, id_: NamespaceId, rows: Iterator[tuple[bytes, bytes]]) -> Taken:
+    """What `ask_log` found.  A newest commit that is above the engine's own version fails closed."""
+    rows = iter(rows)
+    bulks: list[Bulk] = []
     key, value = next(rows, (b"", b""))
+    while key > keys.namespace(id_):
+        bulks.append(bulk.of_row(key, value))
+        key, value = next(rows, (b"", b""))
     record = alive(id_, value if key == keys.namespace(id_) else None)
+    if len(bulks) > _BULK_ROWS:
+        raise StoreUnavailableError(f"{len(bulks)} large transactions are still being folded in")
     newest = next(rows, None)
     if newest is None:
-        return record, iter(())
+        return Taken(record, bulks, iter(()))
     tx.confirm(keys.version_of(newest[0]))
-    return record, chain((newest,), rows)
+    return Taken(record, bulks, chain((newest,), rows))
 
 
 def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | None) -> Begin:
@@ -76,7 +98,7 @@ def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | N
         return _everything(tx, id_, record, newest)
     record, rows = namespace_and_log(tx, id_, since, MAX_CHANGES + 2)
     changes = _Changes()
-    if not changes.add_until(since, rows):
+    if not changes.add_until(tx, id_, since, rows):
         kept.check_not_ahead(tx, since)  # not one of this namespace's own, so not known to be genuine
     newest = changes.newest or max(since, record.created)
     listed = changes.oldest_first() if since >= record.horizon else None  # there are gaps below it
@@ -96,17 +118,19 @@ class _Changes:
         self._records: list[bytes] = []
         self._size = 0
 
-    def add_until(self, since: Version | None, rows: Iterator[tuple[bytes, bytes]]) -> bool:
+    def add_until(
+        self, tx: Snapshot, id_: NamespaceId, since: Version | None, rows: Iterator[tuple[bytes, bytes]]
+    ) -> bool:
         """Add them down to the one of `since`, which is not one of them.  False: it is not there."""
         for key, record in rows:
             version = keys.version_of(key)
             if version == since:
                 return True
             self._versions.append(version)
-            self._records.append(record)
-            self._size += len(record)
+            self._size += changelog.size_of(record)
             if self._too_many():
                 return True
+            self._records.append(changelog.whole(tx, id_, version, record))
         return False
 
     @property
@@ -128,20 +152,29 @@ def _begin_at(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version
     if since is None or since > at or since < record.horizon:
         return _everything(tx, id_, record, at)
     changes = _Changes()
-    changes.add_until(None, tx.scan(KeyRange(*keys.log(id_, since, at), MAX_CHANGES + 1, reverse=True)))
+    rows = tx.scan(KeyRange(*keys.log(id_, since, at), MAX_CHANGES + 1, reverse=True))
+    changes.add_until(tx, id_, None, rows)
     listed = changes.oldest_first()
     return _everything(tx, id_, record, at) if listed is None else Begin(at, listed, record.page_size)
 
 
-def read(
-    tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
-) -> list[StoredPage | None]:
+class Read(NamedTuple):
+    """Pages, and what was come across."""
+
+    pages: list[StoredPage | None]
+    bulks: list[Bulk]
+
+
+def read(tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]) -> Read:
     """See `Store.read`."""
-    record = tx.ask(keys.namespace(id_))
-    pages = ask_pages(tx, id_, version, numbers)
-    found = alive(id_, record())
-    kept.check_readable(tx, id_, version, found)
-    return _put_together(tx, numbers, pages, found.ancestors)
+    head = tx.scan(KeyRange(*keys.namespace_and_bulks(id_)))
+    asked = ask_pages(tx, id_, version, numbers)
+    key, value = next(head, (b"", b""))
+    record = alive(id_, value if key == keys.namespace(id_) else None)
+    kept.check_readable(tx, id_, version, record)
+    bulks = [bulk.of_row(*row) for row in head]
+    pages = bulk.through(tx, id_, bulks, version, asked)
+    return Read(_put_together(tx, numbers, pages, record.ancestors), bulks)
 
 
 def read_pages(
@@ -152,29 +185,38 @@ def read_pages(
     ancestors: Sequence[Ancestor] = (),
 ) -> list[StoredPage | None]:
     """As `read`, where the horizon has been checked already."""
-    return _put_together(tx, numbers, ask_pages(tx, id_, version, numbers), ancestors)
+    asked = ask_pages(tx, id_, version, numbers)
+    pages = bulk.through(tx, id_, bulk.unfolded(tx, id_), version, asked)
+    return _put_together(tx, numbers, pages, ancestors)
 
 
 def ask_pages(
     tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
-) -> list[Iterator[tuple[bytes, bytes]]]:
-    """The rows that each page may need, newest first, under way."""
-    return tx.scan_many(
+) -> list[tuple[PageNumber, Iterator[Row]]]:
+    """The rows that each page may need, newest first, under way; without what is staged."""
+    found = tx.scan_many(
         [KeyRange(*keys.page(id_, number, version), CHAIN_ROWS, reverse=True) for number in numbers]
     )
+    return [(number, _versions(rows)) for number, rows in zip(numbers, found, strict=True)]
+
+
+def _versions(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[Row]:
+    for key, blob in rows:
+        yield keys.version_of(key), blob
 
 
 def _put_together(
     tx: Snapshot,
     numbers: Sequence[PageNumber],
-    pages: Sequence[Iterator[tuple[bytes, bytes]]],
+    pages: Sequence[Iterator[Row]],
     ancestors: Sequence[Ancestor],
 ) -> list[StoredPage | None]:
     """The pages of which these rows came.
 
     Of a page that a branch has no version of, its parent's is found, as of the version at which the branch
     began.  It is also what the branch's first own version of it is a delta of: so the rows of the branch and
-    those of its ancestors are read as if they were one page's."""
+    those of its ancestors are read as if they were one page's.  No bulk commit up to that version waits to
+    be folded in: `branches` saw to it."""
     if not ancestors:
         return [_page(number, rows) for number, rows in zip(numbers, pages, strict=True)]
     found = [list(_needed(rows)) for rows in pages]
@@ -184,14 +226,14 @@ def _put_together(
         for i in short
         for id_, version in ancestors
     ]
-    inherited = iter(tx.scan_many(ranges))
+    inherited = map(_versions, tx.scan_many(ranges))
     for i in short:
         own_and_inherited = chain.from_iterable((found[i], *islice(inherited, len(ancestors))))
         found[i] = list(_needed(own_and_inherited))
     return [_page(number, iter(rows)) for number, rows in zip(numbers, found, strict=True)]
 
 
-def _needed(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+def _needed(rows: Iterator[Row]) -> Iterator[Row]:
     """Down to the first that is no delta."""
     for row in rows:
         yield row
@@ -199,15 +241,15 @@ def _needed(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]
             return
 
 
-def _page(number: PageNumber, rows: Iterator[tuple[bytes, bytes]]) -> StoredPage | None:
+def _page(number: PageNumber, rows: Iterator[Row]) -> StoredPage | None:
     """The newest version in `rows` with all that its content needs; None if absent or freed."""
     newest: Version | None = None
     blobs: list[bytes] = []
-    for key, blob in rows:
+    for version, blob in rows:
         if newest is None:
             if is_freed(blob):
                 return None
-            newest = keys.version_of(key)
+            newest = version
         blobs.append(blob)
         if chain_of(blob) == 0:
             return StoredPage(number, newest, tuple(blobs))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from pagestore import (
     allocation,
     branches,
+    bulk,
     drops,
     format,
     history,
@@ -21,6 +23,7 @@ from pagestore import (
     keys,
     retention,
     snapshot,
+    staging,
     sweep,
     turns,
 )
@@ -40,6 +43,7 @@ from pagestore.api import (
     HeadWord,
     InvalidRequestError,
     Lease,
+    LimitError,
     ListedChanges,
     Namespace,
     NamespaceId,
@@ -47,6 +51,7 @@ from pagestore.api import (
     OutcomeUnknownError,
     PageNumber,
     PageSet,
+    PageWrite,
     Retention,
     Store,
     StoredPage,
@@ -60,7 +65,7 @@ from pagestore.api import (
     format_version,
     new_token,
 )
-from pagestore.commit import MAX_FRESH, Commit, FarBehind
+from pagestore.commit import KEY_OVERHEAD, MAX_FRESH, Commit, FarBehind
 from pagestore.engines.base import Engine, Result, Snapshot, Transaction
 from pagestore.namespaces import Namespaces, find, rely_on
 from pagestore.watch import PollingWatch
@@ -78,7 +83,10 @@ class PageStore(Store):
         self.timeout = timeout
         self.on_close: Callable[[], bool] | None = None
         """Set by whoever shares this store: whether a `close` is that of its last user."""
+        self.distant = engine.distant
+        self.max_commit_bytes = engine.limits.max_bytes // 4  # keys and conflicts take room, too
         self._namespaces = Namespaces(engine, lambda: self.timeout)
+        self._folder = bulk.Folder(engine, lambda: self.timeout)
 
     # ---- namespaces ----
 
@@ -119,15 +127,28 @@ class PageStore(Store):
     def read(
         self, namespace: NamespaceId, version: Version, numbers: Sequence[PageNumber]
     ) -> list[StoredPage | None]:
-        return self.engine.read(
+        found = self.engine.read(
             lambda tx: snapshot.read(tx, namespace, version, numbers), timeout=self.timeout
         )
+        if found.bulks:
+            self._folder.notice(namespace, found.bulks)
+        return found.pages
+
+    def stage(self, namespace: NamespaceId, token: bytes, writes: Sequence[PageWrite]) -> None:
+        if staging.stage(self.engine, namespace, token, writes, self.timeout):
+            staging.collect(self.engine, namespace, self.timeout)
+
+    def settle(self) -> None:
+        """Wait until the large commits made here are folded in: to leave nothing of them to others."""
+        self._folder.settle()
 
     def commit(self, request: CommitRequest) -> Committed:
+        request = self._small_enough(request)
         commit = Commit(request, self.engine.limits)
         try:
             result = self._run(commit)
         except ConflictError as conflict:
+            self._discard(commit)
             raise self._with_content(conflict) from None
         except OutcomeUnknownError as exc:
             raise OutcomeUnknownError(request.token, str(exc.__cause__ or exc)) from exc
@@ -135,11 +156,31 @@ class PageStore(Store):
         if happened is not None:
             return self._repeated(request, happened)
         assert result.version is not None  # the token is always written
+        for part in commit.parts:
+            if part.is_staged:
+                self._folder.fold(part.id)
+            elif part.bulks:
+                self._folder.notice(part.id, part.bulks)
         if allocation.image_is_due(request.token):
             self._write_images(request, result.version)
         if retention.is_due(request.token):
             self._let_go(request)
         return Committed(result.version, commit.time_us, commit.others)
+
+    def _small_enough(self, request: CommitRequest) -> CommitRequest:
+        """The same, with its pages staged if they are too many for one engine transaction."""
+        size = sum(len(write.blob) + KEY_OVERHEAD for part in request.parts for write in part.writes)
+        if not self.max_commit_bytes or size <= self.max_commit_bytes:
+            return request
+        first = keys.token(request.parts[0].namespace, request.token)
+        if self.engine.read(lambda tx: tx.get(first), timeout=self.timeout) is None:
+            for part in request.parts:
+                self.stage(part.namespace, request.token, part.writes)
+        parts = [
+            replace(part, writes=(), staged=PageSet.of((*part.staged, *(w.number for w in part.writes))))
+            for part in request.parts
+        ]
+        return replace(request, parts=parts)
 
     def _run(self, commit: Commit) -> Result[Version | None]:
         while True:
@@ -150,18 +191,28 @@ class PageStore(Store):
             except FarBehind:
                 commit.check_ahead(self.engine, self.timeout)
 
+    def _discard(self, commit: Commit) -> None:
+        """What was staged for a commit that is refused for good."""
+        for part in commit.parts:
+            if part.is_staged:
+                try:
+                    staging.discard(self.engine, part.id, part.token, self.timeout)
+                except StoreError as exc:  # it ends by itself
+                    log.info("what was staged for %s is left: %s", part.token.hex(), exc)
+
     def _write_images(self, request: CommitRequest, version: Version) -> None:
         for part in request.parts:
             try:
                 allocation.write_image(self.engine, part.namespace, version, self.timeout)
-            except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError) as exc:
+            except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError, LimitError) as exc:
                 log.info("no allocation image of %s: %s", format_version(version), exc)  # another one will do
 
     def _let_go(self, request: CommitRequest) -> None:
         """A little of retention's work, in proportion to what this commit wrote."""
         for part in request.parts:
             try:
-                retention.beside_commit(self.engine, part.namespace, len(part.writes), self.timeout)
+                pages = len(part.writes) + len(part.staged)
+                retention.beside_commit(self.engine, part.namespace, pages, self.timeout)
             except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError) as exc:
                 log.info("retention put off: %s", exc)
 
@@ -329,6 +380,7 @@ class PageStore(Store):
 
     def close(self) -> None:
         if self.on_close is None or self.on_close():
+            self._folder.stop()
             self.engine.close()
 
     def list(self) -> list[Namespace]:  # last: from here on, `list` means this in the class body

@@ -241,7 +241,7 @@ def _batch(
     changes: list[Change] = []
     pages = 0
     for key, value in tx.scan(KeyRange(*keys.log_from(id_, at.settled, horizon), limit + 1)):
-        change = changelog.read(keys.version_of(key), value)
+        change = changelog.change_of(tx, id_, key, value)
         if change.version == at.settled:
             first.append(change)
             continue
@@ -289,6 +289,8 @@ def _let_go_of_commits(
         key = keys.log_from(id_, change.version, change.version)
         when = keys.time_prefix(id_, change.time_us) + change.version + keys.VERSION_SUFFIX
         step.ranges += [key, (when, when + b"\0")]
+        if changelog.may_be_in_pieces(change):
+            step.ranges.append(keys.more(id_, change.version))
         step.versions += 1
 
 

@@ -7,8 +7,9 @@ a store.  Reads one engine snapshot, so for a large store only an engine without
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from heapq import merge
 
-from pagestore import changelog, drops, encoding, format, keys, snapshot
+from pagestore import bulk, changelog, drops, encoding, format, keys, snapshot
 from pagestore.api import (
     MAX_VERSION,
     ZERO_VERSION,
@@ -16,6 +17,7 @@ from pagestore.api import (
     NamespaceId,
     PageNumber,
     StoredPage,
+    Version,
 )
 from pagestore.engines.base import KeyRange, Snapshot
 from pagestore.namespaces import Record, find_any
@@ -38,7 +40,7 @@ def verify(tx: Snapshot, progress: Callable[[int, int], None]) -> None:
         namespace = find_any(tx, id_)
         missing = 0
         for key, record in tx.scan(KeyRange(*keys.log(id_, ZERO_VERSION, MAX_VERSION))):
-            change = changelog.read(keys.version_of(key), record)
+            change = changelog.change_of(tx, id_, key, record)
             if change.version > namespace.horizon:
                 missing += len(change.pages)
         for told, page in enumerate(_pages(tx, id_, namespace), start=1):
@@ -63,12 +65,18 @@ def _pages(tx: Snapshot, id_: NamespaceId, record: Record) -> Iterator[StoredPag
     """Every version of every page, each with the older blobs that it needs."""
     number: PageNumber | None = None
     blobs: tuple[bytes, ...] = ()
-    for key, blob in tx.scan(KeyRange(*keys.all_pages(id_))):  # of each page, the oldest version first
-        if keys.number_of_page(key) != number:
-            number = keys.number_of_page(key)
+    staged = [bulk.staged_rows(tx, id_, one) for one in bulk.unfolded(tx, id_)]
+    for found, version, blob in merge(_rows(tx, id_), *staged):  # of each page, the oldest version first
+        if found != number:
+            number = found
             blobs = _of_parent(tx, record, number) if encoding.chain_of(blob) else ()
         blobs = (blob, *blobs) if encoding.chain_of(blob) else (blob,)
-        yield StoredPage(number, keys.version_of(key), blobs)
+        yield StoredPage(number, version, blobs)
+
+
+def _rows(tx: Snapshot, id_: NamespaceId) -> Iterator[tuple[PageNumber, Version, bytes]]:
+    for key, blob in tx.scan(KeyRange(*keys.all_pages(id_))):
+        yield keys.number_of_page(key), keys.version_of(key), blob
 
 
 def _of_parent(tx: Snapshot, record: Record, number: PageNumber) -> tuple[bytes, ...]:

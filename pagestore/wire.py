@@ -353,6 +353,8 @@ def _part_message(part: CommitPart) -> pb.CommitPart:
         lease=part.lease or b"",
         reads_all=part.reads_all,
     )
+    if part.staged:
+        message.staged.CopyFrom(page_set_message(part.staged))
     if part.allocated:
         message.allocated.CopyFrom(numbers_message(part.allocated))
     if part.freed:
@@ -374,8 +376,6 @@ def commit_of(message: pb.CommitRequest) -> CommitRequest:
 
 
 def _part_of(message: pb.CommitPart) -> CommitPart:
-    if message.HasField("staged") and message.staged.gaps:
-        raise UnsupportedError("this release takes no staged pages")
     return CommitPart(
         namespace=namespace_id_of(message.namespace),
         reads=page_set_of(message.reads),
@@ -385,6 +385,7 @@ def _part_of(message: pb.CommitPart) -> CommitPart:
         freed=numbers_of(message.freed),
         lease=message.lease or None,
         reads_all=message.reads_all,
+        staged=page_set_of(message.staged),
     )
 
 

@@ -210,7 +210,8 @@ class Calls:
         """One try.  Raises Lost, StoreError."""
         line = self._current()
         try:
-            answer = getattr(line.stub, method)(request, timeout=seconds, metadata=self._metadata)
+            sent = iter(request) if isinstance(request, list) else request  # a stream, sent anew at each try
+            answer = getattr(line.stub, method)(sent, timeout=seconds, metadata=self._metadata)
             if isinstance(answer, grpc.Call):
                 answer = list(cast(Iterable[Any], answer))  # a stream of answers
         except grpc.RpcError as exc:

@@ -51,6 +51,7 @@ from pagestore.api import (
     OverloadedError,
     PageNumber,
     PageSet,
+    PageWrite,
     Store,
     StoredPage,
     StoreError,
@@ -66,6 +67,12 @@ from pagestore.v1 import pagestore_pb2 as pb
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+_STAGED_BYTES: Final = 1_000_000
+"""Bytes of staged pages in one message."""
+
+_PAGE_BYTES: Final = 16
+"""What a page takes in a message beside its blob, at most."""
 
 _LONG: Final = 600.0
 """Seconds for what walks a whole namespace."""
@@ -130,7 +137,7 @@ def _own_change(request: CommitRequest, part: CommitPart, done: Committed) -> Ch
     return Change(
         done.version,
         done.time_us,
-        tuple(sorted(write.number for write in part.writes)),
+        tuple(sorted((*(write.number for write in part.writes), *part.staged))),
         request.token,
         request.message,
         tuple(part.allocated),
@@ -155,6 +162,7 @@ class RemoteStore(Store):
         self.url = where.url
         self.on_close: Callable[[], bool] | None = None
         """Set by whoever shares this store: whether a `close` is that of its last user."""
+        self.max_commit_bytes = _STAGED_BYTES  # until the service has said how much it takes
         self._calls = Calls(where, timeout)
         self._lock = threading.Lock()
         self._followers: dict[NamespaceId, Follower] = {}
@@ -173,6 +181,7 @@ class RemoteStore(Store):
         """What the service said of itself when it was first asked."""
         if self._info is None:
             self._info = self.ping()
+            self.max_commit_bytes = self._info.max_commit_bytes
         return self._info
 
     def ping(self) -> pb.InfoResponse:
@@ -227,6 +236,18 @@ class RemoteStore(Store):
             if len(pages) == len(numbers):
                 return pages
 
+    def stage(self, namespace: NamespaceId, token: bytes, writes: Sequence[PageWrite]) -> None:
+        messages: list[pb.StageRequest] = []
+        size = _STAGED_BYTES
+        for write in writes:
+            if size >= _STAGED_BYTES:
+                messages.append(pb.StageRequest(namespace=namespace, token=token))
+                size = 0
+            messages[-1].writes.extend(wire.write_messages([write]))
+            size += len(write.blob) + _PAGE_BYTES
+        for message in messages:
+            self._calls.call("Stage", [message], nothing, patience=_LONG)
+
     def commit(self, request: CommitRequest) -> Committed:
         asked = time.monotonic_ns()
         try:
@@ -237,7 +258,7 @@ class RemoteStore(Store):
         for part, others in zip(request.parts, done.others, strict=False):
             follower = self._followers.get(part.namespace)
             if follower is not None:
-                own = () if not part.writes else (_own_change(request, part, done),)
+                own = () if not part.writes and not part.staged else (_own_change(request, part, done),)
                 follower.heard(
                     request.base, done.version, ListedChanges((*others, *own)), asked, part.page_size
                 )

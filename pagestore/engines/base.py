@@ -84,6 +84,10 @@ class Transaction(Snapshot):
     @abstractmethod
     def set(self, key: bytes, value: bytes) -> None: ...
 
+    def set_new(self, key: bytes, value: bytes) -> None:
+        """As `set`, for a key that is not there (or was cleared in this transaction): cheaper for some."""
+        self.set(key, value)
+
     @abstractmethod
     def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
         """Set key prefix + commit version (10 bytes) + suffix."""
@@ -158,6 +162,9 @@ class Engine(ABC):
     """An ordered key-value store.  Safe to use from many threads."""
 
     limits: Limits
+
+    distant: ClassVar[bool] = False
+    """Every call costs a round trip over a network."""
 
     clears_ranges_at_once: ClassVar[bool] = False
     """`clear_range` costs the same whatever lies in the range."""

@@ -44,6 +44,7 @@ class FoundationEngine(Engine):
     """See the head of this file."""
 
     limits = Limits(max_seconds=5, max_bytes=10_000_000, max_value_bytes=100_000)
+    distant = True
     clears_ranges_at_once = True
 
     def __init__(self, cluster_file: str | None, prefix: bytes, *, read_only: bool = False) -> None:

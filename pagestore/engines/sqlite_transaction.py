@@ -118,6 +118,9 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
     def set(self, key: bytes, value: bytes) -> None:
         self._rows.append((key, value))
 
+    def set_new(self, key: bytes, value: bytes) -> None:
+        self._rows.append((key, self._short(value)))
+
     def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
         short = value if len(value) <= _MAX_INLINE else self._short(value)
         self._rows.append((prefix + (self._next or self._version()) + suffix, short))

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from pagestore import embedded, faults
+from pagestore import bulk, embedded, faults, staging
 from pagestore.api import NoSuchStoreError, Store
 from pagestore.embedded import is_store
 from pagestore.opener import open_store
 from pagestore.store import PageStore
 from pagestore.verify import verify as examine
+from tests import cluster
 from tests.faults.victim import COMMITS, PAGES, state
 from tests.pages import Pages
 
 COMMIT_POINTS = sorted(p for p in faults.POINTS if p.startswith(("commit.", "checkpoint.")))
 CREATE_POINTS = sorted(p for p in faults.POINTS if p.startswith("create."))
+LARGE_POINTS = sorted(p for p in faults.POINTS if p.startswith(("stage.", "fold.")))
 DROP_POINTS = sorted(p for p in faults.POINTS if p.startswith("drop."))
 BACKUP_POINTS = sorted(p for p in faults.POINTS if p.startswith("backup."))
 RESTORE_POINTS = sorted(p for p in faults.POINTS if p.startswith("restore."))
@@ -31,7 +33,7 @@ COLLECT_POINTS = sorted(p for p in faults.POINTS if p.startswith("collect."))
 BRANCH_POINTS = sorted(p for p in faults.POINTS if p.startswith("branch."))
 
 
-def victim(fault: str | None, action: str, folder: Path, *other: Path) -> list[str]:
+def victim(fault: str | None, action: str, folder: Path | str, *other: Path) -> list[str]:
     """Run it until it dies of the fault, or without one ends; what it was told is done."""
     environment = os.environ | {"MV_FAULTS": fault or ""}
     done = subprocess.run(
@@ -55,7 +57,7 @@ def verify(store: Store, acknowledged: int) -> int:
 
 
 def test_every_point_is_crashed_at_below() -> None:
-    other = {*BACKUP_POINTS, *RESTORE_POINTS, *COLLECT_POINTS, *BRANCH_POINTS}
+    other = {*LARGE_POINTS, *BACKUP_POINTS, *RESTORE_POINTS, *COLLECT_POINTS, *BRANCH_POINTS}
     assert {*COMMIT_POINTS, *CREATE_POINTS, *DROP_POINTS, *other} == faults.POINTS
 
 
@@ -75,6 +77,39 @@ def test_commit(tmp_path: Path, point: str) -> None:
     reopened = open_store(str(folder), create=False)
     assert verify(reopened, int(told[-1])) == acknowledged + COMMITS
     reopened.close()
+
+
+@pytest.mark.parametrize("point", LARGE_POINTS)
+def test_large_commit(tmp_path: Path, point: str) -> None:
+    crash_large_commits(str(tmp_path / "store"), point)
+
+
+@pytest.mark.foundationdb
+@pytest.mark.parametrize("point", ["stage.step", "stage.ended", "fold.step", "commit.written"])
+def test_large_commit_on_a_cluster(point: str) -> None:
+    with cluster.prefix() as prefix:
+        crash_large_commits(cluster.url(prefix), point)
+
+
+def crash_large_commits(url: str, point: str) -> None:
+    acknowledged = 0
+    for nth in (1, 2, 5):
+        told = victim(f"{point}=kill@{nth}", "large", url)
+        store = open_store(url, create=False)
+        acknowledged = verify(store, int(told[-1]) if told else acknowledged)
+        store.close()
+    told = victim(None, "large", url)
+    assert int(told[-1]) == acknowledged + COMMITS
+    store = open_store(url, create=False)
+    assert isinstance(store, PageStore)
+    id_ = store.open("main").id
+    bulk.fold(store.engine, id_, 5.0)
+    for token in store.engine.read(lambda tx: staging.tokens(tx, id_)):
+        staging.discard(store.engine, id_, token, 5.0)
+    verify(store, int(told[-1]))
+    assert store.engine.read(lambda tx: bulk.unfolded(tx, id_) or staging.tokens(tx, id_)) == []
+    store.engine.read(lambda tx: examine(tx, lambda _done, _all: None))
+    store.close()
 
 
 def test_commit_killed_at_any_moment(tmp_path: Path, seed: int) -> None:

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 
 import mvvfs
 from mvvfs.options import to_uri
-from pagestore import embedded, retention, sweep
-from pagestore.api import NameTakenError, NoSuchNamespaceError, Retention
+from pagestore import bulk, embedded, retention, staging, sweep
+from pagestore.api import (
+    CommitRequest,
+    ConflictError,
+    NameTakenError,
+    NoSuchNamespaceError,
+    PageSet,
+    Retention,
+    Version,
+    new_token,
+)
 from pagestore.engines import sqlite
 from pagestore.opener import open_store
+from pagestore.store import PageStore
 from tests.pages import Pages
 
 PAGES = range(1, 4)
@@ -37,6 +48,35 @@ def commit(folder: str) -> None:
     for n in range(first, first + COMMITS):
         pages.commit(state(n), durability="full", message=str(n))
         print(n, flush=True)
+
+
+def large(url: str) -> None:
+    """As `commit`, each commit staged in several steps; each is tried from an outdated base as well."""
+    staging.STEP_BYTES = bulk.FOLD_BYTES = 1
+    store = open_store(url, create=True)
+    assert isinstance(store, PageStore)
+    with suppress(NameTakenError):
+        store.create("main")
+    pages = Pages(store, store.open("main").id)
+    first = int.from_bytes((pages.read(1) or b"")[:4], "big") + 1
+    outdated = pages.version()
+    for n in range(first, first + COMMITS):
+        if n > first:
+            with suppress(ConflictError):
+                _commit_staged(pages, n, outdated)
+                raise AssertionError("a commit that should have been refused")
+        _commit_staged(pages, n, pages.version())
+        print(n, flush=True)
+    store.settle()
+    store.close()
+
+
+def _commit_staged(pages: Pages, n: int, base: Version) -> None:
+    token = new_token()
+    part = pages.part(state(n), base)
+    pages.store.stage(pages.id, token, part.writes)
+    part = replace(part, writes=(), staged=PageSet.of(PAGES))
+    pages.store.commit(CommitRequest(token, base, (part,), str(n)))
 
 
 def drop(folder: str) -> None:
@@ -84,6 +124,8 @@ def main(action: str, folder: str, *other: str) -> None:
         commit(folder)
     elif action == "commit_both":
         commit_both(folder)
+    elif action == "large":
+        large(folder)
     elif action == "drop":
         drop(folder)
     elif action == "collect":

@@ -18,7 +18,6 @@ from pagestore.api import (
     NamespaceId,
     PageSet,
     StoreError,
-    UnsupportedError,
 )
 from pagestore.service.backend import Backend
 from pagestore.service.gate import Call
@@ -152,8 +151,11 @@ async def stage(backend: Backend, call: Call, requests: AsyncIterator[pb.StageRe
             token = wire.token_of(request.token)
         elif request.namespace not in (0, namespace) or request.token not in (b"", token):
             raise wire.WireError("a stream stages pages of one namespace and token")
-        raise UnsupportedError("this release takes no staged pages")
-    raise wire.WireError("nothing to stage")
+        work = partial(backend.store.stage, namespace, token, wire.writes_of(request.writes))
+        await backend.quick(work)
+    if namespace is None:
+        raise wire.WireError("nothing to stage")
+    return pb.Empty()
 
 
 async def outcome(backend: Backend, call: Call, request: pb.OutcomeRequest) -> pb.OutcomeResponse:
