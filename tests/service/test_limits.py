@@ -139,7 +139,6 @@ def test_a_call_that_there_is_not(caller):
         ("TakeTurn", {"ticket": b"x", "seconds": 1}),
         ("TakeTurn", {"ticket": bytes(16), "seconds": 1, "pages": pb.PageNumbers(gaps=[1, 0])}),
         ("LeaveTurn", {"ticket": b""}),
-        ("VersionAt", {"time_us": -5}),
         ("GetAllocation", {"version": b"1"}),
         ("Watch", {"after": b""}),
         ("Changelog", {"after": b"x"}),
