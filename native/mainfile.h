@@ -37,6 +37,8 @@
 
 #define MV_SMALLEST_LEASE 16
 #define MV_LARGEST_LEASE 1024
+/* Of a writer that uses up each lease within a second, though its transactions are small. */
+#define MV_LARGEST_QUICK_LEASE 128
 
 typedef enum mv_state { MV_IDLE, MV_READING, MV_WRITING, MV_COMMITTED, MV_REFUSED } mv_state;
 
@@ -77,7 +79,7 @@ struct mv_file {
 
   mv_numbers lease; /* ascending */
   uint32_t lease_size;
-  double lease_ends; /* CLOCK_MONOTONIC, seconds */
+  double lease_taken, lease_ends; /* CLOCK_MONOTONIC, seconds */
   int wants_lease;
 
   mv_set reads;

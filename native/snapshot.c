@@ -25,6 +25,8 @@ int mv_newest(mv_file *f, const uint8_t *since, mv_version *out) {
 
 /* A reader takes no lease; a writer takes one once it has allocated pages (rule 22). */
 static int take_lease(mv_file *f) {
+  double asked = now();
+  if (f->lease.count && asked - f->lease_taken < 1 && f->lease_size < MV_LARGEST_QUICK_LEASE) f->lease_size *= 2;
   uint32_t *numbers = malloc(f->lease_size * sizeof *numbers);
   if (!numbers) return SQLITE_NOMEM;
   mv_lease args = {.want = f->lease_size, .numbers = numbers};
@@ -32,6 +34,7 @@ static int take_lease(mv_file *f) {
   if (rc == SQLITE_OK) {
     mv_numbers_free(&f->lease);
     f->lease = (mv_numbers){numbers, args.count, f->lease_size};
+    f->lease_taken = asked;
     f->lease_ends = now() + args.seconds;
     f->must_move = 1;
   } else {

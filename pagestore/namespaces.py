@@ -20,6 +20,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from pagestore import keys
@@ -90,7 +91,9 @@ def pack_around_version(record: Record) -> tuple[bytes, bytes]:
     return start, record.horizon + more + b"".join(_ANCESTOR.pack(*each) for each in record.ancestors)
 
 
+@lru_cache(maxsize=64)
 def unpack(record: bytes) -> Record:
+    """Every begin and every commit reads the same few."""
     created = Version(record[13:23])
     horizon = Version(record[23:33])
     horizon_us = 0

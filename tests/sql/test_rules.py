@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 import time
@@ -11,6 +12,8 @@ import pytest
 
 import mvvfs
 from mvvfs import ConflictError
+from pagestore.api import Lease, NamespaceId
+from pagestore.store import PageStore
 from tests.conftest import NAME, Connect
 from tests.sql.twins import value
 
@@ -423,3 +426,27 @@ def test_20_the_freelist_is_never_larger_than_the_file(connect: Connect) -> None
     many_rows(b, 3000)
     assert value(a, "SELECT count(*) FROM t") == 3101
     assert value(a, "PRAGMA integrity_check") == "ok"
+
+
+def test_22_a_writer_that_is_quick_leases_more_at_once(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[int] = []
+    real = PageStore.lease
+
+    def lease(
+        self: PageStore, namespace: NamespaceId, want: int, seconds: float, replaces: bytes | None = None
+    ) -> Lease:
+        wanted.append(want)
+        return real(self, namespace, want, seconds, replaces)
+
+    monkeypatch.setattr(PageStore, "lease", lease)
+    connection = filled(connect, durability="normal")
+    for _ in range(300):
+        connection.execute("INSERT INTO t(v) VALUES (randomblob(3000))")
+    doubled = [max(here, after) // min(here, after) for here, after in itertools.pairwise(wanted)]
+    assert wanted[0] == 16
+    assert set(doubled) <= {1, 2}  # 1: the largest, or this machine took a second for the last one
+    assert max(wanted) <= 128
+    assert len(wanted) < 300 // 16 or max(wanted) < 128
+    assert value(connection, "PRAGMA integrity_check") == "ok"
