@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import apsw
 
 from mvvfs.compare.btree import Cell
-from mvvfs.compare.records import Damaged, Encoding, Value, decode_text, fields, value
+from mvvfs.compare.records import Damaged, Encoding, Value, decode_text, encode_text, fields, value
 from mvvfs.compare.walk import Key
 
 SchemaRow: TypeAlias = tuple[str, str, str, int, str | None]
@@ -73,13 +73,11 @@ class KeyOrder:
         )
 
     def key_of(self, cell: Cell) -> Key | None:
-        """The key of a cell, from what lies on its page; None if that is too little."""
+        """The key of a cell, from what lies on its page; None if that is too little (or damaged)."""
         try:
             return self.key(cell.local)
         except Damaged:
-            if cell.overflow:
-                return None
-            raise
+            return None
 
     def _part(self, kind: int, data: bytes, collation: str, descends: bool) -> tuple[int, Any] | _Descending:
         if kind >= 12 and not kind & 1:
@@ -221,7 +219,7 @@ def load(rows: list[SchemaRow], encoding: Encoding, schema_format: int) -> Shape
             for kind, name, table, root, _ in rows
             if kind == "index" and root not in tables
         }
-    except apsw.Error as exc:
+    except (apsw.Error, UnicodeError) as exc:
         raise Damaged(f"a schema that SQLite {apsw.sqlite_lib_version()} can't read: {exc}") from exc
     finally:
         connection.close()
@@ -235,8 +233,12 @@ def _fill(connection: apsw.Connection, rows: list[SchemaRow]) -> None:
     connection.pragma("writable_schema", 1)
     connection.execute("DELETE FROM sqlite_schema")
     connection.executemany(
-        "INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)",
-        [(kind, name, table, at, sql) for at, (kind, name, table, _, sql) in enumerate(rows, start=3)],
+        "INSERT INTO sqlite_schema"
+        " VALUES (CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?, CAST(? AS TEXT))",
+        [  # as bytes, because a comment, say, may be no UTF-8
+            (*map(encode_text, (kind, name, table)), at, None if sql is None else encode_text(sql))
+            for at, (kind, name, table, _, sql) in enumerate(rows, start=3)
+        ],
     )
     connection.pragma("writable_schema", "RESET")
 
