@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 import mvvfs
 from mvvfs.compare import changeset, comparison
+from mvvfs.compare.api import History
 from mvvfs.compare.changes import Difference, RowChange, SchemaChange
 from mvvfs.compare.script import script
-from pagestore.api import parse_version
+from pagestore.api import format_version, parse_version
 from pagestore.opener import open_store
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
@@ -202,6 +203,21 @@ def check(url: str, states: dict[str, State]) -> None:
         matches(iter(commit), states[before], states[commit.version])
         before = commit.version
     assert before == versions[-1]
+    replayed(url, states)
+
+
+def replayed(url: str, states: dict[str, State]) -> None:
+    """One copy, brought from each version to the next."""
+    store = open_store(url, create=False)
+    versions = list(states)
+    with copy(url, versions[0]) as one:
+        history = History(store, store.open("app"))
+        for before, change in zip(
+            versions, store.changelog(history.namespace.id, after=parse_version(versions[0])), strict=False
+        ):
+            for statement in script(history.comparison(parse_version(before), change)):
+                one.execute(statement)
+            assert state(one).items() >= states[format_version(change.version)].items()
 
 
 def script_leads_there(url: str, a: str, b: str) -> None:
