@@ -1,7 +1,7 @@
-"""Which tables pages belong to: for the changelog and for the message of a conflict.
+"""Which tables pages belong to: for the message of a conflict.
 
-Called by `retry` and by `mvctl log --tables`; asks SQLite's `dbstat` virtual table on an ordinary
-connection, which must stand at the version in question.
+Called by `retry`; asks SQLite's `dbstat` virtual table on the connection that lost.  (What commits changed
+in the past is looked for by `mvvfs.compare`, which reads less.)
 """
 
 from __future__ import annotations
@@ -25,13 +25,6 @@ def table_map(connection: apsw.Connection, schema: str = "main") -> dict[int, st
     return {number: tables.get(name, SCHEMA) for number, name in walk}
 
 
-def tables_of(pages: Iterable[int], *maps: dict[int, str]) -> tuple[str, ...]:
-    """The tables of these pages, by name.  With several maps the first that knows a page decides: a page
-    that a commit freed is in the map of the version before."""
-    found = set()
-    for number in pages:
-        for known in maps:
-            if number in known:
-                found.add(known[number])
-                break
-    return tuple(sorted(found))
+def tables_of(pages: Iterable[int], known: dict[int, str]) -> tuple[str, ...]:
+    """The tables of these pages, by name; pages that are not in use belong to none."""
+    return tuple(sorted({known[number] for number in pages if number in known}))

@@ -17,6 +17,7 @@ table of the same name with another root is another tree: all its rows are compa
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from mvvfs.compare.walk import Guide, Held, Tree
 from pagestore.api import Namespace, Store, Version
 
 _GUIDED_BYTES = 4 << 20
+_MOST_HINTS = 50_000
 
 
 class Pair(NamedTuple):
@@ -85,6 +87,9 @@ class Comparison:
         self.namespace = namespace
         self.changed = changed
         self.highest = highest
+        self._hints: dict[int, int] = {} if previous is None else previous._hints
+        if len(self._hints) > _MOST_HINTS:
+            self._hints.clear()
         shared, known = Cache(), (Cache(), Cache())
         schemas: list[Schema | None] = [None, None]
         if previous is not None:
@@ -103,6 +108,7 @@ class Comparison:
         self.old, self.new = (_Version(*both) for both in zip(snapshots, schemas, strict=True))
         self._written_over: PageBits | None = None
         self._unexplained = PageBits()
+        self._nearby: dict[int, list[Held]] = defaultdict(list)
         self._owners: dict[int, list[Held]] = {}
 
     # ---- from one comparison to the next ----
@@ -263,7 +269,7 @@ class Comparison:
             for number, content in zip(numbers, side.snapshot.find(numbers), strict=True)
             if content is not None and number not in self._suspicious() and content[0] in KINDS
         }
-        return Locator(side.snapshot, among, contents).locate()
+        return Locator(side.snapshot, among, contents, self._hints).locate()
 
     # ---- overflow pages ----
 
@@ -276,16 +282,31 @@ class Comparison:
                 if left and self.highest < FIRST_AMBIGUOUS_PAGE:
                     left = overflow.without_explained(left, snapshot, self.changed)
             self._unexplained = left
+            if left and self.highest < FIRST_AMBIGUOUS_PAGE:
+                self._look_nearby()
         return self._written_over
+
+    def _look_nearby(self) -> None:
+        """Find rows whose overflow pages changed, and their trees, without a search through all of them."""
+        side = self.new
+        found = list(overflow.nearby_owners(self._unexplained, side.snapshot))
+        numbers = list({held.number for held, _ in found})
+        contents = dict(zip(numbers, side.snapshot.read(numbers, "it was there before"), strict=True))
+        places = Locator(side.snapshot, candidates(side.schema), contents, self._hints).locate()
+        for held, chain in found:
+            for root, place in places.items():
+                if held.number in place.pages:
+                    self._nearby[root].append(held)
+                    for number in chain:
+                        self._unexplained.discard(number)
 
     def _extra(self, table: Table) -> list[Held]:
         """Rows of pages that did not change, whose overflow pages did."""
         if table.root not in self._owners:
             self._suspicious()
             tree = Tree(self.new.snapshot, table.root, table.is_index)
-            self._owners[table.root] = (
-                list(overflow.owners(self._unexplained, tree)) if self._unexplained else []
-            )
+            found = list(overflow.owners(self._unexplained, tree)) if self._unexplained else []
+            self._owners[table.root] = found + self._nearby[table.root]
         return self._owners[table.root]
 
 

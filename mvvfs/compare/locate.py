@@ -99,11 +99,17 @@ class Locator:
     """Finds the trees of changed pages at one version."""
 
     def __init__(
-        self, snapshot: Snapshot, among: Collection[Candidate], contents: Mapping[int, bytes]
+        self,
+        snapshot: Snapshot,
+        among: Collection[Candidate],
+        contents: Mapping[int, bytes],
+        hints: dict[int, int],
     ) -> None:
-        """`contents`: of the changed B-tree pages that exist at this version."""
+        """`contents`: of the changed B-tree pages that exist at this version.  `hints`: the root pages of the
+        trees that pages belonged to when they were last looked for; kept up to date here."""
         self._snapshot = snapshot
         self._among = among
+        self._hints = hints
         self._found: dict[int, Place] = defaultdict(Place)
         self._cells: dict[int, Cell] = {}
         """The first one of each page that is still to be found."""
@@ -146,13 +152,13 @@ class Locator:
         """The trees that it may belong to, the likeliest last."""
         cell = self._cells[number]
         fitting = [
-            (misfit, -at, candidate)
+            (self._hints.get(number) != candidate.root, misfit, -at, candidate)
             for at, candidate in enumerate(self._among)
             if candidate.is_index == self._kinds[number]
             and number != candidate.root
             and (misfit := candidate.misfit(cell)) is not None
         ]
-        return [candidate for _, _, candidate in sorted(fitting, key=lambda one: one[:2], reverse=True)]
+        return [candidate for *_, candidate in sorted(fitting, key=lambda one: one[:3], reverse=True)]
 
     def _look(self, candidate: Candidate, guide: Guide | None) -> None:
         met: set[int] = set()
@@ -164,6 +170,7 @@ class Locator:
             place.pages |= met
             place.cells.extend(self._cells.pop(number) for number in met)
             place.blind |= guide is None
+            self._hints.update(dict.fromkeys(met, candidate.root))
 
     def _look_everywhere(self) -> None:
         for candidate in self._among:

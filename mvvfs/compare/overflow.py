@@ -7,19 +7,25 @@ changed itself.
 
 1. Suspicious is a page that has changed and is an overflow page in both versions, with other content.
 2. Those that a changed page's cells lead to are explained: these cells are compared anyway.
-3. For the rest the owner has to be looked for among all rows that have overflow pages: slow, but rare.
+3. For the rest the owner is looked for nearby: the pages of a chain mostly follow one another, and the row
+   lies not far from its chain.  Whatever is found that way is followed from the row to the page.
+4. What is not found is looked for among all rows that have overflow pages: slow, and rare.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from mvvfs.compare.btree import FIRST_AMBIGUOUS_PAGE, KINDS, cells_of
+from mvvfs.compare.btree import FIRST_AMBIGUOUS_PAGE, KINDS, Cell, cells_of
 from mvvfs.compare.pages import PageBits, Snapshot, payloads
 from mvvfs.compare.records import Damaged
 from mvvfs.compare.walk import Held, Tree
 
 _PAYLOAD_BATCH = 1 << 20
+_NEARBY = (16, 64, 256, 1024)
+"""How many page numbers to either side are looked at for what refers to a page, one after the other."""
+_MOST_BACK = 64
+"""How many pages to look at together on the way back along a chain whose pages follow one another."""
 
 
 def may_be_overflow(number: int, content: bytes, highest: int) -> bool:
@@ -70,6 +76,63 @@ def without_explained(pages: PageBits, snapshot: Snapshot, changed: PageBits) ->
             if not left:
                 return left
     return left
+
+
+def nearby_owners(pages: PageBits, snapshot: Snapshot) -> Iterator[tuple[Held, list[int]]]:
+    """Rows that these pages belong to, with all their overflow pages, as far as they are found near them.
+
+    For databases in which every page tells its kind.  Takes nothing out of `pages`."""
+    left = PageBits(pages)
+    for page in pages:
+        if page not in left:
+            continue
+        held = _owner_of(page, snapshot)
+        if held is None:
+            continue
+        for _, chain in _chains(snapshot, [held]):
+            for number in chain:
+                left.discard(number)
+            if page in chain:
+                yield held, chain
+
+
+def _owner_of(page: int, snapshot: Snapshot) -> Held | None:
+    """The cell that a chain starts from, found by going back along it."""
+    seen = {page}
+    back = 1
+    while True:
+        number, cell = _referrer(page, snapshot, back)
+        if cell is not None:
+            return Held(number, cell)
+        if not number or number in seen:
+            return None
+        back = min(2 * back, _MOST_BACK) if number == page - 1 else 1
+        seen.add(number)
+        page = number
+
+
+def _referrer(page: int, snapshot: Snapshot, back: int) -> tuple[int, Cell | None]:
+    """The overflow page, or the page and cell, that goes on at this page; 0: it was not found.
+
+    First among the `back` pages before it."""
+    ranges = [range(page - 1, max(page - 1 - back, 0), -1)]
+    ranges += [range(max(page - reach, 1), page + reach + 1) for reach in _NEARBY]
+    for numbers in ranges:
+        for number, content in zip(numbers, snapshot.find(numbers), strict=True):
+            if content is None:
+                continue
+            if number != 1 and content[0] not in KINDS:
+                if int.from_bytes(content[:4], "big") == page:
+                    return number, None
+                continue
+            try:
+                cells = cells_of(number, content, snapshot.usable)
+            except Damaged as exc:
+                raise snapshot.corrupt(number, exc) from exc
+            for cell in cells:
+                if cell.overflow == page:
+                    return number, cell
+    return 0, None
 
 
 def owners(pages: PageBits, tree: Tree) -> Iterator[Held]:

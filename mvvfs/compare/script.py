@@ -165,21 +165,27 @@ class _Script:
     # ---- rows ----
 
     def _rows(self) -> Iterator[str]:
-        sequence = None
+        own: list[Pair] = []
         for pair in self._comparison.tables():
             if pair.new is None:
                 continue
-            if pair.name == _SEQUENCE:
-                sequence = pair.new
+            if pair.name.startswith((_SEQUENCE, _STATISTICS)):
+                own.append(pair)
             elif pair.old is None or fold(pair.name) in self._rebuilt:
                 for change in self._comparison.all_rows(pair.new):
                     yield self._insert(pair.new, change)
             else:
                 yield from self._changed(pair, pair.old, pair.new)
-        if sequence is not None and (self._comparison.changed or self._changes):
-            yield "DELETE FROM sqlite_sequence;"  # statements before this one have counted, too
-            for change in self._comparison.all_rows(sequence):
-                yield self._insert(sequence, change)
+        for pair in own:
+            yield from self._own(pair)
+
+    def _own(self, pair: Pair) -> Iterator[str]:
+        """A table that SQLite keeps: other statements of the script have changed it as well."""
+        counts = pair.name == _SEQUENCE and self._comparison.changed
+        if pair.new is not None and (self._changes or counts or next(self._comparison.rows(pair), None)):
+            yield f"DELETE FROM {name(pair.name)};"
+            for change in self._comparison.all_rows(pair.new):
+                yield self._insert(pair.new, change)
 
     def _changed(self, pair: Pair, old: Table, new: Table) -> Iterator[str]:
         first = next(self._comparison.rows(pair), None)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mvvfs
-from mvvfs.compare import changeset, comparison
+from mvvfs.compare import changeset, comparison, overflow
 from mvvfs.compare.api import History
 from mvvfs.compare.changes import Difference, RowChange, SchemaChange
 from mvvfs.compare.script import script
@@ -157,13 +157,16 @@ counter = itertools.count()
     page_size=st.sampled_from((512, 1024, 4096)),
     encoding=st.sampled_from(("UTF-8", "UTF-16le", "UTF-16be")),
     guided=st.booleans(),
+    nearby=st.booleans(),
 )
-def test_a_diff_is_the_difference(script, page_size, encoding, guided):
+def test_a_diff_is_the_difference(script, page_size, encoding, guided, nearby):
     url = f"memory:diff {next(counter)}"
     store = open_store(url, create=True)
     patch = pytest.MonkeyPatch()
     if not guided:
         patch.setattr(comparison, "_GUIDED_BYTES", 0)
+    if not nearby:
+        patch.setattr(overflow, "_NEARBY", ())
     try:
         db = mvvfs.connect("app", store=url, page_size=page_size)
         db.execute(f"PRAGMA encoding = '{encoding}'")

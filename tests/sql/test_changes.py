@@ -548,3 +548,37 @@ def dump(db: apsw.Connection, table: str) -> list[Any]:
     columns = [name(row[1]) for row in db.execute("SELECT * FROM pragma_table_info(?)", (table,))]
     shown = ", ".join(f"typeof({c}), hex({c}), format('%.17g', {c})" for c in columns)
     return db.execute(f"SELECT {shown} FROM {name(table)}").fetchall()
+
+
+def test_a_page_is_looked_for_where_it_was_found_before(store, db, monkeypatch):
+    """Of two tables that look alike, the one that does not change is not read again and again."""
+    series = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)"
+    for table in ("one", "other"):
+        db.execute(f"CREATE TABLE {table}(id INTEGER PRIMARY KEY, a TEXT)")
+        db.execute(f"{series} INSERT INTO {table} SELECT i, 'text ' || i FROM n")
+    before = db.pragma("mv_version")
+    for i in range(10):
+        db.execute("UPDATE other SET a = ? WHERE id = 1500", (str(i),))
+    with counted(monkeypatch) as read:
+        commits = list(mvvfs.changes(NAME, since=before, store=store))
+        assert [len(list(commit)) for commit in commits] == [1] * 10
+    own = {number for (number,) in db.execute("SELECT pageno FROM dbstat WHERE name = 'one'")}
+    assert len([number for number in read if number in own]) <= 2
+    assert len(read) <= 10 + 2 + 2 + 2
+
+
+@pytest.mark.parametrize(("table", "most"), [("t", 60), ("w", 600)])
+def test_a_tail_written_in_place_costs_what_is_near(store, db, monkeypatch, table, most):
+    """Some 3,000 pages: the owner of an overflow page is looked for nearby first."""
+    db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE w(id PRIMARY KEY, a) WITHOUT ROWID")
+    series = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+    db.execute(f"{series} INSERT INTO t SELECT i, zeroblob(20000) FROM n")
+    db.execute(f"{series} INSERT INTO w SELECT i, zeroblob(20000) FROM n")
+    before = db.pragma("mv_version")
+    db.execute(
+        f"UPDATE {table} SET a = CAST(substr(a, 1, 19990) || x'01020304050607080910' AS BLOB) WHERE id = 150"
+    )
+    with counted(monkeypatch) as read:
+        (change,) = mvvfs.diff(NAME, before, store=store)
+    assert (change.table, change.op, change.key) == (table, "update", (150,))
+    assert len(read) <= most
