@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mvvfs.large import Pile
 from mvvfs.session import Loss, Session, Turn
@@ -89,8 +89,7 @@ def _before(version: Version) -> Version:
 # ---- committing ----
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """What a transaction did to one database."""
 
     session: Session
@@ -125,8 +124,7 @@ class Part:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a commit came to."""
 
     version: Version

@@ -77,7 +77,9 @@ class Part:
     def __init__(self, request: CommitRequest, part: CommitPart) -> None:
         self.id = part.namespace
         self.page_size = part.page_size
-        numbers = sorted((*(write.number for write in part.writes), *part.staged))
+        numbers = sorted(write.number for write in part.writes)
+        if part.staged:
+            numbers = sorted((*numbers, *part.staged))
         _check_part(part, numbers)
         self.stage_index = staging.index_of(part.staged, frozenset(part.freed)) if part.staged else None
         """What must be staged under the token; None: nothing."""

@@ -169,8 +169,10 @@ class PageStore(Store):
 
     def _small_enough(self, request: CommitRequest) -> CommitRequest:
         """The same, with its pages staged if they are too many for one engine transaction."""
+        if not self.max_commit_bytes:
+            return request
         size = sum(len(write.blob) + KEY_OVERHEAD for part in request.parts for write in part.writes)
-        if not self.max_commit_bytes or size <= self.max_commit_bytes:
+        if size <= self.max_commit_bytes:
             return request
         first = keys.token(request.parts[0].namespace, request.token)
         if self.engine.read(lambda tx: tx.get(first), timeout=self.timeout) is None:

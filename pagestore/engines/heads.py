@@ -52,6 +52,8 @@ class Heads:
         self._lock = threading.Lock()
         self._chunks: dict[int, HeadWord] = {}
         """First address of each mapped chunk."""
+        self._addresses: dict[NamespaceId, int] = {}
+        """Of words that were changed, in these chunks."""
 
     def word(self, namespace: NamespaceId) -> HeadWord | None:
         """None: a read-only opener found no such word."""
@@ -68,9 +70,12 @@ class Heads:
 
     def address(self, namespace: NamespaceId) -> int:
         """Of a word that is going to be changed."""
-        word = self.word(namespace)
-        assert word is not None  # only a read-only opener finds none
-        return word.address
+        address = self._addresses.get(namespace)
+        if address is None:
+            word = self.word(namespace)
+            assert word is not None  # only a read-only opener finds none
+            address = self._addresses[namespace] = word.address
+        return address
 
     def gate(self) -> Gate:
         """Where to wait for the engine's write lock.  Not for a read-only opener."""
@@ -82,6 +87,7 @@ class Heads:
         """Let go of all mappings; each lives on as long as a word of it is in use."""
         with self._lock:
             self._chunks.clear()
+            self._addresses.clear()
 
     def _map(self, index: int) -> HeadWord | None:
         """Raises StoreFullError, StoreUnavailableError."""
