@@ -38,6 +38,7 @@ from pagestore.api import (
     PageRun,
     PageSet,
     PageWrite,
+    Retention,
     Store,
     Version,
     format_version,
@@ -107,7 +108,9 @@ def copy_database(
 
 def _open_or_create(store: Store, location: Location, source: Namespace) -> Namespace:
     try:
-        return store.create(location.namespace, page_size=source.page_size)
+        namespace = store.create(location.namespace, page_size=source.page_size)
+        store.set_retention(namespace.id, Retention(None, None))  # what is old is kept until all is there
+        return namespace
     except NameTakenError:
         namespace = store.open(location.namespace)
     if namespace.page_size not in (0, source.page_size):
@@ -265,6 +268,7 @@ class _Copy:
 
     def finish(self) -> None:
         """Flush the copy, and compare all of its newest version.  Raises CopyError."""
+        self._to.set_retention(self._target.id, self._from.retention(self._source.id))
         self._to.sync()
         if self.newest is None:
             return

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import compress, count
 from urllib.parse import quote
 
 import apsw
@@ -26,10 +27,26 @@ import apsw
 from mvvfs import names, when
 from mvvfs.connect import connect
 from mvvfs.errors import UnsupportedError
+from mvvfs.large import Pile
 from mvvfs.names import Location
+from mvvfs.sink import Sink, open_sink
 from mvvfs.stores import open_store
 from pagestore import embedded
-from pagestore.api import Namespace, NameTakenError, NoSuchVersionError, Store, format_version
+from pagestore.api import (
+    CommitPart,
+    CommitRequest,
+    ConflictError,
+    Namespace,
+    NameTakenError,
+    NoSuchVersionError,
+    PageNumber,
+    PageSet,
+    PageWrite,
+    Store,
+    format_version,
+    new_token,
+)
+from pagestore.encoding import encode
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is (pages, or bytes for backup and restore)."""
@@ -89,8 +106,9 @@ def import_file(
 
     Any page size and journal mode; a WAL beside the file is read, too.  With `force` the name may exist,
     if it has the file's page size: its content is replaced by a new commit and stays readable as history.
-    `message` goes into the changelog; None: "import of FILE".  The pages are held in memory until the
-    commit.  A failure leaves no database, and no store that was not there before.
+    `message` goes into the changelog; None: "import of FILE".  Takes little memory, but where content is
+    replaced: then all pages that change are held until the commit.  A failure leaves no database, and no
+    store that was not there before.
 
     Raises FileNotFoundError, IsADirectoryError, apsw.NotADBError (no SQLite file), NameTakenError,
     UnsupportedError (page size of an existing one), and what the store raises."""
@@ -105,13 +123,13 @@ def import_file(
             raise UnsupportedError(f"{name} is the file itself: give the database another name")
         if message is None:
             message = f"import of {os.path.basename(source)}"
-        with _created(location, page_size, force) as target:
-            connection = connect(target.name, store=location.store_url, mode="rw", message=message, slow_ms=0)
-            try:
-                pages = _copy(origin, connection, progress)
-                version = connection.pragma("mv_version")
-            finally:
-                connection.close()
+        with _created(location, page_size, force) as target, opened(location) as target_store:
+            version: str | None
+            if _is_empty(target_store, target):
+                pages, version = _fill(origin, target_store, target, page_size, message, progress)
+            else:
+                pages, version = _replace(origin, location, message, progress)
+            target_store.settle()
     with opened(location) as opened_store:
         moment = moment_of(opened_store, location, version)
     return Copied(location, moment, pages, page_size, time.monotonic() - started)
@@ -217,6 +235,67 @@ def _create_or_open(store: Store, name: str, page_size: int, force: bool) -> tup
 
 def _is_empty(store: Store, namespace: Namespace) -> bool:
     return next(store.changelog(namespace.id, limit=1), None) is None
+
+
+def _replace(
+    origin: apsw.Connection, location: Location, message: str, progress: Progress | None
+) -> tuple[int, str]:
+    """As a transaction of SQLite on the database; the number of pages, and the version."""
+    connection = connect(location.namespace, store=location.store_url, mode="rw", message=message, slow_ms=0)
+    try:
+        return _copy(origin, connection, progress), connection.pragma("mv_version")
+    finally:
+        connection.close()
+
+
+def _fill(
+    origin: apsw.Connection,
+    store: Store,
+    namespace: Namespace,
+    page_size: int,
+    message: str,
+    progress: Progress | None,
+) -> tuple[int, str | None]:
+    """Into an empty database: pages are staged as they come, and become visible with one small commit.
+
+    The version is None if there is nothing to commit."""
+    in_use = _pages_in_use(origin)
+    base = store.begin(namespace.id).version
+    if len(in_use) == 1:
+        return 0, None
+    token = new_token()
+    pile = Pile(store, namespace.id, token, stage=True)
+
+    def take(number: int, content: bytes) -> None:
+        if in_use[number]:
+            pile.add(PageWrite(PageNumber(number), encode(PageNumber(number), content, None).blob))
+
+    sink = Sink(page_size, take)
+    with open_sink(sink) as target:
+        pages = _copy(origin, target, progress)
+    take(1, _as_kept(sink.first))
+    pile.end()
+    allocated = [PageNumber(number) for number in compress(count(), in_use)]
+    part = CommitPart(namespace.id, PageSet(), pile.writes, page_size, allocated, staged=pile.staged)
+    try:
+        done = store.commit(CommitRequest(token, base, (part,), message))
+    except ConflictError as exc:
+        raise NameTakenError(f"{namespace.name!r} was filled by somebody else meanwhile") from exc
+    return pages, format_version(done.version)
+
+
+def _pages_in_use(origin: apsw.Connection) -> bytearray:
+    """1 at the number of each page that is part of a table or an index: the others are free."""
+    in_use = bytearray(origin.pragma("page_count") + 1)
+    for (number,) in origin.execute("SELECT pageno FROM dbstat"):
+        in_use[number] = 1
+    in_use[1:2] = in_use[1:2] and b"\1"  # also if there are no tables yet
+    return in_use
+
+
+def _as_kept(page_1: bytes) -> bytes:
+    """Not in WAL mode, and without what `pagestore.api.PageNumber` says."""
+    return page_1[:18] + b"\1\1" + page_1[20:24] + bytes(16) + page_1[40:92] + bytes(8) + page_1[100:]
 
 
 def _copy(origin: apsw.Connection, target: apsw.Connection, progress: Progress | None) -> int:

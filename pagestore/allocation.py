@@ -44,6 +44,7 @@ from pagestore.api import (
     PageNumber,
     PageRun,
     Version,
+    before,
     format_version,
 )
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
@@ -129,16 +130,27 @@ def _unpack_image(version: Version, packed: bytes) -> Allocation:
         ) from exc
 
 
-def at(tx: Snapshot, id_: NamespaceId, page_size: int, version: Version) -> Allocation:
-    """The allocation at `version`.  Raises CorruptPageError."""
+def at(
+    tx: Snapshot,
+    id_: NamespaceId,
+    page_size: int,
+    version: Version,
+    newest: tuple[bytes, bytes] | None = None,
+) -> Allocation:
+    """The allocation at `version`.  `newest`: the changelog row of that version, if it is in hand.
+
+    Raises CorruptPageError."""
     base, allocation = ZERO_VERSION, Allocation(PageNumber(0), ())
     for key, packed in tx.scan(KeyRange(*keys.images(id_, version), 1, reverse=True)):
         base = keys.version_of(key)
         allocation = _unpack_image(base, packed)
         break
+    rows = tx.scan(KeyRange(*keys.log(id_, base, before(version) if newest else version)))
+    if newest is not None and base < version:
+        rows = chain(rows, (newest,))
     changes = (
         changelog.change_of(tx, id_, key, record)
-        for key, record in tx.scan(KeyRange(*keys.log(id_, base, version)))
+        for key, record in rows
         if changelog.touches_allocation(record)
     )
     free: FreeSet | None = None

@@ -659,6 +659,11 @@ class Store(ABC):
         Raises NoSuchNamespaceError, InvalidRequestError, VoidTokenError, StoreFullError,
         StoreReadOnlyError, StoreUnavailableError."""
 
+    def settle(self) -> None:
+        """Wait until what is left to be done behind large commits of this object is done.  Others would do
+        it: nobody has to call this."""
+        return
+
     @abstractmethod
     def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:
         """Whether the commit with this token happened: its version, or None and it never will

@@ -147,7 +147,7 @@ def _fold_step(engine: Engine, id_: NamespaceId, bulk: Bulk, timeout: float) -> 
         moved, size = b"", 0
         for key, blob in tx.scan(KeyRange(begin, end, FOLD_ROWS)):
             number = keys.number_of_staged(key, bulk.token)
-            tx.set_new(keys.page_prefix(id_, number) + bulk.version + keys.VERSION_SUFFIX, blob)
+            tx.move(key, keys.page_prefix(id_, number) + bulk.version + keys.VERSION_SUFFIX, blob)
             moved, size = key, size + len(blob)
             if size >= FOLD_BYTES:
                 break

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pagestore import allocation, bulk, changelog, kept, keys
 from pagestore.api import (
+    MAX_VERSION,
     ZERO_VERSION,
     Begin,
     CorruptPageError,
@@ -93,9 +94,7 @@ def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | N
     if at is not None:
         return _begin_at(tx, id_, since, at)
     if since is None:
-        record, rows = namespace_and_log(tx, id_, ZERO_VERSION, 1)
-        newest = next((keys.version_of(key) for key, _ in rows), record.created)
-        return _everything(tx, id_, record, newest)
+        return _begin_anew(tx, id_)
     record, rows = namespace_and_log(tx, id_, since, MAX_CHANGES + 2)
     changes = _Changes()
     if not changes.add_until(tx, id_, since, rows):
@@ -105,9 +104,33 @@ def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | N
     return _everything(tx, id_, record, newest) if listed is None else Begin(newest, listed, record.page_size)
 
 
-def _everything(tx: Snapshot, id_: NamespaceId, record: Record, version: Version) -> Begin:
-    """For a client that knows nothing, or too little."""
-    return Begin(version, None, record.page_size, allocation.at(tx, id_, record.page_size, version))
+def _begin_anew(tx: Snapshot, id_: NamespaceId) -> Begin:
+    head = tx.scan(KeyRange(*keys.namespace_and_bulks(id_)))
+    log = tx.scan(KeyRange(*keys.log(id_, ZERO_VERSION, MAX_VERSION), 1, reverse=True))
+    record = _record_of(id_, head)
+    newest = next(log, None)
+    if newest is None:
+        return _everything(tx, id_, record, record.created)
+    tx.confirm(keys.version_of(newest[0]))
+    return _everything(tx, id_, record, keys.version_of(newest[0]), newest)
+
+
+def _record_of(id_: NamespaceId, head: Iterator[tuple[bytes, bytes]]) -> Record:
+    """The record that `keys.namespace_and_bulks` begins with.  Raises NoSuchNamespaceError."""
+    key, value = next(head, (b"", b""))
+    return alive(id_, value if key == keys.namespace(id_) else None)
+
+
+def _everything(
+    tx: Snapshot,
+    id_: NamespaceId,
+    record: Record,
+    version: Version,
+    newest: tuple[bytes, bytes] | None = None,
+) -> Begin:
+    """For a client that knows nothing, or too little.  `newest`: the changelog row of that version."""
+    found = allocation.at(tx, id_, record.page_size, version, newest)
+    return Begin(version, None, record.page_size, found)
 
 
 class _Changes:
@@ -169,8 +192,7 @@ def read(tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[Pag
     """See `Store.read`."""
     head = tx.scan(KeyRange(*keys.namespace_and_bulks(id_)))
     asked = ask_pages(tx, id_, version, numbers)
-    key, value = next(head, (b"", b""))
-    record = alive(id_, value if key == keys.namespace(id_) else None)
+    record = _record_of(id_, head)
     kept.check_readable(tx, id_, version, record)
     bulks = [bulk.of_row(*row) for row in head]
     pages = bulk.through(tx, id_, bulks, version, asked)

@@ -88,6 +88,10 @@ class Transaction(Snapshot):
         """As `set`, for a key that is not there (or was cleared in this transaction): cheaper for some."""
         self.set(key, value)
 
+    def move(self, key: bytes, new_key: bytes, value: bytes) -> None:
+        """Set a key that is not there to the value of another, which the caller knows and clears."""
+        self.set(new_key, value)
+
     @abstractmethod
     def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
         """Set key prefix + commit version (10 bytes) + suffix."""

@@ -35,6 +35,7 @@ _SCAN = f"SELECT k, {_VALUE} FROM kv WHERE k >= ? AND k < ? ORDER BY k"
 _SCAN_REVERSE = f"SELECT k, {_VALUE} FROM kv WHERE k >= ? AND k < ? ORDER BY k DESC"
 SET = "INSERT OR REPLACE INTO kv VALUES (?, ?)"
 _LAST_LARGE = "SELECT ifnull(max(id), 0) FROM large"
+_MOVE = "UPDATE kv SET k = ? WHERE k = ?"
 _SET_LARGE = "INSERT INTO large VALUES (?, ?)"
 _CLEAR_LARGE = (
     "DELETE FROM large WHERE id IN (SELECT v FROM kv WHERE k >= ? AND k < ? AND typeof(v) = 'integer')"
@@ -104,6 +105,7 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
         self._here = here
         self._rows: list[tuple[bytes, bytes | int]] = []
         self._large: list[tuple[int, bytes]] = []
+        self._moves: list[tuple[bytes, bytes]] = []
         self._last_large: int | None = None
         self._next: Version | None = None
         self._time_us = 0
@@ -120,6 +122,9 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
 
     def set_new(self, key: bytes, value: bytes) -> None:
         self._rows.append((key, self._short(value)))
+
+    def move(self, key: bytes, new_key: bytes, value: bytes) -> None:
+        self._moves.append((new_key, key))  # a long value stays where it is
 
     def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
         short = value if len(value) <= _MAX_INLINE else self._short(value)
@@ -152,6 +157,9 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
         self._cleared = True
 
     def _apply(self) -> None:
+        if self._moves:
+            self._db.executemany(_MOVE, self._moves)
+            self._moves.clear()
         if self._large:
             self._db.executemany(_SET_LARGE, self._large)
             self._large.clear()
@@ -174,7 +182,7 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
 
     def finish(self) -> Version | None:
         """Write what is left and the clock; the commit's version, or None if nothing was written."""
-        if not self._rows and not self._cleared:
+        if not self._rows and not self._cleared and not self._moves:
             return None
         version = self._version()
         time_us = self._time_us or self.clock().time_us

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,24 @@ import pytest
 
 from pagestore import format, keys
 from pagestore.api import (
+    CommitRequest,
     FormatError,
     LimitError,
     NoSuchStoreError,
     OutcomeUnknownError,
+    PageNumber,
     StoreReadOnlyError,
     StoreUnavailableError,
     Version,
+    new_token,
 )
 from pagestore.engines.base import Engine, KeyRange, Transaction
 from pagestore.engines.foundationdb import FoundationEngine
+from pagestore.engines.foundationdb_transaction import FoundationSnapshot
 from pagestore.opener import open_store
 from pagestore.store import PageStore
 from tests import cluster
-from tests.pages import Pages
+from tests.pages import Pages, content
 
 pytestmark = pytest.mark.foundationdb
 
@@ -302,3 +307,118 @@ def test_fork_before_opening(prefix: str) -> None:
 
 def test_threads_that_are_busy_when_the_process_ends(prefix: str) -> None:
     assert run(_BUSY_AT_EXIT, prefix) == ["leaving"]
+
+
+# ---- what an action asks of the cluster ----
+
+
+class Meter:
+    """What has been asked since the last look."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._before = self._now()
+
+    def _now(self) -> dict[str, int]:
+        counted = self._engine.operations()
+        assert counted is not None
+        return asdict(counted)
+
+    def __call__(self) -> dict[str, int]:
+        now = self._now()
+        spent = {name: now[name] - self._before[name] for name in now}
+        self._before = now
+        return {name: count for name, count in spent.items() if count}
+
+
+@pytest.fixture
+def pages(engine: Engine) -> Pages:
+    engine.transact(lambda tx: tx.set(*format.row()))
+    store = PageStore(engine, "test:", 5.0)
+    pages = Pages(store, store.create("main").id)
+    for n in range(3):
+        pages.commit({number: content(n, number) for number in range(1, 40)}, token=_quiet_token(n))
+    return pages
+
+
+def _quiet_token(n: int) -> bytes:
+    """Of a commit behind which neither an allocation image nor a step of retention is due."""
+    return new_token()[:-4] + bytes((n >> 8, n & 255, 1, 1))
+
+
+def test_begin_is_one_range_read(pages: Pages, engine: Engine) -> None:
+    since = pages.version()
+    spent = Meter(engine)
+    pages.store.begin(pages.id, since)
+    assert spent() == {"range_reads": 1, "parts": 1, "rows": 2}  # the record, and the commit of `since`
+    for n in range(20):
+        pages.commit({1: content(n)}, token=_quiet_token(n))
+    spent()
+    assert len(pages.store.begin(pages.id, since).changes or ()) == 20
+    assert spent() == {"range_reads": 1, "parts": 1, "rows": 22}
+
+
+@pytest.mark.parametrize("count", [1, 32])
+def test_an_uncached_page_is_one_range_read(pages: Pages, engine: Engine, count: int) -> None:
+    version = pages.version()
+    spent = Meter(engine)
+    pages.store.read(pages.id, version, [PageNumber(number) for number in range(1, count + 1)])
+    asked = spent()
+    assert asked["range_reads"] == asked["parts"] == count + 1  # and one for the namespace's record
+
+
+def test_a_page_with_a_long_chain_is_one_range_read(pages: Pages, engine: Engine) -> None:
+    for n in range(12):
+        pages.commit({1: content(0)[:n] + b"!" + content(0)[n + 1 :]}, token=_quiet_token(n))
+    version = pages.version()
+    spent = Meter(engine)
+    pages.store.read(pages.id, version, [PageNumber(1)])
+    assert spent()["parts"] == 2
+
+
+@pytest.mark.parametrize("count", [1, 10, 39])
+def test_a_commit_of_n_pages_is_n_sets_and_a_constant(pages: Pages, engine: Engine, count: int) -> None:
+    base = pages.version()
+    contents = {number: content("new", number) for number in range(1, count + 1)}
+    request = CommitRequest(_quiet_token(1), base, (pages.part(contents, base),))
+    spent = Meter(engine)
+    pages.store.commit(request)
+    asked = spent()
+    assert asked["sets"] == count + 3  # changelog, time, token
+    assert asked["gets"] == 1  # the token
+    assert asked["range_reads"] == asked["parts"] == 2  # record and changelog; the queue
+    assert asked["rows"] == 2
+    assert asked["conflicts"] == 4  # the token, the record, one run of pages read, one of pages written
+    assert (asked["commits"], asked.get("retries", 0), asked.get("clears", 0)) == (1, 0, 0)
+
+
+def test_no_key_is_read_twice(pages: Pages, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    ask, send = FoundationSnapshot.ask, FoundationSnapshot._send
+
+    def note_ask(self: FoundationSnapshot, key: bytes) -> Any:
+        seen.append(self._prefix + key)
+        return ask(self, key)
+
+    def note_part(self: FoundationSnapshot, *args: Any) -> Any:
+        part = send(self, *args)
+        rows, count, more = part.wait()  # all that came, not only what is used
+        seen.extend(row.key for row in rows)
+        part.wait = lambda: (rows, count, more)
+        return part
+
+    monkeypatch.setattr(FoundationSnapshot, "ask", note_ask)
+    monkeypatch.setattr(FoundationSnapshot, "_send", note_part)
+    base = pages.version()
+    request = CommitRequest(_quiet_token(1), base, (pages.part({1: content("x"), 2: None}, base),))
+    for action in (
+        lambda: pages.store.begin(pages.id),
+        lambda: pages.store.begin(pages.id, base),
+        lambda: pages.store.read(pages.id, base, [PageNumber(number) for number in range(1, 20)]),
+        lambda: pages.store.commit(request),
+        lambda: pages.store.lease(pages.id, 10, 60),
+        lambda: pages.store.outcome(pages.id, new_token()),
+    ):
+        seen.clear()
+        action()
+        assert sorted(seen) == sorted(set(seen))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -198,3 +201,28 @@ def test_a_failed_restore_leaves_no_folder(source, tmp_path):
     with pytest.raises(Exception, match="not a store"):
         restore_store(source, str(tmp_path / "back"))
     assert not (tmp_path / "back").exists()
+
+
+def test_an_import_takes_little_memory(tmp_path: Path) -> None:
+    """Of 60 MB no more than a part is ever in memory."""
+    source = tmp_path / "big.sqlite"
+    plain = sqlite3.connect(source)
+    plain.execute("CREATE TABLE t(v BLOB)")
+    plain.execute(
+        "INSERT INTO t SELECT randomblob(8000) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
+        "SELECT i + 1 FROM n WHERE i < 7500) SELECT i FROM n)"
+    )
+    plain.commit()
+    plain.close()
+    script = (
+        "import resource, sys; from mvvfs.transfer import import_file;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "import_file(sys.argv[1], 'app', store=sys.argv[2]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-c", script, str(source), str(tmp_path / "store")]
+    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert grown * (1 if sys.platform == "darwin" else 1024) < 30e6
+    connection = mvvfs.connect("app", store=str(tmp_path / "store"))
+    assert connection.execute("SELECT sum(length(v)) FROM t").get == 60_000_000
+    connection.close()
