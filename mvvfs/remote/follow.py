@@ -49,6 +49,7 @@ _BEATS = 3
 _SILENT = 3
 """Heartbeats without which a watch is given up."""
 _OPENINGS = 3
+_REST_SECONDS = 1.0
 
 
 class Follower:
@@ -146,6 +147,14 @@ class Follower:
     def used(self) -> bool:
         """Whether somebody looked at the head word since the last call."""
         return bool(lib.mv_head_used(self._address))
+
+    def rest(self) -> None:
+        """End the watch and wait for its thread; who wants it starts another."""
+        with self._lock:
+            watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.end()
+            watch.join(_REST_SECONDS)
 
     def close(self) -> None:
         with self._lock:

@@ -443,6 +443,11 @@ class RemoteStore(Store):
             follower.close()
         self._calls.close()
 
+    def rest_followers(self) -> None:
+        """Before fork(): gRPC's own preparation leaves out what a thread is using."""
+        for follower in tuple(self._followers.values()):
+            follower.rest()
+
     def forget_followers(self) -> None:
         """In a child, after fork(): their threads are the parent's."""
         self._lock, self._followers = threading.Lock(), {}
@@ -458,12 +463,17 @@ class RemoteStore(Store):
 _alive: weakref.WeakSet[RemoteStore] = weakref.WeakSet()
 
 
+def _before_fork() -> None:
+    for store in tuple(_alive):
+        store.rest_followers()
+
+
 def _after_fork() -> None:
     for store in tuple(_alive):
         store.forget_followers()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 class _RemoteWatch(Watch):

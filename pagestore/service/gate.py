@@ -269,7 +269,7 @@ class _Measured:
     def __init__(self, gate: Gate, method: str, context: ServicerContext, *, timed: bool = True) -> None:
         self._gate = gate
         self._method = method
-        self._context = context
+        self._peer = context.peer()  # now: a call that was cancelled has none any more, and gRPC crashes
         self.timed = timed
         self.call: Call | None = None
         self.failure: wire.Failure | None = None
@@ -296,7 +296,7 @@ class _Measured:
             else:
                 self.failure = _failure(exc, self._method)
                 self.status = self.failure.status.name
-        self._gate.ended(self.call, self._method, self._context.peer(), self)
+        self._gate.ended(self.call, self._method, self._peer, self)
         return self.failure is not None
 
 
