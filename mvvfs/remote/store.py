@@ -34,10 +34,12 @@ from pagestore.api import (
     BelowHorizonError,
     Change,
     Changes,
+    Collected,
     CommitPart,
     CommitRequest,
     Committed,
     ConflictError,
+    Dropped,
     HeadWord,
     InvalidNameError,
     InvalidRequestError,
@@ -52,16 +54,19 @@ from pagestore.api import (
     PageNumber,
     PageSet,
     PageWrite,
+    Retention,
     Store,
     StoredPage,
     StoreError,
     StoreUnavailableError,
+    Tag,
     TurnTakenError,
     Usage,
     Version,
     VoidTokenError,
     Watch,
     Watched,
+    new_token,
 )
 from pagestore.v1 import pagestore_pb2 as pb
 
@@ -117,6 +122,10 @@ def _conflict(message: pb.Conflict, lease: Lease | None) -> ConflictError:
     conflict = wire.conflict_of(message)
     conflict.lease = lease
     return conflict
+
+
+def _reverted(message: pb.Committed) -> Committed:
+    return wire.committed_of(message, lambda _index: ListedChanges())
 
 
 def _may_yet_go_through(exc: StoreError, lost: bool) -> bool:
@@ -208,6 +217,25 @@ class RemoteStore(Store):
     def drop(self, name: str, *, now: bool = False) -> None:
         request = pb.DropRequest(name=_name(name), now=now)
         self._calls.call("Drop", request, nothing, once=f"the removal of {name!r}", patience=_LONG)
+
+    def dropped(self) -> list[Dropped]:
+        return self._calls.call(
+            "ListDropped",
+            pb.ListDroppedRequest(),
+            lambda answer: [wire.dropped_of(each) for each in answer.dropped],
+        )
+
+    def undrop(self, namespace: NamespaceId, name: str) -> Namespace:
+        request = pb.UndropRequest(id=namespace, name=_name(name))
+        return self._calls.call("Undrop", request, wire.namespace_of, once=f"the return of {name!r}")
+
+    def purge(self, namespace: NamespaceId) -> None:
+        request = pb.PurgeRequest(id=namespace)
+        self._calls.call("Purge", request, nothing, once="the removal for good", patience=_LONG)
+
+    def branch(self, namespace: NamespaceId, new_name: str, version: Version) -> Namespace:
+        request = pb.BranchRequest(namespace=namespace, new_name=_name(new_name), version=version)
+        return self._calls.call("Branch", request, wire.namespace_of, once=f"the branch {new_name!r}")
 
     # ---- transactions ----
 
@@ -411,6 +439,52 @@ class RemoteStore(Store):
     def version_at(self, namespace: NamespaceId, time_us: int) -> Version:
         request = pb.VersionAtRequest(namespace=namespace, time_us=time_us)
         return self._calls.call("VersionAt", request, lambda answer: wire.version_of(answer.version))
+
+    # ---- retention ----
+
+    def retention(self, namespace: NamespaceId) -> Retention:
+        request = pb.GetRetentionRequest(namespace=namespace)
+        return self._calls.call("GetRetention", request, wire.retention_of)
+
+    def set_retention(self, namespace: NamespaceId, retention: Retention) -> None:
+        message = pb.SetRetentionRequest(namespace=namespace, retention=wire.retention_message(retention))
+        self._calls.call("SetRetention", message, nothing)
+
+    def tag(self, namespace: NamespaceId, name: str, version: Version) -> Tag:
+        request = pb.SetTagRequest(namespace=namespace, name=_name(name), version=version)
+        return self._calls.call("SetTag", request, wire.tag_of)
+
+    def untag(self, namespace: NamespaceId, name: str) -> None:
+        request = pb.DeleteTagRequest(namespace=namespace, name=_name(name))
+        self._calls.call("DeleteTag", request, nothing, once=f"the removal of the tag {name!r}")
+
+    def tags(self, namespace: NamespaceId) -> list[Tag]:
+        return self._calls.call(
+            "ListTags",
+            pb.ListTagsRequest(namespace=namespace),
+            lambda answer: [wire.tag_of(each) for each in answer.tags],
+        )
+
+    def hold(
+        self, namespace: NamespaceId, version: Version, seconds: float, hold: bytes | None = None
+    ) -> bytes:
+        request = pb.HoldRequest(namespace=namespace, version=version, seconds=seconds, hold=hold or b"")
+        return self._calls.call("Hold", request, lambda answer: bytes(answer.hold))
+
+    def unhold(self, namespace: NamespaceId, hold: bytes) -> None:
+        self._calls.call("Unhold", pb.UnholdRequest(namespace=namespace, hold=hold), nothing)
+
+    def collect(self, namespace: NamespaceId, *, dry_run: bool = False, seconds: float = 0) -> Collected:
+        request = pb.CollectRequest(namespace=namespace, dry_run=dry_run, seconds=seconds)
+        return self._calls.call("Collect", request, wire.collected_of, patience=seconds or _LONG)
+
+    def revert(
+        self, namespace: NamespaceId, to: Version, *, message: str = "", token: bytes | None = None
+    ) -> Committed:
+        request = pb.RevertRequest(namespace=namespace, to=to, message=message, token=token or new_token())
+        done = self._calls.call("Revert", request, _reverted, patience=_LONG)
+        self._follower(namespace).must_reach(done.version)
+        return done
 
     # ---- the rest ----
 
