@@ -403,6 +403,7 @@ def _refuse_overwriting(target: str, force: bool) -> None:
 @contextlib.contextmanager
 def appearing(target: str, force: bool) -> Iterator[str]:
     """A temporary file beside `target` that takes its name, flushed, when the block ends well."""
+    _refuse_overwriting(target, force)
     temporary = _temporary_name(target)
     try:
         try:  # SQLite would only say that it was unable to open the file

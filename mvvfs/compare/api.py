@@ -87,8 +87,8 @@ def _changes(location: Location, since: Version, table: str | None, follow: bool
 class Commit:
     """One commit, and, iterated over, its changes.
 
-    The changes are worked out as the iteration goes on, and may be asked for again.  They can be asked for
-    as long as the commit and the one before it are kept."""
+    The changes are worked out as the iteration goes on, and may be asked for again, as long as the commit
+    and the one before it are kept.  All commits of one `changes` are for one thread at a time."""
 
     def __init__(
         self, location: Location, history: History, before: Version, change: Change, table: str | None
@@ -107,7 +107,8 @@ class Commit:
         self._table = table
 
     def __iter__(self) -> Iterator[Difference]:
-        with _translated(), _opened(self._location):  # holds the store open
+        with _translated(), _opened(self._location) as (store, _):
+            self._history.store = store  # the one that it had may be closed by now
             yield from self._history.comparison(self._before, self._change).differences(self._table)
 
     def __repr__(self) -> str:

@@ -64,6 +64,8 @@ def _obstacle(pair: Pair, table: Table) -> str | None:
         return "which has no PRIMARY KEY"
     if pair.old is not None and pair.old.names != table.names:
         return "whose columns differ"
+    if pair.old is not None and pair.old.primary_key != table.primary_key:
+        return "whose primary key differs"
     return None
 
 

@@ -2,8 +2,8 @@
 
 Called by the command line; calls `comparison`.
 
-1. Rows that a table loses come first, those that it gains last, so that no UNIQUE constraint is in the way; a
-   row is updated in place only where no UNIQUE index looks at what changes.
+1. In a table with a UNIQUE index the rows that it loses come first, those that it gains last, so that no
+   constraint is in the way; a row is updated in place only where no such index looks at what changes.
 2. Triggers of a table are dropped before its rows change and made again at the end; foreign keys are not
    enforced meanwhile.
 3. A table whose definition changed gets its new columns where that is all, which SQLite is asked to confirm;
@@ -56,7 +56,7 @@ class _Script:
         self._comparison = comparison
         self._old = comparison.old.schema
         self._new = comparison.new.schema
-        self._encoding = comparison.new.snapshot.encoding
+        self._encoding = comparison.old.snapshot.encoding
         self._changes = comparison.schema_changes()
         self._renamed = {change.name: change.table for change in self._changes if change.op == "renamed"}
         self._added_columns: dict[str, list[str]] = {}
@@ -188,18 +188,24 @@ class _Script:
                 yield self._insert(pair.new, change)
 
     def _changed(self, pair: Pair, old: Table, new: Table) -> Iterator[str]:
-        first = next(self._comparison.rows(pair), None)
+        changes = self._comparison.rows(pair)
+        first = next(changes, None)
         if first is None:
             return
+        at_once = new.unique_columns == frozenset()
         for trigger in self._old.of_table(old.name, "trigger"):
             if trigger.name not in self._dropped_triggers:
                 yield self._drop_trigger(trigger.name)
-        for change in self._comparison.rows(pair):
-            if change.new is None or not _may_update(new, change):
-                if change.old is not None:
-                    yield self._delete(new, change)
-            elif change.old is not None:
+        for change in chain((first,), changes):
+            if change.old is None:
+                if at_once:
+                    yield self._insert(new, change)
+            elif change.new is not None and _may_update(new, change):
                 yield self._update(new, change, change.old, change.new)
+            else:
+                yield self._delete(new, change)
+        if at_once:
+            return
         for change in self._comparison.rows(pair):
             if change.new is not None and (change.old is None or not _may_update(new, change)):
                 yield self._insert(new, change)

@@ -62,6 +62,9 @@ class KeyOrder:
         self.known = all(collation in _KNOWN for collation, _ in self._parts)
         """Whether they probably do."""
 
+    def is_like(self, other: KeyOrder) -> bool:
+        return (self._parts, self._encoding) == (other._parts, other._encoding)
+
     def key(self, payload: bytes) -> Key:
         """Raises Damaged."""
         found = fields(payload, len(self._parts))
@@ -172,10 +175,11 @@ class Table:
         return next((name for name in _ROWID_NAMES if name not in taken), None)
 
     def matches(self, other: Table) -> bool:
-        """Whether rows of both are identified alike, so that they can be compared."""
-        if self.is_index != other.is_index:
-            return False
-        return [n.lower() for n in self.key_columns] == [n.lower() for n in other.key_columns]
+        """Whether rows of both are identified, and ordered, alike, so that they can be compared."""
+        if self.order is None or other.order is None:
+            return self.order is other.order
+        same_names = [n.lower() for n in self.key_columns] == [n.lower() for n in other.key_columns]
+        return same_names and self.order.is_like(other.order)
 
     def row(self, rowid: int, payload: bytes) -> tuple[Value, ...]:
         """The values of `columns`.  Raises Damaged."""

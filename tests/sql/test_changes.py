@@ -15,6 +15,7 @@ from mvvfs import errors
 from mvvfs.compare import comparison
 from mvvfs.compare.changes import RowChange, SchemaChange
 from mvvfs.compare.script import name, script
+from mvvfs.transfer import import_file
 from pagestore.api import NamespaceId, PageNumber, StoredPage, Version, parse_version
 from pagestore.opener import open_store
 from pagestore.store import PageStore
@@ -582,3 +583,42 @@ def test_a_tail_written_in_place_costs_what_is_near(store, db, monkeypatch, tabl
         (change,) = mvvfs.diff(NAME, before, store=store)
     assert (change.table, change.op, change.key) == (table, "update", (150,))
     assert len(read) <= most
+
+
+def test_commits_outlive_the_iteration_and_the_store(folder, connect_folder):
+    db = connect_folder()
+    db.execute("CREATE TABLE t(a)")
+    db.execute("INSERT INTO t VALUES (1)")
+    db.close()
+    commits = list(mvvfs.changes(NAME, store=folder))
+    assert [[type(change) for change in commit] for commit in commits] == [[SchemaChange], [RowChange]]
+
+
+def test_an_import_over_a_database_of_another_encoding(store, db, tmp_path):
+    script_ = """CREATE TABLE w(k TEXT PRIMARY KEY, a) WITHOUT ROWID; CREATE TABLE t(a TEXT);
+        INSERT INTO w VALUES ('a', 1), ('ab', 2), ('äöü', 3); INSERT INTO t VALUES ('same'), ('other')"""
+    db.execute(script_)
+    before = db.pragma("mv_version")
+    db.close()
+    file = str(tmp_path / "plain.sqlite")
+    with contextlib.closing(apsw.Connection(file)) as plain:
+        plain.execute(
+            "PRAGMA encoding = 'UTF-16le'; " + script_ + "; UPDATE t SET a = 'changed' WHERE rowid = 2"
+        )
+    import_file(file, NAME, store=store, force=True)
+    found = rows(list(mvvfs.diff(NAME, before, store=store)))
+    assert [row[1:3] for row in found if row[0] == "t"] == [("update", (2,))]
+    keys = [("a",), ("ab",), ("äöü",)]
+    assert [row[1:3] for row in found if row[0] == "w"] == [
+        *(("delete", key) for key in keys),
+        *(("insert", key) for key in keys),
+    ]
+
+
+def test_a_key_that_is_ordered_otherwise_makes_other_rows(db, diff):
+    db.execute("CREATE TABLE w(k TEXT PRIMARY KEY, a) WITHOUT ROWID; INSERT INTO w VALUES ('a', 1), ('B', 2)")
+    found = diff(
+        "DROP TABLE w; CREATE TABLE w(k TEXT PRIMARY KEY DESC, a) WITHOUT ROWID",
+        "INSERT INTO w VALUES ('a', 1)",
+    )
+    assert [row[1:3] for row in rows(found)] == [("delete", ("B",)), ("delete", ("a",)), ("insert", ("a",))]
