@@ -34,11 +34,18 @@ from mvvfs.compare.records import Damaged
 _MOST_ITEMS = 50_000
 """Children and entries in one batch."""
 
+_KEYS_WORTH_A_SEARCH = 8
+"""A page with more children than so many for each key is searched; else all its bounds are looked at."""
+
 MAX_DEPTH = 20
 """As SQLite's own cursors (BTCURSOR_MAX_DEPTH): 20 levels hold more than 2**31 pages."""
 
 Key: TypeAlias = Any
 """What the keys of one tree compare as: a rowid, or what `KeyOrder.key` makes."""
+
+
+class _UnknownKeyError(Exception):
+    """A key that goes on on another page."""
 
 
 class Guide:
@@ -51,12 +58,21 @@ class Guide:
 
     def has(self, low: Key | None, high: Key | None) -> bool:
         """Whether there is one in a child's range; None: no bound."""
+        first, end = self._range(low, high)
+        return first < end
+
+    def within(self, low: Key | None, high: Key | None) -> list[Key]:
+        """Those in a child's range, ascending."""
+        first, end = self._range(low, high)
+        return self.keys[first:end]
+
+    def _range(self, low: Key | None, high: Key | None) -> tuple[int, int]:
         end = len(self.keys)
         first = 0 if low is None else bisect_right(self.keys, low)
         if high is not None:
             # a table's separator is the largest row below it; an index's is an entry of its own
             end = (bisect_left if self.key_of else bisect_right)(self.keys, high)
-        return first < end
+        return first, end
 
 
 class Child(NamedTuple):
@@ -180,22 +196,55 @@ class Tree(NamedTuple):
                 yield Held(parent.number, page.cells[at])
 
     def _children(self, parent: Child, page: Interior, guide: Guide | None) -> Iterator[Child]:
-        if guide is None and self.is_index:
-            for number in page.children:
-                yield Child(number, None, None)
+        """Those that the guide leads to, in order."""
+        if guide is None:
+            bounds: list[Key | None] = [None] * len(page.cells) if self.is_index else list(page.keys)
+            yield from self._bounded(parent, page, bounds)
             return
-        bounds: list[Key | None]
-        if self.is_index:
-            assert guide is not None
-            assert guide.key_of is not None
-            bounds = [guide.key_of(cell) for cell in page.cells]
-        else:
-            bounds = list(page.keys)
+        keys = guide.within(parent.low, parent.high)
+        if len(keys) * _KEYS_WORTH_A_SEARCH < len(page.children):
+            try:
+                yield from self._searched(parent, page, guide, keys)
+                return
+            except _UnknownKeyError:
+                pass
+        bounds = [guide.key_of(cell) for cell in page.cells] if guide.key_of else list(page.keys)
+        for child in self._bounded(parent, page, bounds):
+            if guide.has(child.low, child.high):
+                yield child
+
+    def _bounded(self, parent: Child, page: Interior, bounds: list[Key | None]) -> Iterator[Child]:
         low = parent.low
         for number, high in zip(page.children, [*bounds, parent.high], strict=True):
-            if guide is None or guide.has(low, high):
-                yield Child(number, low, high)
+            yield Child(number, low, high)
             low = high
+
+    def _searched(self, parent: Child, page: Interior, guide: Guide, keys: list[Key]) -> list[Child]:
+        """The children in which a few keys lie; raises _UnknownKeyError where that can't be told."""
+        count = len(page.children) - 1
+
+        def bound(at: int) -> Key:
+            key = guide.key_of(page.cells[at]) if guide.key_of else page.keys[at]
+            if key is None:
+                raise _UnknownKeyError
+            return key
+
+        found: dict[int, Child] = {}
+        for key in keys:
+            low, high = 0, count
+            while low < high:
+                middle = (low + high) // 2
+                if bound(middle) < key:
+                    low = middle + 1
+                else:
+                    high = middle
+            if guide.key_of and low < count and not key < bound(low):
+                continue  # the entry itself, on this page
+            if low not in found:
+                least = bound(low - 1) if low else parent.low
+                most = bound(low) if low < count else parent.high
+                found[low] = Child(page.children[low], least, most)
+        return list(found.values())
 
     def _interior(self, at: Child, content: bytes) -> Interior:
         parse = index_interior if self.is_index else table_interior
