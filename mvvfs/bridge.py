@@ -8,7 +8,6 @@ which looks for a pending exception (APSW) raises it as itself.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import time
@@ -20,6 +19,7 @@ from typing import Any
 from mvvfs import errors, joint, names, when
 from mvvfs._shim import ffi, lib
 from mvvfs.options import Options, from_uri
+from mvvfs.pragmas import PRAGMAS, TURN_SECONDS
 from mvvfs.session import Database, Databases, Session, c_alloc, c_changes
 from mvvfs.stores import Access, open_store
 from pagestore.api import (
@@ -34,7 +34,6 @@ from pagestore.api import (
     StoreError,
     StoreReadOnlyError,
     Version,
-    format_version,
 )
 from pagestore.encoding import FREED, Base, encode_many
 
@@ -306,22 +305,8 @@ def _lost(session: Session, parts: list[joint.Part], exc: ConflictError) -> int:
     _, shown = errors.translate(exc)
     for part in parts:
         if part.session.database.id == exc.namespace and isinstance(shown, errors.ConflictError):
-            shown.schema = _schema(part.session)
+            shown.schema = part.session.schema()
     return _failed(session, shown)
-
-
-def _schema(session: Session) -> str | None:
-    """The name under which the connection has this database, if its SQLite tells."""
-    name = lib.mv_file_schema(session.file)
-    return None if name == ffi.NULL else ffi.string(name).decode()
-
-
-def _peers(session: Session, which: int) -> list[Session]:
-    """The session and others of its connection: see mv_file_peers() in native/attached.c."""
-    room = lib.mv_file_peers(session.file, ffi.NULL, 0, which)
-    handles = ffi.new("void *[]", room)
-    lib.mv_file_peers(session.file, handles, room, which)
-    return [_session(handle) for handle in handles]
 
 
 @ffi.def_extern(error=_IOERR, onerror=_outside)
@@ -338,9 +323,6 @@ def mv_py_lease(handle: Any, args: Any) -> int:
     return _OK
 
 
-_TURN_SECONDS = 5.0
-"""The turn of a transaction that asked for the write lock first; one that lost says how long it needs."""
-
 _FIRST_WAIT, _NEXT_WAIT = 0.1, 0.005
 """Seconds to wait in xLock at the first and at each further try: in between the host's busy handler sleeps,
 which counts only its own time."""
@@ -353,29 +335,13 @@ def mv_py_turn(handle: Any, take: int) -> int:
         if not take:
             session.leave_turn()
             return _OK
-        sessions = _peers(session, lib.MV_WRITABLE) if take == lib.MV_TURN_OF_ALL else [session]
+        sessions = session.peers(lib.MV_WRITABLE) if take == lib.MV_TURN_OF_ALL else [session]
         wait = min(_NEXT_WAIT if session.is_waiting else _FIRST_WAIT, session.options.timeout)
-        came = joint.take_turn(sessions, seconds=_TURN_SECONDS, wait=wait, again=session.is_waiting)
+        came = joint.take_turn(sessions, seconds=TURN_SECONDS, wait=wait, again=session.is_waiting)
         session.is_waiting = not came
         return _OK if came else errors.BUSY
     except BaseException as exc:  # noqa: BLE001
         return _failed(session, exc)
-
-
-def _turn_pragma(session: Session, value: str | None) -> str:
-    """`PRAGMA mv_turn = 'pages 5'`, `'all 5'` (seconds) or `'leave'`: for `mvvfs.transaction`."""
-    what, _, seconds = (value or "").partition(" ")
-    sessions = joint.last_lost(session, _peers(session, lib.MV_ALL_PEERS))
-    if what == "leave":
-        for each in sessions:
-            each.leave_turn()
-        return "left"
-    if what not in ("pages", "all"):
-        raise errors.OptionError("mv_turn takes 'pages SECONDS', 'all SECONDS' or 'leave'")
-    hold = min(max(float(seconds or _TURN_SECONDS), 0.1), joint.MAX_TURN_SECONDS)
-    wait = max(session.options.timeout, hold)
-    came = joint.take_turn(sessions, seconds=hold, everything=what == "all", wait=wait)
-    return "taken" if came else "waiting"
 
 
 def _interrupt_later(interruption: BaseException) -> None:
@@ -398,55 +364,26 @@ def mv_py_failed(handle: Any, file: Any, code: int, what: Any) -> None:
         lib.mv_set_pending(id(error))
         return
     # xLock: SQLite may still wait and go on
-    holders = tuple(_peers(session, lib.MV_HOLDING))
-    joint.lost(holders, [_reads(holder) for holder in holders])
-
-
-def _reads(session: Session) -> PageSet:
-    size = lib.mv_file_reads(session.file, ffi.NULL)
-    packed = ffi.new("uint32_t[]", size)
-    lib.mv_file_reads(session.file, packed)
-    return PageSet(ffi.buffer(packed)[:])
-
-
-def _stats(session: Session, file: Any) -> str:
-    stats = ffi.new("mv_stats *")
-    lib.mv_file_stats(file, stats)
-    return json.dumps({name: getattr(stats, name) for name, _ in ffi.typeof("mv_stats").fields})
-
-
-def _pragma(session: Session, file: Any, name: str, value: str | None) -> str | None:
-    if name == "mv_version":
-        version = ffi.new("uint8_t[10]")
-        lib.mv_file_version(file, version)
-        return format_version(Version(ffi.buffer(version)[:]))
-    if name == "mv_stats":
-        return _stats(session, file)
-    if name == "mv_last_error":
-        return session.last_error
-    if name == "mv_turn":
-        return _turn_pragma(session, value)
-    if name == "mv_message":
-        if value is not None:
-            session.set_message(value)
-        return session.message
-    raise KeyError(name)
+    holders = tuple(session.peers(lib.MV_HOLDING))
+    joint.lost(holders, [holder.reads() for holder in holders])
 
 
 @ffi.def_extern(error=_IOERR, onerror=_outside)
 def mv_py_pragma(handle: Any, file: Any, name: Any, value: Any, out: Any, size: int) -> int:
     session = _session(handle)
     text = None if value == ffi.NULL else ffi.string(value).decode()
-    try:
-        answer = _pragma(session, file, ffi.string(name).decode().lower(), text)
-    except KeyError:
+    pragma = PRAGMAS.get(ffi.string(name).decode().lower())
+    if pragma is None:
         return _NOTFOUND
+    code = _OK
+    try:
+        answer = pragma(session, text)
     except BaseException as exc:  # noqa: BLE001
-        return _failed(session, exc)
+        code, answer = _failed(session, exc), str(exc)  # SQLite makes it the statement's error message
     if answer:
         encoded = answer.encode()[: size - 1].decode(errors="ignore").encode()
         ffi.memmove(out, encoded + b"\0", len(encoded) + 1)
-    return _OK
+    return code
 
 
 _OUTCOMES = ("not committed", "committed", "refused")

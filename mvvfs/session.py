@@ -271,6 +271,25 @@ class Session:
         for lease in self.leases.held():
             self.database.store.release(self.database.id, lease)
 
+    def peers(self, which: int) -> list[Session]:
+        """This session and others of its connection: see mv_file_peers() in native/attached.c."""
+        room = lib.mv_file_peers(self.file, ffi.NULL, 0, which)
+        handles = ffi.new("void *[]", room)
+        lib.mv_file_peers(self.file, handles, room, which)
+        return [ffi.from_handle(handle) for handle in handles]
+
+    def schema(self) -> str | None:
+        """The name under which the connection has this database, if its SQLite tells."""
+        name = lib.mv_file_schema(self.file)
+        return None if name == ffi.NULL else ffi.string(name).decode()
+
+    def reads(self) -> PageSet:
+        """What the open transaction has read, and what SQLite's cache holds."""
+        size = lib.mv_file_reads(self.file, ffi.NULL)
+        packed = ffi.new("uint32_t[]", size)
+        lib.mv_file_reads(self.file, packed)
+        return PageSet(ffi.buffer(packed)[:])
+
     def set_message(self, message: str) -> None:
         """For the changelog, from the next commit on."""
         if len(message.encode()) > MAX_MESSAGE_BYTES:
@@ -328,7 +347,7 @@ class Databases:
     """The databases that are open in this process, each shared by its connections."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may close a connection while another opens
         self._pid = os.getpid()
         self._open: dict[tuple[int, int], Database] = {}
 

@@ -49,7 +49,7 @@ class _Shared:
         self.users = 0
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # the garbage collector may close a store while another one is opened
 _remote: dict[tuple[str, Access], _Shared] = {}
 
 
@@ -102,7 +102,7 @@ def _close(key: tuple[str, Access], shared: _Shared) -> bool:
 def _after_fork() -> None:
     """In a child: stores that were open belong to the parent."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _remote.clear()
 
 

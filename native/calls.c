@@ -119,7 +119,7 @@ int mv_call_pragma(const mv_host *host, void *session, void *file, const char *n
   call c = enter();
   int rc = mv_py_pragma(session, file, name, value, text, (int)sizeof text);
   leave(host, c);
-  if (rc != SQLITE_NOTFOUND && text[0]) {
+  if (rc == SQLITE_OK || text[0]) { /* without a text the result has a column without a name: hosts mind that */
     *result = api_mprintf(host->api)("%s", text);
     if (!*result) return SQLITE_NOMEM;
   }

@@ -33,7 +33,7 @@ class _Shared:
         self.users = 0
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # the garbage collector may close a store while another one is opened
 _shared: dict[tuple[str, bool], _Shared] = {}
 _memory: dict[str, MemoryEngine] = {}
 
@@ -76,11 +76,16 @@ def _open_shared(place: str, read_only: bool, timeout: float, make: Callable[[],
     key = place, read_only
     with _lock:
         shared = _shared.get(key)
-        if shared is None or not shared.store.usable():
+        if shared is not None:
+            shared.users += 1  # before anything else: whoever closes it meanwhile is not the last
+            if not shared.store.usable():
+                shared.users -= 1
+                shared = None
+        if shared is None:
             store = make()
             shared = _shared[key] = _Shared(store)
             store.on_close = lambda: _close(key, shared)
-        shared.users += 1
+            shared.users += 1
         shared.store.timeout = max(timeout, shared.store.timeout)
         return shared.store
 
@@ -110,7 +115,7 @@ def _open_memory(url: str, create: bool, timeout: float) -> PageStore:
 def _after_fork() -> None:
     """In a child: stores that were open belong to the parent."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _shared.clear()
     _memory.clear()
 

@@ -17,6 +17,7 @@ import pytest
 
 import mvvfs
 from mvvfs import errors
+from pagestore import embedded, opener
 from pagestore.api import Store
 from pagestore.opener import open_store
 from tests.conftest import NAME, Connect
@@ -351,3 +352,27 @@ def test_descriptors_and_sessions_do_not_pile_up(folder: str) -> None:
         connection.close()
     assert len(bridge._handles) == sessions
     assert open_descriptors() <= before + 1
+
+
+@pytest.mark.timeout(20)
+def test_the_collector_may_close_a_connection_while_another_is_opened(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was dropped in a reference cycle is closed at whatever moment the collector runs."""
+    real, closed = embedded.open_folder, []
+
+    def open_folder(*args: Any, **options: Any) -> Any:
+        gc.collect()
+        closed.append(first not in opener._shared)
+        return real(*args, **options)
+
+    cycle: list[Any] = [mvvfs.connect("app", store=f"{folder}-first")]
+    cycle[0].execute("CREATE TABLE t(x)")
+    cycle.append(cycle)
+    first = (f"{folder}-first", False)
+    assert first in opener._shared
+    monkeypatch.setattr(embedded, "open_folder", open_folder)
+    del cycle
+    second = mvvfs.connect("app", store=f"{folder}-second")
+    assert closed == [True]
+    second.close()
