@@ -9,6 +9,7 @@ Called by `bridge` (`at=`), `transfer` and the command line; asks the store's ch
     today   yesterday            00:00:00 of that day, UTC
     90s ago   5m ago   2h ago   3d ago   1w ago
     now   HEAD   HEAD~3          the newest commit, the third before it
+    tag:NAME                     the version of that tag
 
 A moment between two commits means the earlier one.
 """
@@ -37,13 +38,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AGO = re.compile(r"(\d{1,12})\s*(s|m|h|d|w|sec|min|second|minute|hour|day|week)s?\s+ago", re.ASCII)
+_TAG = "tag:"
 _HEAD = re.compile(r"HEAD(?:~(\d{0,12}))?", re.ASCII)
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
     r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(?:\s*(Z|[+-]\d\d:?\d\d))?)?",
     re.ASCII | re.IGNORECASE,
 )
-EXAMPLES = "v1a2b, 2026-11-20 10:00, 2026-11-20T10:00:00+01:00, yesterday, 5m ago, HEAD~3"
+EXAMPLES = "v1a2b, 2026-11-20 10:00, 2026-11-20T10:00:00+01:00, yesterday, 5m ago, HEAD~3, tag:NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ def resolve(when: str, store: Store, namespace: NamespaceId, *, now_us: int | No
     if head is not None or text == "now":
         back = 0 if head is None or head[1] is None else int(head[1] or 1)
         return _back_from_newest(store, namespace, back)
+    if text.startswith(_TAG):
+        return _at_version(_tagged(text.removeprefix(_TAG), store, namespace), store, namespace)
     if text.startswith("v"):
         return _at_version(version(text), store, namespace)
     time_us = parse_time(text, now)
@@ -92,6 +96,13 @@ def version(text: str) -> Version:
         return parse_version(text)
     except ValueError:
         raise OptionError(f"{text!r} is not a version: expected v and up to 20 hex digits") from None
+
+
+def _tagged(name: str, store: Store, namespace: NamespaceId) -> Version:
+    for tag in store.tags(namespace):
+        if tag.name == name:
+            return tag.version
+    raise NoSuchVersionError(f"the database has no tag {name!r}")
 
 
 def parse_time(text: str, now_us: int) -> int:
@@ -154,11 +165,12 @@ def _newest(store: Store, namespace: NamespaceId, until: Version) -> Iterator[Ch
 
 
 def _readable(change: Change, asked: Version, store: Store, namespace: NamespaceId) -> Moment:
-    """The commit itself, or the horizon where that came after it but not after what was asked for."""
+    """The commit itself, or what was asked for where only that is kept: nothing changed in between."""
     try:
         store.begin(namespace, at=change.version)
     except BelowHorizonError as below:
-        if asked < below.horizon:
-            raise
-        return Moment(below.horizon, change.time_us)
+        if asked >= below.horizon:
+            return Moment(below.horizon, change.time_us)
+        store.begin(namespace, at=asked)
+        return Moment(asked, change.time_us)
     return Moment(change.version, change.time_us)

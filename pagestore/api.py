@@ -771,6 +771,11 @@ class Store(ABC):
         `seconds`: stop after so long (0: when all is done).  `dry_run`: only say what would go."""
         raise UnsupportedError(f"{self.url}: no collect in a store of this kind")
 
+    def give_back(self, *, whole: bool = False) -> int:
+        """Give space that is not used any more back to the file system; how many bytes that were.  By small
+        steps, as far as that is worth it; `whole`: all of it, while who writes has to wait."""
+        return 0
+
     def revert(
         self, namespace: NamespaceId, to: Version, *, message: str = "", token: bytes | None = None
     ) -> Committed:

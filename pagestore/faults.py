@@ -38,6 +38,7 @@ POINTS = frozenset(
         "collect.moved",  # nothing is removed yet
         "collect.step",  # in an engine transaction that removes
         "collect.stepped",  # some of it is removed
+        "collect.shortened",  # some of the engine's file was given back
         "branch.written",  # in the engine transaction
         "branch.made",
         "stage.step",  # some pages are staged

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from pagestore import changelog, encoding, kept, keys
+from pagestore import allocation, changelog, encoding, kept, keys, snapshot
 from pagestore.api import (
     MAX_VERSION,
     ZERO_VERSION,
@@ -22,7 +22,7 @@ from pagestore.api import (
     Version,
 )
 from pagestore.engines.base import Engine, KeyRange, Snapshot
-from pagestore.namespaces import find
+from pagestore.namespaces import Record, find
 
 _CHUNK = 500
 """Rows read in one engine transaction."""
@@ -124,13 +124,22 @@ def newest_time(tx: Snapshot, id_: NamespaceId) -> int:
 
 
 def usage(engine: Engine, id_: NamespaceId, timeout: float) -> Usage:
+    record = engine.read(lambda tx: find(tx, id_), timeout=timeout)
     live_pages = live_bytes = history_pages = history_bytes = 0
+    own: set[PageNumber] = set()
+    """Pages that a branch has versions of its own of."""
     number: PageNumber | None = None
     needed = 0  # how many of the rows to come the live page takes
     begin, end = keys.all_pages(id_)
     for key, blob in rows(engine, begin, end, timeout, reverse=True):  # a page's newest version comes first
         size = len(key) + len(blob)
-        if keys.number_of_page(key) != number and not encoding.is_freed(blob):
+        is_newest = keys.number_of_page(key) != number
+        number = keys.number_of_page(key)
+        if is_newest:
+            needed = 0
+            if record.ancestors:
+                own.add(number)
+        if is_newest and not encoding.is_freed(blob):
             needed = encoding.chain_of(blob) + 1
             live_pages += 1
         else:
@@ -140,6 +149,37 @@ def usage(engine: Engine, id_: NamespaceId, timeout: float) -> Usage:
             live_bytes += size
         else:
             history_bytes += size
-        number = keys.number_of_page(key)
     commits = sum(1 for _ in rows(engine, *keys.log(id_, ZERO_VERSION, MAX_VERSION), timeout))
-    return Usage(live_pages, live_bytes, history_pages, history_bytes, commits)
+    shared_pages, shared_bytes = _shared(engine, id_, record, own, timeout) if record.ancestors else (0, 0)
+    return Usage(
+        live_pages + shared_pages,
+        live_bytes,
+        history_pages,
+        history_bytes,
+        commits,
+        shared_pages,
+        shared_bytes,
+    )
+
+
+def _shared(
+    engine: Engine, id_: NamespaceId, record: Record, own: set[PageNumber], timeout: float
+) -> tuple[int, int]:
+    """How many of a branch's pages are those of its ancestors, and the bytes that they take there."""
+    now = engine.read(lambda tx: allocation.at(tx, id_, record.page_size, tx.read_version()), timeout=timeout)
+    free = {n for run in now.free for n in range(run.first, run.first + run.length)}
+    pages = size = 0
+    some: list[PageNumber] = []
+    for number in map(PageNumber, range(1, now.highest + 1)):
+        if number not in own and number not in free:
+            some.append(number)
+        if len(some) == _CHUNK or (some and number == now.highest):
+            parent, *others = record.ancestors
+            found = engine.read(
+                lambda tx: snapshot.read_pages(tx, parent.id, parent.version, some, others),  # noqa: B023
+                timeout=timeout,
+            )
+            pages += sum(1 for page in found if page is not None)
+            size += sum(sum(map(len, page.blobs)) for page in found if page is not None)
+            some = []
+    return pages, size

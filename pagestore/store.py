@@ -344,6 +344,9 @@ class PageStore(Store):
             self.finish_drops()
         return found
 
+    def give_back(self, *, whole: bool = False) -> int:
+        return self.engine.give_back(whole=whole)
+
     def revert(
         self, namespace: NamespaceId, to: Version, *, message: str = "", token: bytes | None = None
     ) -> Committed:

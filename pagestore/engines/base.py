@@ -198,6 +198,11 @@ class Engine(ABC):
         """Counted so far; None where nothing is sent anywhere."""
         return None
 
+    def give_back(self, *, whole: bool = False) -> int:
+        """Give space that nothing lies in any more back to the file system, in small transactions where
+        there is much of it; `whole`: all, however long others have to wait.  How many bytes that were."""
+        return 0
+
     @abstractmethod
     def head_word(self, namespace: NamespaceId) -> HeadWord | None:
         """See `Store.head_word`."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,12 @@ MAX_LOG_FRAMES = 4096
 
 _CHECKPOINT_PATIENCE = 0.01
 """Seconds that a checkpoint waits for readers, holding the write lock."""
+
+_SHORTEN_PAGES, _SHORTEN_PAUSE = 64, 0.002
+"""Pages of the file moved in one transaction, and seconds left to others between two."""
+
+_FREE_AT_MOST = 10
+"""One page in so many may stay unused: what is written next takes it."""
 
 _log = logging.getLogger("pagestore.sqlite")
 
@@ -199,6 +206,45 @@ class SqliteEngine(Engine):
             return None
         return HeadWord(word.address, (word.keepalive, self._recent.keepalive), self._recent.address)
 
+    def give_back(self, *, whole: bool = False) -> int:
+        """The file's unused pages, unless there are so few that it is better to use them again.
+
+        Works page by page in a file that was made with `auto_vacuum=INCREMENTAL`, as all are since there is
+        retention.  `whole` rebuilds the file (VACUUM) and makes an older one such: others can read meanwhile,
+        who writes has to wait."""
+        before = os.stat(self._path).st_size
+        if whole:
+            self._rebuild()
+        else:
+            while self.transact(_shorten, durability="normal").value:
+                fault("collect.shortened")
+                time.sleep(_SHORTEN_PAUSE)
+        self._checkpoint_all()
+        return max(before - os.stat(self._path).st_size, 0)
+
+    def _rebuild(self) -> None:
+        connection = self._take(None)
+        try:
+            connection.db.execute("PRAGMA auto_vacuum = INCREMENTAL; VACUUM")
+        except apsw.Error as exc:
+            raise self._error(connection, exc) from exc
+        finally:
+            self._give_back(connection)
+            self._gate.open()
+
+    def _checkpoint_all(self) -> None:
+        """The file gets shorter when the log has been copied to it."""
+        connection = self._take(_CHECKPOINT_PATIENCE)
+        try:
+            connection.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        except (apsw.BusyError, apsw.FullError) as exc:
+            _log.debug("checkpoint put off: %s", exc)
+        except apsw.Error as exc:
+            raise self._error(connection, exc) from exc
+        finally:
+            self._give_back(connection)
+            self._gate.open()
+
     def sync(self) -> None:
         connection = self._take(None)
         try:
@@ -276,6 +322,16 @@ class SqliteEngine(Engine):
 
     def _error(self, connection: Connection, exc: apsw.Error) -> StoreError:
         return as_store_error(exc, connection.db.system_errno)
+
+
+def _shorten(tx: Transaction) -> bool:
+    """One step; whether there is more to do."""
+    assert isinstance(tx, SqliteTransaction)
+    unused, pages = tx.free_pages()
+    if unused <= max(pages // _FREE_AT_MOST, _SHORTEN_PAGES):
+        return False
+    tx.shorten(_SHORTEN_PAGES)
+    return tx.free_pages()[0] < unused
 
 
 _engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()

@@ -25,6 +25,9 @@ def create(path: str, rows: Mapping[bytes, bytes]) -> None:
     db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     try:
         db.execute(f"PRAGMA page_size = {_PAGE_SIZE}; PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(
+            "PRAGMA auto_vacuum = INCREMENTAL"
+        )  # before there is a table: see `SqliteEngine.give_back`
         db.execute(SCHEMA)
         db.executemany(SET, rows.items())
         db.pragma("journal_mode", "wal")

@@ -180,6 +180,15 @@ class SqliteTransaction(SqliteSnapshot, Transaction):
         self._time_us = max(now_us, self.clock().time_us)
         return self._time_us
 
+    def free_pages(self) -> tuple[int, int]:
+        """Unused pages of the file, and all pages."""
+        return int(self._db.pragma("freelist_count")), int(self._db.pragma("page_count"))
+
+    def shorten(self, pages: int) -> None:
+        """Move pages from the file's end into unused ones, at most so many, and cut it there."""
+        for _ in self._db.execute(f"PRAGMA incremental_vacuum({pages})"):
+            pass
+
     def finish(self) -> Version | None:
         """Write what is left and the clock; the commit's version, or None if nothing was written."""
         if not self._rows and not self._cleared and not self._moves:

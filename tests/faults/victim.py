@@ -93,7 +93,10 @@ def collect(folder: str) -> None:
     store = open_store(folder, create=False)
     id_ = store.open("main").id
     store.set_retention(id_, Retention(0))
-    print(store.collect(id_).complete, flush=True)
+    done = store.collect(id_).complete
+    sqlite._FREE_AT_MOST, sqlite._SHORTEN_PAGES = 1 << 30, 1
+    store.give_back()
+    print(done, flush=True)
 
 
 def branch(folder: str) -> None:
