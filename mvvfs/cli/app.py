@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 import apsw
 import click
 
-from mvvfs.cli import changes, databases, files, following, history
+from mvvfs.cli import changes, databases, files, following, history, keeping, undo
 from mvvfs.cli.exits import EXPECTED, Exit, explain
 from mvvfs.cli.output import say
 from mvvfs.cli.target import store_option
@@ -33,7 +33,8 @@ def app(context: click.Context) -> None:
     database, or, with --store or MV_STORE, the name of a database in that store.
 
     WHEN is a version (v1a2b), a time in UTC or with an offset (2026-11-20 10:00, 2026-11-20T10:00+01:00,
-    2026-11-20, today, yesterday), an age (5m ago, 2h ago, 3d ago, 1w ago), now, HEAD or HEAD~3.
+    2026-11-20, today, yesterday), an age (5m ago, 2h ago, 3d ago, 1w ago), now, HEAD, HEAD~3,
+    or tag:NAME.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
@@ -56,6 +57,8 @@ for command in (
     *history.COMMANDS,
     *changes.COMMANDS,
     *following.COMMANDS,
+    *keeping.COMMANDS,
+    *undo.COMMANDS,
 ):
     app.add_command(command)
 

@@ -91,6 +91,7 @@ def _facts(location: Location, store: Store, namespace: Namespace) -> dict[str, 
         "newest": format_version(newest.version) if newest else None,
         "newest_time": format_time(newest.time_us) if newest else None,
         "horizon": format_version(namespace.horizon),
+        "oldest": format_time(namespace.horizon_us or namespace.created_us),
         "versions": usage.commits,
         "live_pages": usage.live_pages,
         "live_bytes": usage.live_bytes,
@@ -123,7 +124,7 @@ def info(name: str, as_json: bool) -> None:
         ),
         ("created", format_time(namespace.created_us)),
         ("newest", newest),
-        ("horizon", f"{format_version(namespace.horizon)} (the oldest version that can be read)"),
+        ("oldest", f"{facts['horizon']} of {facts['oldest']} (how far back it can be read)"),
         ("versions", f"{facts['versions']:,}"),
         ("live", f"{facts['live_pages']:,} pages, {size(int(str(facts['live_bytes'])))} stored"),
         ("history", f"{facts['history_pages']:,} pages, {size(int(str(facts['history_bytes'])))} stored"),
@@ -151,25 +152,32 @@ def rename(name: str, new_name: str) -> None:
 @click.command()
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--now", is_flag=True, help="For good: it can't be brought back.")
 @target.store_option
-def drop(name: str, yes: bool) -> None:
-    """Remove a database and all its history for good."""
+def drop(name: str, yes: bool, now: bool) -> None:
+    """Remove a database; mvctl undrop brings it back for as long as its history is kept."""
     location = target.locate(name)
     with target.opened_database(location) as (store, _):
         what = target.describe(location)
         if not yes:
             if not sys.stdin.isatty():
-                raise OptionError(
-                    f"dropping {what} cannot be undone: give --yes to do it without being asked"
-                )
-            click.confirm(f"Drop {what} with all its history? This cannot be undone", abort=True, err=True)
-        store.drop(location.namespace)
+                raise OptionError(f"to drop {what} without being asked, give --yes")
+            how = "with all its history? This cannot be undone" if now else "(mvctl undrop brings it back)?"
+            click.confirm(f"Drop {what} {how}", abort=True, err=True)
+        store.drop(location.namespace, now=now)
         left = store.list()
     say(f"dropped {what}")
-    if not left and os.path.isdir(location.store_url):
+    if not now:
+        note(f"to bring it back: mvctl {_store_words(name, location)}undrop {name}")
+    elif not left and os.path.isdir(location.store_url):
         note(
             f"the store {location.store_url} is empty now; its folder can be removed when nothing has it open"
         )
+
+
+def _store_words(name: str, location: Location) -> str:
+    """The options that make NAME mean the same database again."""
+    return "" if location.namespace == names.MAIN and name != names.MAIN else f"--store {location.store_url} "
 
 
 @click.command()
