@@ -252,10 +252,11 @@ class PageStore(Store):
         key = keys.token(namespace, token)
 
         def work(tx: Transaction) -> bytes:
-            rely_on(tx, namespace)
+            record = rely_on(tx, namespace)
             tx.add_read_conflict(key, key + b"\0")
             happened = tx.get(key)
             if happened is None:
+                sweep.check_token(token, record)
                 tx.set(key, keys.VOID_TOKEN)
             return happened or keys.VOID_TOKEN
 

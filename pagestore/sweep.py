@@ -42,6 +42,7 @@ from pagestore.api import (
     ZERO_VERSION,
     Change,
     NamespaceId,
+    OutcomeUnknownError,
     PageNumber,
     Version,
 )
@@ -199,13 +200,13 @@ def _window(rows: Iterable[tuple[bytes, bytes]], settled: Version, found: Rows) 
 # ---- along the changelog ----
 
 
-def next_step(tx: Snapshot, id_: NamespaceId, limit: int = STEP) -> Step | None:
-    """The next step of what has to be done, or None if nothing has."""
+def next_step(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
+    """The next step of what has to be done, or None if nothing has.  `limit`: page versions; 0: `STEP`."""
     record = find_any(tx, id_)
     before = tx.get(keys.retention(id_))
     at = unpack(before, record)
     if at.settled < record.horizon:
-        step = _along_changelog(tx, id_, record, at, limit)
+        step = _along_changelog(tx, id_, record, at, limit or STEP)
     elif at.sweep:
         step = _through_pages(tx, id_, record, at)
     else:
@@ -376,18 +377,17 @@ def sweep_pages(
 # ---- the rest ----
 
 
-def leftovers(tx: Snapshot, id_: NamespaceId, limit: int = STEP) -> Step | None:
+def leftovers(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
     """Tokens, allocation images and measures that nobody asks for any more; None if there are none."""
     record = find_any(tx, id_)
     settled = progress(tx, id_, record).settled
-    step = Step()
+    step, limit = Step(), limit or STEP
     _tokens(tx, id_, settled, step, limit)
     needed = {*kept.versions(tx, id_, settled), settled}
     before_settled = keys.images(id_, settled)
-    for key, value in tx.scan(KeyRange(*before_settled, limit)):
+    for key, _ in tx.scan(KeyRange(*before_settled, limit)):
         if keys.version_of(key) not in needed:
             step.ranges.append((key, key + b"\0"))
-            step.bytes += len(key) + len(value)
     step.ranges += [
         (key, key + b"\0")
         for key, _ in tx.scan(KeyRange(*keys.measures(id_, ZERO_VERSION, settled), limit))
@@ -396,10 +396,21 @@ def leftovers(tx: Snapshot, id_: NamespaceId, limit: int = STEP) -> Step | None:
     return step if step.ranges else None
 
 
+def _oldest_token() -> bytes:
+    """Tokens that sort before it may be gone."""
+    until_ms = max(time.time_ns() // 1_000_000 - TOKEN_SECONDS * 1000, 0)
+    return until_ms.to_bytes(6, "big") + bytes(TOKEN_SIZE - 6)
+
+
+def check_token(token: bytes, record: Record) -> None:
+    """For a token that is not there: raises OutcomeUnknownError if it may have gone."""
+    if record.horizon > record.created and token < _oldest_token():
+        raise OutcomeUnknownError(token, f"it was made more than {TOKEN_SECONDS // 3600} hours ago")
+
+
 def _tokens(tx: Snapshot, id_: NamespaceId, settled: Version, step: Step, limit: int) -> None:
     """Tokens begin with the time at which they were made, so the old ones come first."""
-    until_ms = max(time.time_ns() // 1_000_000 - TOKEN_SECONDS * 1000, 0)
-    before = until_ms.to_bytes(6, "big") + bytes(TOKEN_SIZE - 6)
+    before = _oldest_token()
     last: bytes | None = None
     begin, end = keys.tokens(id_, before)
     for key, version in tx.scan(KeyRange(begin, end, limit)):

@@ -18,16 +18,17 @@ from pagestore.engines.sqlite_transaction import SCHEMA, SET, SqliteSnapshot
 
 _PAGE_SIZE = 4096
 _STEP_PAGES = 1024
+_SHRINKS = "PRAGMA auto_vacuum = INCREMENTAL"
+"""See `SqliteEngine.give_back`."""
 
 
 def create(path: str, rows: Mapping[bytes, bytes]) -> None:
     """Make a new engine file that holds `rows`, ready to be opened by engines.  Raises StoreError."""
     db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     try:
-        db.execute(f"PRAGMA page_size = {_PAGE_SIZE}; PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(
-            "PRAGMA auto_vacuum = INCREMENTAL"
-        )  # before there is a table: see `SqliteEngine.give_back`
+        db.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
+        db.execute(_SHRINKS)  # before anything is written
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(SCHEMA)
         db.executemany(SET, rows.items())
         db.pragma("journal_mode", "wal")
