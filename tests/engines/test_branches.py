@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from dataclasses import replace
@@ -51,6 +52,11 @@ def everything(store: PageStore) -> list[tuple[bytes, bytes]]:
 def branch_of(pages: Pages, name: str, at: Version | None = None) -> Pages:
     made = pages.store.branch(pages.id, name, at or pages.version())
     return Pages(pages.store, made.id, pages.page_size)
+
+
+def noise(seed: int) -> bytes:
+    """A page that is no delta of any other."""
+    return random.Random(seed).randbytes(512)
 
 
 def slightly(body: bytes, step: int) -> bytes:
@@ -192,9 +198,9 @@ def test_a_branch_survives_its_parent(page_store: PageStore, pages: Pages) -> No
 
 
 def test_what_only_a_branch_needed_goes_with_it(page_store: PageStore, pages: Pages) -> None:
-    pages.commit({n: content("old", n) for n in range(1, 40)})
+    pages.commit({n: noise(n) for n in range(1, 40)})
     branch_of(pages, "branch")
-    pages.commit({n: content("new", n) for n in range(1, 40)})
+    pages.commit({n: noise(1000 + n) for n in range(1, 40)})
     page_store.set_retention(pages.id, Retention(0))
     assert page_store.collect(pages.id).page_versions == 0
     page_store.drop("branch", now=True)
