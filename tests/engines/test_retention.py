@@ -42,6 +42,11 @@ def rows(store: PageStore, family: bytes) -> int:
     return len(store.engine.read(lambda tx: list(tx.scan(KeyRange(family, family + b"\xff")))))
 
 
+def noise(seed: int) -> bytes:
+    """A page that is no delta of any other."""
+    return random.Random(seed).randbytes(512)
+
+
 def history(pages: Pages, commits: int, numbers: range = range(1, 4)) -> list[Version]:
     """Commits that change all of the pages, a little at a time, so that deltas are made."""
     versions = []
@@ -120,9 +125,9 @@ def test_a_dry_run_says_what_a_run_does(page_store: PageStore, pages: Pages) -> 
 
 def test_nothing_is_left_of_what_is_not_needed(page_store: PageStore, pages: Pages) -> None:
     for step in range(300):
-        pages.commit({1: content(step), 2 + step % 5: content(step, 2)})
+        pages.commit({1: noise(step), 2 + step % 5: noise(1000 + step)})
     pages.commit(dict.fromkeys(range(2, 7)))
-    pages.commit({1: content("last")})
+    pages.commit({1: noise(300)})
     let_go(page_store, pages.id)
     assert rows(page_store, b"p") == 1  # freed pages leave no mark when nothing is left to hide
     assert rows(page_store, b"l") == 2  # the record of the namespace, and the newest commit's
@@ -236,7 +241,7 @@ def test_policies(page_store: PageStore, pages: Pages) -> None:
 
 
 def test_tags(page_store: PageStore, pages: Pages) -> None:
-    versions = [pages.commit({1: random.Random(step).randbytes(512)}).version for step in range(4)]
+    versions = [pages.commit({1: noise(step)}).version for step in range(4)]
     made = page_store.tag(pages.id, "b", versions[1])
     assert page_store.tag(pages.id, "b", versions[1]) == made
     page_store.tag(pages.id, "ä/b c", versions[1])
@@ -253,7 +258,7 @@ def test_tags(page_store: PageStore, pages: Pages) -> None:
     let_go(page_store, pages.id)
     page_store.untag(pages.id, "b")
     let_go(page_store, pages.id)
-    assert pages.read(1, versions[1]) == random.Random(1).randbytes(512)  # the other tag keeps it
+    assert pages.read(1, versions[1]) == noise(1)  # the other tag keeps it
     page_store.tag(pages.id, "again", versions[1])
     page_store.untag(pages.id, "ä/b c")
     before = rows(page_store, b"p")
@@ -308,11 +313,11 @@ def test_space_is_given_back(page_store: PageStore, pages: Pages) -> None:
         assert page_store.give_back() == 0
         return
     for step in range(40):
-        pages.commit({n: content((step, n), n) for n in range(1, 60)})
+        pages.commit({n: noise(1000 * step + n) for n in range(1, 60)})
     page_store.give_back()
     let_go(page_store, pages.id)
     assert page_store.give_back() > 100_000
     assert page_store.give_back(whole=True) >= 0
     whole(page_store)
-    assert pages.read(7) == content((39, 7), 7)
+    assert pages.read(7) == noise(39007)
     assert pages.read(PageNumber(60)) is None
