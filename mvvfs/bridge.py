@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from mvvfs import errors, joint, names, when
+from mvvfs import errors, holding, joint, names, when
 from mvvfs._shim import ffi, lib
 from mvvfs.options import Options, from_uri
 from mvvfs.pragmas import PRAGMAS, TURN_SECONDS
@@ -135,7 +135,9 @@ def _open_database(args: Any) -> tuple[Database, Options, bool, Version | None]:
         pinned = None
         if options.at is not None:
             database.begin()  # a snapshot is cached only up to what has been applied
-            pinned = when.resolve(options.at, store, namespace.id).version
+            moment = when.resolve(options.at, store, namespace.id)
+            pinned = moment.version
+            holding.pin(database, pinned, moment.time_us)
             args.alloc = c_alloc(store.allocation(namespace.id, pinned))
             args.page_size = lib.mv_db_page_size(database.cache)
     except BaseException:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple
 
+from mvvfs import holding
 from mvvfs._shim import ffi, lib
 from mvvfs.errors import ForkError
 from mvvfs.options import Options
@@ -64,6 +65,8 @@ class Database:
             lib.mv_db_set_word(self.cache, self._head.address, self._head.followed)
             lib.mv_db_set_recent(self.cache, self._head.recent, namespace.id)
         self._synced = ZERO_VERSION
+        self.is_watched = False
+        """Whether `holding` looks at it."""
 
     def applied(self) -> Version | None:
         """The version up to which the changelog has been applied to the cache."""
@@ -78,6 +81,8 @@ class Database:
         """The newest version, with the changelog applied; the shim sees what changed after `since`.
 
         `within`: one that was the newest at some time in the last so many seconds will do."""
+        if not self.is_watched:
+            holding.watch(self)
         word = self.word()
         known = since or self.applied()
         start = (self.store.recent(self.id, known, within) if within else None) or self.store.begin(
@@ -237,6 +242,8 @@ class Session:
     def fetch(self, version: Version, numbers: Sequence[PageNumber], page_size: int) -> bytes | None:
         """The content of the first page, or None where it does not exist; all go into the cache."""
         database = self.database
+        if not database.is_watched:
+            holding.watch(database)
         first, *more = database.store.read(database.id, version, numbers)
         database.keep(more, version, page_size)
         if first is None:
@@ -369,6 +376,9 @@ class Databases:
     def release(self, database: Database) -> None:
         with self._lock:
             database.connections -= 1
-            if database.connections == 0:
+            is_last = database.connections == 0
+            if is_last:
                 self._open.pop((id(database.store), database.id), None)
+        if is_last:
+            holding.forget(database)
         database.store.close()  # one reference: see pagestore.opener

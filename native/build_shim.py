@@ -59,6 +59,7 @@ ffibuilder.cdef(
                     uint64_t word);
     void mv_db_reset(mv_db *db, const uint8_t *version, uint64_t word, mv_alloc *alloc);
     int mv_db_applied(mv_db *db, uint8_t *version);
+    uint32_t mv_db_snapshots(mv_db *db, uint8_t *versions, uint32_t room);
     uint64_t mv_db_load_word(mv_db *db);
     void mv_head_move(uint64_t address, uint64_t commits, int64_t as_of);
     int mv_head_used(uint64_t address);

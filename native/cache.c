@@ -318,6 +318,15 @@ void mv_db_reset(mv_db *db, const uint8_t *version, uint64_t word, mv_alloc *all
   pthread_mutex_unlock(&db->mutex);
 }
 
+uint32_t mv_db_snapshots(mv_db *db, uint8_t *versions, uint32_t room) {
+  uint32_t count = 0;
+  pthread_mutex_lock(&db->mutex);
+  for (const mv_snapshot *s = db->snapshots.next; s != &db->snapshots && count < room; s = s->next)
+    mv_version_put(s->version, versions + 10 * count++);
+  pthread_mutex_unlock(&db->mutex);
+  return count;
+}
+
 int mv_db_applied(mv_db *db, uint8_t *version) {
   pthread_mutex_lock(&db->mutex);
   int has = db->has_applied;

@@ -126,6 +126,8 @@ void mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uin
 int mv_db_apply(mv_db *db, const mv_change *changes, uint32_t count, const uint8_t *version, uint64_t word);
 void mv_db_reset(mv_db *db, const uint8_t *version, uint64_t word, mv_alloc *alloc);
 int mv_db_applied(mv_db *db, uint8_t *version);
+/* The versions that connections stand at, ten bytes each, at most `room`; how many were copied. */
+uint32_t mv_db_snapshots(mv_db *db, uint8_t *versions, uint32_t room);
 uint64_t mv_db_load_word(mv_db *db);
 uint64_t mv_db_word_seen(mv_db *db);
 void mv_db_set_page_size(mv_db *db, uint32_t page_size);

@@ -9,12 +9,11 @@ import click
 from mvvfs import names
 from mvvfs.cli import target
 from mvvfs.cli.output import columns, note, one_line, say
-from mvvfs.connect import connect
+from mvvfs.compare.comparison import compare
 from mvvfs.errors import NoSuchDatabaseError
 from mvvfs.names import Location
-from mvvfs.tables import table_map, tables_of
 from mvvfs.when import Moment, format_time, resolve
-from pagestore.api import Change, Dropped, Namespace, NamespaceId, Store, format_version
+from pagestore.api import Dropped, Namespace, NamespaceId, Store, format_version
 
 
 @click.command()
@@ -55,22 +54,8 @@ def _would_change(location: Location, store: Store, namespace: Namespace, moment
         f"{len(pages):,} pages"
     )
     if commits:
-        touched = _tables(location, moment, commits[0])
-        say(f"tables touched: {', '.join(map(one_line, tables_of(sorted(pages), *touched))) or 'none'}")
-
-
-def _tables(location: Location, moment: Moment, newest: Change) -> tuple[dict[int, str], dict[int, str]]:
-    """The pages' tables, now and then."""
-    maps = []
-    for version in (newest.version, moment.version):
-        connection = connect(
-            location.namespace, store=location.store_url, mode="rw", at=format_version(version), slow_ms=0
-        )
-        try:
-            maps.append(table_map(connection))
-        finally:
-            connection.close()
-    return maps[0], maps[1]
+        touched = compare(store, namespace, moment.version, commits[0].version).touched()
+        say(f"tables touched: {', '.join(map(one_line, sorted(touched))) or 'none'}")
 
 
 @click.command()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import TypeAlias
 
 from mvvfs import errors, names, when
@@ -19,7 +20,7 @@ from mvvfs.compare.comparison import Comparison, compare, highest_page
 from mvvfs.compare.pages import PageBits
 from mvvfs.names import Location
 from mvvfs.stores import open_store
-from pagestore.api import Change, Namespace, Store, StoreError, Version, format_version
+from pagestore.api import BelowHorizonError, Change, Namespace, Store, StoreError, Version, format_version
 
 When: TypeAlias = str | Version
 """A moment as people write it (`mvvfs.when`), or a version."""
@@ -49,6 +50,10 @@ def _diff(location: Location, old: Version, new: Version, table: str | None) -> 
         yield from compare(store, namespace, old, new).differences(table)
 
 
+_AT_A_TIME = 200
+"""Commits read ahead of who is told of them."""
+
+
 def changes(
     name: str,
     since: When | None = None,
@@ -76,9 +81,14 @@ def _changes(location: Location, since: Version, table: str | None, follow: bool
         while True:
             until = store.begin(namespace.id).version
             store.sync()  # what was told must not be taken back by a power cut
-            for change in store.changelog(namespace.id, after=since, until=until):
-                yield Commit(location, history, since, change, table)
-                since = change.version
+            coming = store.changelog(namespace.id, after=since, until=until)
+            while some := list(islice(coming, _AT_A_TIME)):
+                horizon = store.open(namespace.name).horizon
+                if since < horizon:  # what was read may have gaps
+                    raise BelowHorizonError(since, horizon)
+                for change in some:
+                    yield Commit(location, history, since, change, table)
+                    since = change.version
             if not follow:
                 return
             wait_for_commit(store, namespace, since)

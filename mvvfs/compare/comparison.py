@@ -326,7 +326,11 @@ def compare(store: Store, namespace: Namespace, old: Version, new: Version) -> C
     changed = PageBits()
     for change in store.changelog(namespace.id, after=earlier, until=later):
         changed.update(change.pages)
-    return Comparison(store, namespace, old, new, changed, highest_page(store, namespace, later, changed))
+    highest = highest_page(store, namespace, later, changed)
+    if earlier < store.open(namespace.name).horizon:  # a tagged version: the changelog after it has gaps
+        highest = max(highest, highest_page(store, namespace, earlier, ()))
+        changed = PageBits(range(1, highest + 1))
+    return Comparison(store, namespace, old, new, changed, highest)
 
 
 def highest_page(store: Store, namespace: Namespace, version: Version, changed: Iterable[int]) -> int:
