@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import growth, suite, trouble
+from bench import growth, service, suite, trouble
 from bench.errors import BenchError
 from bench.plot import svg
 from bench.profiling import profile
@@ -93,6 +93,8 @@ def run(
             save(output, [_measure(case, plan, f"{number}/{len(cases)} {case.key}")], {})
         if history and (not workloads or set(workloads) & set(HISTORY)):
             _run_history(plan, 200 if quick else history, histories, output)
+        if not workloads or set(workloads) & set(suite.SERVICE):
+            _run_service(plan, workloads, processes, output)
         if not output.exists():
             raise BenchError("no case is left: loosen --workload, --processes, --mode or --bars")
     results, sizes = load(output)
@@ -124,6 +126,19 @@ def _run_history(plan: Plan, commits: int, histories: Path | None, output: Path)
         cases = suite.short_and_long(grown.short, grown.long, plan.small)
         results = [_measure(case, plan, case.key) for case in cases]
     save(output, results, {"bytes_per_commit": grown.bytes_per_commit})
+
+
+def _run_service(plan: Plan, workloads: Sequence[str], processes: Sequence[int], output: Path) -> None:
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="service-", dir=plan.directory) as scratch,
+        service.running(Path(scratch)) as peers,
+    ):
+        for case in suite.over_the_service(peers, Path(scratch) / "main"):
+            if (not workloads or case.workload in workloads) and (
+                not processes or case.processes in processes
+            ):
+                save(output, [_measure(case, plan, case.key)], {})
 
 
 @main.command("stopped")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.targets import Durability, MvTarget, PlainTarget, Target
+from bench.service import Peers
+from bench.targets import CallTarget, Durability, MvTarget, PlainTarget, Target
 
 PROCESSES = (1, 2, 4, 8)
 SMALL_CACHE = 65_536
@@ -86,6 +87,10 @@ BARS: dict[tuple[str, int, str], float] = {
     ("leases", 1, LONGER.name): round(1 / 1.05, 3),
     ("bulk", 1, LONGER.name): 0.6,
     ("bulk", 1, AS_IS.name): 0.6,
+} | {
+    (f"service-{call}", processes, NORMAL.name): 0.6
+    for call in ("begin", "read", "read-32", "commit")
+    for processes in (1, 8)
 }
 """Workload, processes and mode → the ratio that the project wants at least."""
 
@@ -171,6 +176,35 @@ def against_plain() -> Iterator[Case]:
         for mode in DURABLE_MODES:
             for processes in PROCESSES:
                 yield plain_and_mv(workload, processes, mode)
+
+
+SERVICE = ("service-begin", "service-read", "service-read-32", "service-commit")
+
+
+def over_the_service(peers: Peers, path: Path) -> Iterator[Case]:
+    """Calls of a service against empty ones: `bench.service` runs both ends."""
+    for workload in SERVICE:
+        for mode in (NORMAL, AS_IS) if workload == "service-commit" else (NORMAL,):
+            for processes in (1, 8):
+                empty, call = (
+                    CallTarget(
+                        durability=mode.durability,
+                        store=f"grpc://{peers.service}",
+                        service=peers.service,
+                        peer=peers.echo,
+                        echo=echo,
+                    )
+                    for echo in (True, False)
+                )
+                yield Case(
+                    workload=workload,
+                    processes=processes,
+                    mode=mode.name,
+                    flush_us=0,
+                    bar=BARS.get((workload, processes, mode.name)),
+                    baseline=Arm("empty call", empty, path),
+                    candidate=Arm("service", call, path),
+                )
 
 
 def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:

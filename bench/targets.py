@@ -161,7 +161,20 @@ class MvTarget(Target):
             shutil.rmtree(path)
 
 
-KINDS: dict[str, type[Target]] = {target.kind: target for target in (PlainTarget, MvTarget)}
+@dataclass(frozen=True, slots=True)
+class CallTarget(MvTarget):
+    """A client of a page-store service that makes its calls itself, or those of a peer."""
+
+    kind: ClassVar[str] = "calls"
+    service: str = ""
+    """HOST:PORT."""
+    peer: str = ""
+    """Where `bench.echo` is, likewise."""
+    echo: bool = False
+    """Make the peer's empty calls instead."""
+
+
+KINDS: dict[str, type[Target]] = {target.kind: target for target in (PlainTarget, MvTarget, CallTarget)}
 
 
 def from_json(fields: dict[str, Any]) -> Target:

@@ -261,6 +261,30 @@ def page_message(number: PageNumber, page: StoredPage | None) -> pb.Page:
     return pb.Page(number=number, version=page.version, blobs=page.blobs)
 
 
+def pages_message(
+    numbers: Sequence[PageNumber], pages: Sequence[StoredPage | None], max_bytes: int
+) -> pb.ReadResponse:
+    """As many of the first pages as `max_bytes` allow, and at least one."""
+    response = pb.ReadResponse()
+    messages, left = response.pages, max_bytes
+    for number, page in zip(numbers, pages, strict=True):
+        if page is None:
+            messages.add(number=number)
+            continue
+        left -= sum(map(len, page.blobs))
+        if left < 0 and messages:
+            break
+        messages.add(number=number, version=page.version, blobs=page.blobs)  # cheaper than to append one
+    return response
+
+
+def page_numbers_of(field: Sequence[int]) -> list[PageNumber]:
+    """Not a set: as they were asked for."""
+    if field and not 1 <= min(field) <= max(field) <= MAX_PAGE:
+        raise WireError(f"page numbers are 1 to {MAX_PAGE}")
+    return list(map(PageNumber, field))
+
+
 def page_of(message: pb.Page) -> StoredPage | None:
     if not message.version and not message.blobs:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.workloads.base import Workload
+from bench.workloads.calls import ServiceCalls
 from bench.workloads.history import HistoryCommits, HistoryReads
 from bench.workloads.inserts import BulkLoad, Inserts, RandomInserts
 from bench.workloads.jobs import ClaimJobs
@@ -45,6 +46,10 @@ _ALL: tuple[Workload, ...] = (
     OpenAndRead(name="open", title="open and first read"),
     HistoryCommits(name="history-commits", title="commits on a long history"),
     HistoryReads(name="history-reads", title="uncached reads on a long history"),
+    ServiceCalls(name="service-begin", title="service: begin", call="begin"),
+    ServiceCalls(name="service-read", title="service: read of 1 page", call="read"),
+    ServiceCalls(name="service-read-32", title="service: read of 32 pages", call="read", pages=32),
+    ServiceCalls(name="service-commit", title="service: commit of 1 page", call="commit"),
 )
 
 WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _ALL}

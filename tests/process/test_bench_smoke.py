@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import flush, runner, suite
+from bench import flush, runner, service, suite
 from bench.errors import BenchError, CheckFailedError
 from bench.report import markdown
 from bench.results import CaseResult, Finding, load, load_findings, save
@@ -175,3 +175,15 @@ def test_median_intervals_cover(count: int, low: float, high: float, coverage: f
     interval = median_interval([float(value) for value in range(count, 0, -1)])
     assert (interval.low, interval.high) == (low, high)
     assert interval.coverage == pytest.approx(coverage, abs=1e-4)
+
+
+def test_calls_of_a_service_are_compared_with_empty_ones(tmp_path: Path) -> None:
+    plan = runner.Plan(tmp_path, rounds=1, seconds=0.1, small=True)
+    wanted = {"service-read-32/1/normal", "service-commit/1/normal"}
+    with service.running(tmp_path) as peers:
+        for case in suite.over_the_service(peers, tmp_path / "main"):
+            if case.key in wanted:
+                result = runner.run_case(case, plan, lambda doing: None)
+                assert result.ratio().median > 0
+                wanted.remove(case.key)
+    assert not wanted

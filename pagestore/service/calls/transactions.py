@@ -58,18 +58,14 @@ async def begin(backend: Backend, call: Call, request: pb.BeginRequest) -> pb.Be
 async def read(backend: Backend, call: Call, request: pb.ReadRequest) -> pb.ReadResponse:
     namespace = await call.allow(Right.READ, request.namespace)
     version = await backend.believe(namespace, wire.version_of(request.version))
-    numbers = [wire.page_number_of(number) for number in request.numbers]
-    if len(numbers) > backend.settings.max_read_pages:
-        raise LimitError(f"{len(numbers)} pages at once; {backend.settings.max_read_pages} are answered")
+    if len(request.numbers) > backend.settings.max_read_pages:
+        raise LimitError(
+            f"{len(request.numbers)} pages at once; {backend.settings.max_read_pages} are answered"
+        )
+    numbers = wire.page_numbers_of(request.numbers)
     work = partial(backend.store.read, namespace, version, numbers)
     pages = await (backend.look(work) if len(numbers) <= FEW_PAGES else backend.quick(work))
-    response = pb.ReadResponse()
-    size = 0
-    for number, page in zip(numbers, pages, strict=True):
-        size += 20 if page is None else 20 + sum(map(len, page.blobs))
-        if size > backend.settings.max_answer and response.pages:
-            break
-        response.pages.append(wire.page_message(number, page))
+    response = wire.pages_message(numbers, pages, backend.settings.max_answer)
     backend.metrics.pages.inc(len(response.pages))
     backend.metrics.read_at(version)
     return response
