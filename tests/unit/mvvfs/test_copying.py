@@ -250,6 +250,7 @@ def commit_at(pages: Pages, time_us: int, seed: int):
 def test_times_are_recorded_as_given(pages):
     pages.store.set_retention(pages.id, Retention(None))  # or a commit may let go of such old times
     times = [1_000_000, 1_000_000, 5_000_000]
+    pages.store.set_retention(pages.id, Retention(None, None))  # a commit may look after retention
     made = [commit_at(pages, time_us, seed) for seed, time_us in enumerate(times)]
     assert [change.time_us for change in pages.store.changelog(pages.id)] == times
     assert pages.store.version_at(pages.id, 4_000_000) == made[1].version
