@@ -6,7 +6,8 @@ Called by `server` for each call; calls one of the functions in `calls`.
 2. A namespace that the caller may not read is answered in the words of one that does not exist.
 3. Every error of the store has a status (`wire.ERRORS`).  What is no error of the store is a mistake of
    ours: INTERNAL, with a traceback in the log and none in the answer.
-4. A call that failed, or took longer than `slow`, is one line in the log.
+4. A call that failed, or took longer than `slow`, is one line in the log.  That others were quicker
+   (ABORTED: a turn, a lease that ended) is no failure.
 """
 
 from __future__ import annotations
@@ -235,11 +236,12 @@ class Gate:
         metrics.received.labels(method).inc(measured.bytes_in)
         metrics.sent.labels(method).inc(measured.bytes_out)
         failure = measured.failure
-        if failure is None and (not measured.timed or seconds < self._backend.settings.slow):
+        failed = failure is not None and failure.status is not grpc.StatusCode.ABORTED
+        if not failed and (not measured.timed or seconds < self._backend.settings.slow):
             return
         log.log(
             logging.INFO if failure is None or failure.status not in _ALARMING else logging.WARNING,
-            "slow call" if failure is None else "call failed",
+            "call failed" if failed else "slow call",
             extra={
                 "method": method,
                 "namespace": call.label() if call else None,

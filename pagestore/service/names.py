@@ -6,19 +6,25 @@ that was not opened here.
 1. A name is believed for `BELIEVED_SECONDS`: a rename made by somebody else is noticed so late, one made
    through this worker at once.
 2. An id that nobody has opened here costs a walk over all names, at most one a second for all callers.
+   For a label only, as after a restart, one a minute, and nobody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import NamedTuple
 
-from pagestore.api import Namespace, NamespaceId, NoSuchNamespaceError, Store
+from pagestore.api import Namespace, NamespaceId, NoSuchNamespaceError, Store, StoreError
 
 BELIEVED_SECONDS = 10.0
 _WALK_SECONDS = 1.0
+_LABEL_SECONDS = 60.0
 _MAX_KNOWN = 100_000
+
+
+log = logging.getLogger("pagestore.service")
 
 
 class _Known(NamedTuple):
@@ -32,7 +38,7 @@ class Names:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[NamespaceId, _Known] = {}
-        self._walked = 0.0
+        self._walked = -_LABEL_SECONDS
         self._walking: asyncio.Task[None] | None = None
 
     def learn(self, namespace: Namespace) -> None:
@@ -46,6 +52,8 @@ class Names:
     def label(self, id_: NamespaceId) -> str:
         """For logs and metrics: the name, if it is known."""
         known = self._known.get(id_)
+        if known is None and self._walking is None and self._walked < time.monotonic() - _LABEL_SECONDS:
+            self._walking = asyncio.create_task(self._learn_all())  # for the next time
         return f"#{id_}" if known is None else known.name
 
     async def name(self, id_: NamespaceId) -> str | None:
@@ -86,6 +94,8 @@ class Names:
         try:
             for namespace in await asyncio.to_thread(self._store.list):
                 self.learn(namespace)
+        except StoreError as exc:
+            log.warning("names could not be listed: %s", exc)
         finally:
             self._walked = time.monotonic()
             self._walking = None

@@ -12,7 +12,7 @@ Called by `gate` for each call, and by the command line, which makes and revokes
     [[token]]
     name = "tenant-7"
     sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-    scopes = ["write:tenant-7/*", "read:shared"]
+    scopes = ["write:tenant-7-*", "read:shared"]
     expires = 2027-01-01T00:00:00Z                      # optional
 """
 

@@ -40,7 +40,9 @@ REFUSED = 2
 """Exit code of a worker that can't start: another try would fail as well."""
 
 _SHORT_LIFE = 5.0
-_PAUSE = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+"""Seconds before a worker is started again that did not live long; twice as long each time."""
+_NAP = 0.05
 
 log = logging.getLogger("pagestore.service")
 
@@ -85,6 +87,13 @@ class _Worker(NamedTuple):
     since: float
 
 
+class _Due(NamedTuple):
+    """A worker that is to be started again."""
+
+    number: int
+    at: float
+
+
 class _Parent:
     """Watches over workers."""
 
@@ -99,6 +108,8 @@ class _Parent:
         self._settings = replace(settings, listen=listen)
         self._metrics = tempfile.mkdtemp(prefix="pagestore-metrics-")
         self._workers: dict[int, _Worker] = {}
+        self._due: list[_Due] = []
+        self._pauses = [0.0] * settings.workers
 
     def run(self) -> int:
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -108,7 +119,7 @@ class _Parent:
         try:
             for index in range(self._settings.workers):
                 self._start(index)
-            while self._workers:
+            while self._workers or (self._due and not self._stopping):
                 self._mind()
         finally:
             stop_metrics()
@@ -139,10 +150,24 @@ class _Parent:
             worker.terminate()
 
     def _mind(self) -> None:
-        """Wait for a worker to end, and see to what comes after."""
-        pid, status = os.wait()
+        """Wait for a worker to end or to be due."""
+        if self._due and not self._stopping:
+            now = time.monotonic()
+            for due in [due for due in self._due if due.at <= now]:
+                self._due.remove(due)
+                self._start(due.number)
+        if not self._workers:
+            time.sleep(_NAP)
+            return
+        pid, status = os.waitpid(-1, os.WNOHANG if self._due else 0)
+        if pid:
+            self._ended(pid, os.waitstatus_to_exitcode(status))
+        else:
+            time.sleep(_NAP)
+
+    def _ended(self, pid: int, code: int) -> None:
         worker = self._workers.pop(pid)
-        worker.process.returncode = code = os.waitstatus_to_exitcode(status)
+        worker.process.returncode = code
         if worker.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 worker.process.stdin.close()
@@ -151,12 +176,15 @@ class _Parent:
             self._refused = True
             self._stop()
         if self._stopping:
+            self._due.clear()
             return
         log.error("a worker ended", extra={"pid": pid, "code": code})
-        if time.monotonic() - worker.since < _SHORT_LIFE:
-            time.sleep(_PAUSE)
-        if not self._stopping:
-            self._start(worker.number)
+        lived = time.monotonic() - worker.since
+        pause = 0.0
+        if lived < _SHORT_LIFE:
+            pause = min(max(2 * self._pauses[worker.number], _FIRST_PAUSE), _LONGEST_PAUSE)
+        self._pauses[worker.number] = pause
+        self._due.append(_Due(worker.number, time.monotonic() + pause))
 
     def _serve_metrics(self) -> Callable[[], None]:
         if self._settings.metrics is None:
