@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 
 import grpc
 import pytest
@@ -13,16 +12,9 @@ from pagestore.opener import open_store
 from pagestore.service.server import Service
 from pagestore.v1 import pagestore_pb2 as pb
 from tests.pages import Pages, content
-from tests.service.conftest import commit_request, kind_of, page
+from tests.service.conftest import commit_request, kind_of, page, wait_until
 
 FUTURE = b"\xfe" * 10
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import pytest
 from pagestore.api import new_token
 from pagestore.service.cli import run
 from pagestore.v1 import pagestore_pb2 as pb
-from tests.service.conftest import Caller, commit_request, page
+from tests.service.conftest import Caller, commit_request, page, wait_until
 
 SERVE = [sys.executable, "-m", "pagestore.service", "serve"]
 STARTED = 20.0
@@ -291,7 +291,7 @@ def test_idle_namespaces_cost_nothing(tmp_path, serve, call):
     ours = [
         t for t in threading.enumerate() if t.name.startswith(("pagestore", "call", "committer", "asyncio"))
     ]
-    assert len(service.backend.watching._followed) == 100
+    wait_until(lambda: len(service.backend.watching._followed) == 100)
     assert len(ours) <= 12
     assert threading.active_count() - threads <= 12 + 100  # the client's stub has a thread a stream
     for watch in watches:
