@@ -310,11 +310,14 @@ def beside_commit(engine: Engine, id_: NamespaceId, pages: int, timeout: float) 
     """A little of it, in the thread of a commit that has been acknowledged by the store: about twice as
     much as was written since another commit did so, if those were like this one."""
     limit = min(max(2 * LOOK_EVERY * pages, 32), MOST_BESIDE)
-    step = engine.read(lambda tx: sweep.next_step(tx, id_, limit), timeout=timeout)
+
+    def look(tx: Snapshot) -> tuple[sweep.Step | None, Record | None]:
+        step = sweep.next_step(tx, id_, limit)
+        return step, None if step is not None else _advance_is_due(tx, id_)
+
+    step, due = engine.read(look, timeout=timeout)
     if step is not None:
         sweep.carry_out(engine, id_, step, timeout)
-        return
-    due = engine.read(lambda tx: _advance_is_due(tx, id_), timeout=timeout)
     if due is None:
         return
     if due.retention.max_bytes is not None:
