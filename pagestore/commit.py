@@ -44,13 +44,17 @@ from pagestore.api import (
     ConflictError,
     InvalidRequestError,
     LimitError,
+    NamespaceId,
+    OutcomeUnknownError,
     PageNumber,
+    StoreUnavailableError,
     Version,
     VoidTokenError,
+    before,
     pack_numbers,
 )
 from pagestore.encoding import MAX_PAGE
-from pagestore.engines.base import Engine, Limits, Transaction
+from pagestore.engines.base import Engine, KeyRange, Limits, Snapshot, Transaction
 from pagestore.faults import fault
 from pagestore.namespaces import Record, valid_page_size
 
@@ -227,6 +231,7 @@ class Commit:
         self.others: tuple[changelog.Rows, ...] = ()
         self.parts = [Part(request, part) for part in request.parts]
         self._now_us = time.time_ns() // 1000
+        self._optimistic = False
         _check_limits(self.parts, limits)
 
     def run(self, tx: Transaction) -> Version | None:
@@ -234,6 +239,7 @@ class Commit:
 
         None: written, the engine will tell the version.  A version: it had happened before, at that
         one.  Raises ConflictError, FarBehind, VoidTokenError, and what the namespaces' state forbids."""
+        self._optimistic = tx.optimistic
         asked = [part.ask(tx) for part in self.parts]
         for one in asked:
             happened = _happened(one.token())
@@ -250,6 +256,29 @@ class Commit:
         )
         fault("commit.written")
         return None
+
+    def add_between(self, engine: Engine, version: Version, timeout: float) -> None:
+        """Make `others` complete, now that the commit's version is known.
+
+        On an optimistic engine others may have committed between this one's snapshot and itself.  They did
+        not meet it, but whoever stands at its version has to know of them.  Raises OutcomeUnknownError if
+        they can't be learnt."""
+        if not self._optimistic:
+            return
+
+        def read(tx: Snapshot) -> list[changelog.Rows]:
+            until = before(version)
+            asked = [tx.scan(KeyRange(*keys.log(part.id, part.newest, until))) for part in self.parts]
+            return [_rows_of(tx, part.id, rows) for part, rows in zip(self.parts, asked, strict=True)]
+
+        try:
+            between = engine.read(read, timeout=timeout)
+        except StoreUnavailableError as exc:
+            reason = f"it happened, but what others did meanwhile can't be learnt: {exc}"
+            raise OutcomeUnknownError(self.request.token, reason) from exc
+        self.others = tuple(
+            known + more if more else known for known, more in zip(self.others, between, strict=True)
+        )
 
     def _time(self, tx: Transaction) -> int:
         """What to record.  Raises InvalidRequestError."""
@@ -281,6 +310,14 @@ class _Asked(NamedTuple):
     queue: Iterator[tuple[bytes, bytes]]
     lease: Callable[[], bytes | None] | None
     stage: staging.Stage | None
+
+
+def _rows_of(tx: Snapshot, id_: NamespaceId, rows: Iterator[tuple[bytes, bytes]]) -> changelog.Rows:
+    found = [(keys.version_of(key), value) for key, value in rows]
+    return changelog.Rows(
+        [version for version, _ in found],
+        [changelog.whole(tx, id_, version, value) for version, value in found],
+    )
 
 
 def _ask_token(tx: Transaction, token_key: bytes) -> Callable[[], bytes | None]:

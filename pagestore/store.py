@@ -156,6 +156,7 @@ class PageStore(Store):
         if happened is not None:
             return self._repeated(request, happened)
         assert result.version is not None  # the token is always written
+        commit.add_between(self.engine, result.version, self.timeout)
         for part in commit.parts:
             if part.is_staged:
                 self._folder.fold(part.id)

@@ -15,6 +15,7 @@ from pagestore.api import (
     BelowHorizonError,
     CommitPart,
     CommitRequest,
+    Committed,
     ConflictError,
     InvalidNameError,
     InvalidRequestError,
@@ -33,6 +34,7 @@ from pagestore.api import (
 )
 from pagestore.commit import MAX_CHECKED, MAX_FRESH
 from pagestore.encoding import FREED, decode, encode
+from pagestore.faults import armed
 from pagestore.store import PageStore
 from tests.engines.conftest import OpenEngine
 from tests.pages import Pages, content
@@ -518,3 +520,18 @@ def test_closing_twice_does_no_harm(page_store: PageStore) -> None:
 def test_a_store_tells_itself_from_others(page_store: PageStore) -> None:
     assert len(page_store.store_id()) == 16
     assert page_store.store_id() == page_store.store_id()
+
+
+def test_others_are_complete(pages: Pages, open_engine: OpenEngine) -> None:
+    """Also where somebody commits after this commit's snapshot, and before itself."""
+    if not pages.store.engine.transact(lambda tx: tx.optimistic).value:  # type: ignore[attr-defined]
+        pytest.skip("nobody can: commits wait for each other")
+    base = pages.commit({1: content(1), 2: content(1, 2)}).version
+    others = Pages(PageStore(open_engine(), "test:", 5.0), pages.id)
+    before = others.commit({2: content(2, 2)})
+    between: list[Committed] = []
+    with armed("commit.written", lambda: between.append(others.commit({2: content(3, 2)}))):
+        done = pages.commit({1: content(2)}, base)
+    assert before.version < between[0].version < done.version
+    assert [change.version for change in done.others[0]] == [before.version, between[0].version]
+    assert done.others[0].packed.count(before.version) == 1
