@@ -329,14 +329,14 @@ def export_file(
     would apply to the file), OptionError (WHEN), and what the store raises."""
     location = names.resolve(name, store)
     started = time.monotonic()
-    _refuse_overwriting(target, force)
+    refuse_overwriting(target, force)
     with opened(location) as opened_store:
         moment = moment_of(opened_store, location, at)
         pin = format_version(moment.version) if moment is not None else None
         origin = connect(location.namespace, store=location.store_url, mode="rw", at=pin, slow_ms=0)
         try:
             with appearing(target, force) as temporary:  # a pinned connection needs no transaction
-                pages, page_size = _write_file(origin, temporary, progress)
+                pages, page_size = write_file(origin, temporary, progress)
         finally:
             origin.close()
     return Copied(location, moment, pages, page_size, time.monotonic() - started)
@@ -355,7 +355,8 @@ def moment_of(store: Store, location: Location, at: str | None) -> when.Moment |
         return None
 
 
-def _write_file(origin: apsw.Connection, path: str, progress: Progress | None) -> tuple[int, int]:
+def write_file(origin: apsw.Connection, path: str, progress: Progress | None) -> tuple[int, int]:
+    """Copy what a pinned connection sees into the empty file at `path`; how many pages, of how many bytes."""
     page_size: int = origin.pragma("page_size")
     pages: int = origin.pragma("page_count")
     if origin.pragma("freelist_count") * _MOST_FREE > pages:  # page numbers that leases left unused, say
@@ -388,7 +389,8 @@ def _plain_uri(path: str) -> str:
     return f"file:{quote(os.path.abspath(path))}?vfs={apsw.vfs_names()[0]}"
 
 
-def _refuse_overwriting(target: str, force: bool) -> None:
+def refuse_overwriting(target: str, force: bool) -> None:
+    """Raises FileExistsError, IsADirectoryError."""
     for suffix in _COMPANIONS:
         if os.path.lexists(target + suffix):
             raise FileExistsError(
@@ -403,7 +405,7 @@ def _refuse_overwriting(target: str, force: bool) -> None:
 @contextlib.contextmanager
 def appearing(target: str, force: bool) -> Iterator[str]:
     """A temporary file beside `target` that takes its name, flushed, when the block ends well."""
-    _refuse_overwriting(target, force)
+    refuse_overwriting(target, force)
     temporary = _temporary_name(target)
     try:
         try:  # SQLite would only say that it was unable to open the file
@@ -412,7 +414,7 @@ def appearing(target: str, force: bool) -> Iterator[str]:
             raise OSError(exc.errno, exc.strerror, target) from None
         yield temporary
         _flush(temporary)
-        _refuse_overwriting(target, force)
+        refuse_overwriting(target, force)
         if force:
             os.replace(temporary, target)
         else:
@@ -452,7 +454,7 @@ def backup_store(store: str, target: str, *, force: bool = False, progress: Prog
     """Copy a store folder, with all history, into one file, consistent while writers write.
 
     Raises FileExistsError without `force`, and what `pagestore.embedded.backup` raises."""
-    _refuse_overwriting(target, force)
+    refuse_overwriting(target, force)
     _check_folder(store, "backed up")
     if not os.path.lexists(target):
         embedded.backup(names.store_url(store), target, progress)

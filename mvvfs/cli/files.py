@@ -8,7 +8,7 @@ import os
 
 import click
 
-from mvvfs import copying, transfer
+from mvvfs import copying, cut, transfer
 from mvvfs.cli import databases, target
 from mvvfs.cli.output import note, progress, say, size
 from mvvfs.errors import DatabaseExistsError
@@ -69,16 +69,24 @@ def export(name: str, file: str | None, force: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--at", metavar="WHEN", required=True, help="A version or a time: see mvctl --help.")
 @click.option("-o", "--output", metavar="FILE", help="Write an ordinary SQLite file.")
 @click.option("--shell", is_flag=True, help="Open an SQL shell, read-only.")
 @_force
 @target.store_option
-def checkout(name: str, at: str, output: str | None, shell: bool, force: bool) -> None:
-    """Look at a database as it was at WHEN: in a shell, or as a file."""
+def checkout(names: tuple[str, ...], at: str, output: str | None, shell: bool, force: bool) -> None:
+    """Look at a database as it was at WHEN: in a shell, or as a file.
+
+    Several databases of a store are written at one version, into a folder: -o is its name, and each file's is
+    NAME.sqlite.
+    """
     if (output is None) == (not shell):
         raise click.UsageError("give either -o FILE or --shell", click.get_current_context())
+    if len(names) > 1:
+        _checkout_cut(names, at, output, force)
+        return
+    (name,) = names
     if output is not None:
         _export("checked out", name, output, at, force)
         return
@@ -86,6 +94,25 @@ def checkout(name: str, at: str, output: str | None, shell: bool, force: bool) -
     moment = target.moment(location, at)
     note(f"{target.describe(location)} at {moment}, read-only")
     databases.run_shell(location, format_version(moment.version))
+
+
+def _checkout_cut(names: tuple[str, ...], at: str, output: str | None, force: bool) -> None:
+    if output is None:
+        raise click.UsageError("a shell shows one database: give -o FOLDER", click.get_current_context())
+    locations = cut.locate(names, target.given_store())
+    for location in locations:
+        with target.opened_database(location):
+            pass  # says where it looked, if there is none
+    with progress("copying") as report:
+        version, files = cut.checkout_files(
+            names, output, at, store=target.given_store(), force=force, progress=report
+        )
+    for copied in files:
+        file = os.path.join(output, cut.file_name(copied.location))
+        say(
+            f"checked out {target.describe(copied.location)} at {copied.moment} to {file}: {_summary(copied)}"
+        )
+    say(f"all as of {format_version(version)}")
 
 
 @click.command()

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pytest
 
 import mvvfs.cli.app
+from mvvfs.options import to_uri
 
 VERSION = r"v[0-9a-f]{20}"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
@@ -302,6 +303,25 @@ def test_checkout_tells_what_it_came_to(mvctl, tmp_path, app, when):
     done = mvctl("checkout", "app.db", "--at", when, "-o", "old.sqlite")
     assert f"at {app[-1]} of {time_of_oldest}" in done.stdout
     assert dump(tmp_path / "old.sqlite") == dump(tmp_path / "plain.sqlite")
+
+
+def test_checkout_of_several_databases_is_one_cut(mvctl, tmp_path):
+    connection = mvvfs.connect("a", store=str(tmp_path / "store"))
+    connection.execute("ATTACH ? AS b", (to_uri("b", store=str(tmp_path / "store")),))
+    for sql in ("CREATE TABLE {0}.t(n)", "INSERT INTO {0}.t VALUES(1)", "INSERT INTO {0}.t VALUES(2)"):
+        connection.execute(f"BEGIN; {sql.format('main')}; {sql.format('b')}; COMMIT")
+    version = json.loads(mvctl("log", "a", "--store", "store", "--json").stdout.splitlines()[1])["version"]
+    connection.close()
+    done = mvctl("checkout", "--store", "store", "a", "b", "--at", version, "-o", "then")
+    assert f"all as of {version}" in done.stdout
+    for name in ("a", "b"):
+        with sqlite3.connect(tmp_path / "then" / f"{name}.sqlite") as file:
+            assert file.execute("SELECT n FROM t").fetchall() == [(1,)]
+    mvctl("checkout", "--store", "store", "a", "b", "--at", version, "-o", "then", code=4)
+    mvctl("checkout", "--store", "store", "a", "b", "--at", "HEAD~1", "-o", "other", code=2)
+    mvctl("checkout", "--store", "store", "a", "b", "--at", "HEAD", "--shell", code=2)
+    mvctl("checkout", "--store", "store", "a", "c", "--at", "HEAD", "-o", "other", code=3)
+    assert not (tmp_path / "other").exists()
 
 
 def test_checkout_in_a_shell_is_read_only(mvctl, app):
