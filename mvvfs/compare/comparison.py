@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mvvfs.compare import overflow, schema
@@ -34,6 +35,7 @@ from pagestore.api import Namespace, Store, Version
 
 _GUIDED_BYTES = 4 << 20
 _MOST_HINTS = 50_000
+"""Pages whose trees are remembered from one comparison to the next."""
 
 
 class Pair(NamedTuple):
@@ -57,11 +59,24 @@ class Pair(NamedTuple):
 class _Version:
     """One side: the pages, the schema, and what was found out about the changed pages."""
 
-    def __init__(self, snapshot: Snapshot, schema_: Schema | None) -> None:
+    def __init__(self, snapshot: Snapshot, schema_: Schema) -> None:
         self.snapshot = snapshot
-        self.schema = schema_ if schema_ is not None else schema.read(snapshot)
+        self.schema = schema_
         self.places: dict[bool, dict[int, Place]] = {}
         """Those of table trees, and those of index trees, once they were looked for."""
+
+
+@dataclass
+class _Legacy:
+    """What one comparison leaves to the next."""
+
+    shared: Cache = field(default_factory=Cache)
+    old: Cache = field(default_factory=Cache)
+    """Changed pages, as they were."""
+    new: Cache = field(default_factory=Cache)
+    """Changed pages, as they became."""
+    schema_of_old: Schema | None = None
+    schema_of_new: Schema | None = None
 
 
 class Comparison:
@@ -81,8 +96,8 @@ class Comparison:
     ) -> None:
         """`changed`: pages of the changelog between the two.  `highest`: no page number is higher.
 
-        `previous`: a comparison that has one of its versions in common with this one, and is not in use any
-        more than it has to be: what it has cached goes over to this one."""
+        `previous`: a comparison that has one of its versions in common with this one.  What it has cached
+        goes over to this one; it may still be used, but reads anew what it needs."""
         self.store = store
         self.namespace = namespace
         self.changed = changed
@@ -90,22 +105,18 @@ class Comparison:
         self._hints: dict[int, int] = {} if previous is None else previous._hints
         if len(self._hints) > _MOST_HINTS:
             self._hints.clear()
-        shared, known = Cache(), (Cache(), Cache())
-        schemas: list[Schema | None] = [None, None]
-        if previous is not None:
-            shared, known, schemas = previous._hand_over(old, new, changed)
-        size = namespace.page_size
-        snapshots = [
-            Snapshot(store, namespace.id, version, size, changed, shared, own)
-            for version, own in zip((old, new), known, strict=True)
-        ]
-        for one, other in ((0, 1), (1, 0)):
-            here = schemas[one]
-            if here is None:
-                there = schemas[other]
-                same = there is not None and changed.isdisjoint(there.pages)
-                schemas[one] = there if same else schema.read(snapshots[one])
-        self.old, self.new = (_Version(*both) for both in zip(snapshots, schemas, strict=True))
+        legacy = _Legacy() if previous is None else previous._hand_over(old, changed)
+        before, after = (
+            Snapshot(store, namespace.id, version, namespace.page_size, changed, legacy.shared, own)
+            for version, own in ((old, legacy.old), (new, legacy.new))
+        )
+        if legacy.schema_of_new is None:
+            first = legacy.schema_of_old or schema.read(before)
+            second = first if changed.isdisjoint(first.pages) else schema.read(after)
+        else:
+            second = legacy.schema_of_new
+            first = second if changed.isdisjoint(second.pages) else schema.read(before)
+        self.old, self.new = _Version(before, first), _Version(after, second)
         self._written_over: PageBits | None = None
         self._unexplained = PageBits()
         self._nearby: dict[int, list[Held]] = defaultdict(list)
@@ -113,20 +124,20 @@ class Comparison:
 
     # ---- from one comparison to the next ----
 
-    def _hand_over(
-        self, old: Version, new: Version, changed: PageBits
-    ) -> tuple[Cache, tuple[Cache, Cache], list[Schema | None]]:
-        side = self.new if self.new.snapshot.version == old else self.old
+    def _hand_over(self, old: Version, changed: PageBits) -> _Legacy:
+        """What the next comparison starts with: one of later versions, from `old` on, or of earlier ones."""
+        goes_on = self.new.snapshot.version == old
+        side = self.new if goes_on else self.old
         shared, own = side.snapshot.shared, Cache()
         for number in changed:
             if number in shared:
                 own.put(number, shared.pop(number))
         for number, content in side.snapshot.own.items():
             (own if number in changed else shared).put(number, content)
-        self.old.snapshot.shared = self.new.snapshot.shared = Cache()  # what is left is not theirs any more
-        if side is self.new and side.snapshot.version == old:
-            return shared, (own, Cache()), [side.schema, None]
-        return shared, (Cache(), own), [None, side.schema]
+        self.old.snapshot.shared = self.new.snapshot.shared = Cache()  # from now on it holds other versions
+        if goes_on:
+            return _Legacy(shared, old=own, schema_of_old=side.schema)
+        return _Legacy(shared, new=own, schema_of_new=side.schema)
 
     # ---- what there is ----
 
@@ -231,26 +242,21 @@ class Comparison:
             )
             return
         extra = self._extra(new)
-        sides = []
-        for side, shape in ((self.old, old), (self.new, new)):
-            pages: Container[int] = (
-                self.changed if not extra else _Either(self.changed, PageBits(h.number for h in extra))
-            )
-            guide = None
-            if self._is_guided:
-                place = self._places(side, shape.is_index).get(shape.root, Place())
-                candidate = Candidate(shape.root, shape.name, shape)
-                place = Place(
-                    place.pages | {h.number for h in extra},
-                    place.cells + [h.cell for h in extra],
-                    place.blind,
-                )
-                if not place.pages:
-                    sides.append(Side(side.snapshot, shape, iter(())))
-                    continue
-                pages, guide = place.pages, place.guide(candidate)
-            sides.append(self._side(side, shape, pages, guide))
-        yield from merge.changes(*sides)
+        yield from merge.changes(
+            self._changed_side(self.old, old, extra), self._changed_side(self.new, new, extra)
+        )
+
+    def _changed_side(self, side: _Version, shape: Table, extra: list[Held]) -> Side:
+        """The rows on changed pages, and those on the pages of `extra`."""
+        also = {held.number for held in extra}
+        if not self._is_guided:
+            pages = _Either(self.changed, PageBits(also)) if also else self.changed
+            return self._side(side, shape, pages, None)
+        found = self._places(side, shape.is_index).get(shape.root, Place())
+        place = Place(found.pages | also, [*found.cells, *(held.cell for held in extra)], found.blind)
+        if not place.pages:
+            return Side(side.snapshot, shape, iter(()))
+        return self._side(side, shape, place.pages, place.guide(Candidate(shape.root, shape.name, shape)))
 
     def _side(self, side: _Version, shape: Table, pages: Container[int] | None, guide: Guide | None) -> Side:
         tree = Tree(side.snapshot, shape.root, shape.is_index)

@@ -18,6 +18,7 @@ from mvvfs.compare import changeset, comparison, overflow
 from mvvfs.compare.api import History
 from mvvfs.compare.changes import Difference, RowChange, SchemaChange
 from mvvfs.compare.script import script
+from mvvfs.tables import table_map
 from pagestore.api import format_version, parse_version
 from pagestore.opener import open_store
 
@@ -207,6 +208,7 @@ def check(url: str, states: dict[str, State]) -> None:
         before = commit.version
     assert before == versions[-1]
     replayed(url, states)
+    backwards(url, versions)
 
 
 def replayed(url: str, states: dict[str, State]) -> None:
@@ -221,6 +223,21 @@ def replayed(url: str, states: dict[str, State]) -> None:
             for statement in script(history.comparison(parse_version(before), change)):
                 one.execute(statement)
             assert state(one).items() >= states[format_version(change.version)].items()
+
+
+def backwards(url: str, versions: list[str]) -> None:
+    """From the newest commit to the oldest: the tables that each touched, beside what `dbstat` says."""
+    store = open_store(url, create=False)
+    history = History(store, store.open("app"))
+    changes = list(store.changelog(history.namespace.id, after=parse_version(versions[0])))
+    maps = []
+    for version in versions:
+        with contextlib.closing(mvvfs.connect("app", store=url, at=version)) as connection:
+            maps.append(table_map(connection))
+    for at in range(len(changes) - 1, -1, -1):
+        expected = {known[n] for n in changes[at].pages for known in maps[at : at + 2] if n in known}
+        before = parse_version(versions[at])
+        assert history.comparison(before, changes[at]).touched() == expected
 
 
 def script_leads_there(url: str, a: str, b: str) -> None:
