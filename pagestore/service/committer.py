@@ -53,6 +53,10 @@ class _Job:
     future: asyncio.Future[Committed | None]
     answer: Committed | StoreError | None = None
 
+    @property
+    def token(self) -> bytes:
+        return b"" if self.request is None else self.request.token
+
 
 class Committer:
     """See the head of this file.  Belongs to one event loop."""
@@ -105,11 +109,7 @@ class Committer:
         try:
             while self._waiting:
                 group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
-                try:
-                    broken = await loop.run_in_executor(self._threads, self._work, group)
-                except Exception as exc:  # a mistake of ours must not leave callers waiting
-                    log.exception("a group of commits failed")
-                    broken = StoreUnavailableError(f"the service failed: {exc}")
+                broken = await loop.run_in_executor(self._threads, self._work, group)
                 for job in group:
                     _answer(job, broken)
                 if broken is not None:
@@ -129,6 +129,9 @@ class Committer:
                 self._store.sync()
             except StoreError as exc:
                 return exc
+            except Exception as exc:
+                log.exception("a flush failed for a reason of our own")
+                return StoreUnavailableError(f"the service failed: {exc}")
             self._metrics.flushes.inc()
             self._flushed = newest
         return None
@@ -142,18 +145,19 @@ class Committer:
             job.version = exc.version
         except StoreError as exc:
             job.answer = exc
+        except Exception as exc:  # whatever it is must not end the others
+            log.exception("a commit failed for a reason of our own")
+            job.answer = OutcomeUnknownError(request.token, f"the service failed: {exc}")
 
 
 def _answer(job: _Job, broken: StoreError | None) -> None:
     if job.future.done():  # the caller has gone
         return
     answer = job.answer
-    if broken is not None and (answer is None or isinstance(answer, Committed)):
-        answer = (
-            broken
-            if job.request is None
-            else OutcomeUnknownError(job.request.token, f"not flushed: {broken}")
-        )
+    if broken is not None and isinstance(answer, Committed):
+        answer = OutcomeUnknownError(job.token, f"not flushed: {broken}")
+    elif broken is not None and (answer is None or isinstance(answer, ConflictError)):
+        answer = broken  # nothing was written; what it would tell of is not flushed
     if isinstance(answer, StoreError):
         job.future.set_exception(answer)
     else:
