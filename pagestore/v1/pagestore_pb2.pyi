@@ -29,7 +29,6 @@ class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOT_ALLOWED: _ClassVar[ErrorKind]
     OVERLOADED: _ClassVar[ErrorKind]
     UNSUPPORTED: _ClassVar[ErrorKind]
-    NO_SUCH_ITEM: _ClassVar[ErrorKind]
 
 class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -56,7 +55,6 @@ VOID_TOKEN: ErrorKind
 NOT_ALLOWED: ErrorKind
 OVERLOADED: ErrorKind
 UNSUPPORTED: ErrorKind
-NO_SUCH_ITEM: ErrorKind
 DURABILITY_UNSPECIFIED: Durability
 FULL: Durability
 NORMAL: Durability

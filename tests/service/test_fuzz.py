@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from pagestore.v1 import pagestore_pb2 as pb
 from tests.service.conftest import DEADLINE, Caller, page
 
-METHODS = pb.DESCRIPTOR.services_by_name["PageStore"].methods
+METHODS = list(pb.DESCRIPTOR.services_by_name["PageStore"].methods)
 OURS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
 ROUNDS = 12
 VALUES: dict[int, tuple[object, ...]] = {

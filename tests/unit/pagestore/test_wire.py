@@ -1,5 +1,6 @@
 """Values survive the wire, what no peer sends is refused, and the generated code is that of the proto."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -284,12 +285,12 @@ def test_the_generated_code_is_that_of_the_proto(tmp_path):
 
 
 def test_every_message_field_and_call_is_documented():
-    """A comment stands above each, or above a group that one comment speaks of."""
     undocumented = []
     before = ""
     for line in (ROOT / "proto" / PROTO).read_text().splitlines():
         text = line.strip()
-        if text.startswith(("rpc ", "service ")) and not before.startswith("//"):
+        declares = text.startswith(("rpc ", "service ", "message ", "enum ")) or re.search(r" = \d+;$", text)
+        if declares and not before.startswith("//"):
             undocumented.append(text)
         before = text
     assert undocumented == []
