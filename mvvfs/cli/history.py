@@ -12,7 +12,6 @@ from mvvfs.cli import target
 from mvvfs.cli.changes import print_changes
 from mvvfs.cli.output import note, one_line, say, show
 from mvvfs.compare.api import History, wait_for_commit
-from mvvfs.compare.schema import fold
 from mvvfs.when import format_time
 from pagestore.api import ZERO_VERSION, Change, Namespace, Store, Version, format_version
 
@@ -98,7 +97,10 @@ class _Printer:
             comparison = self._history.comparison(before, change)
             if wanted.tables or wanted.table is not None:
                 touched = tuple(sorted(comparison.touched()))
-        if wanted.table is not None and fold(wanted.table) not in map(fold, touched or ()):
+        table = wanted.table
+        if table is not None and not (
+            comparison is not None and any(comparison.is_part(one, table) for one in touched or ())
+        ):
             return False
         shown = touched if wanted.tables else None
         if wanted.as_json:

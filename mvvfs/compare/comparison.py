@@ -171,7 +171,17 @@ class Comparison:
         pairs.extend(Pair(table, None) for table in gone.values())
         if name is None:
             return pairs
-        return [p for p in pairs if any(t is not None and fold(t.name) == fold(name) for t in p)]
+        return [p for p in pairs if any(t is not None and self.is_part(t.name, name) for t in p)]
+
+    def is_part(self, table: str, of: str) -> bool:
+        """Whether it is that table, or a shadow table of that virtual one: these are named after it."""
+        if fold(table) == fold(of):
+            return True
+        return fold(table).startswith(f"{fold(of)}_") and any(
+            entry.kind == "table" and not entry.root and fold(entry.name) == fold(of)
+            for side in (self.old, self.new)
+            for entry in side.schema.entries
+        )
 
     def has_table(self, name: str) -> bool:
         """Whether either version has a table, virtual ones included, of that name."""
@@ -184,7 +194,7 @@ class Comparison:
     def differences(self, table: str | None = None) -> Iterator[Difference]:
         """Changes of the schema, then of the rows, table by table, by key; of one table if it is named."""
         for change in self.schema_changes():
-            if table is None or (change.kind != "pragma" and fold(change.table) == fold(table)):
+            if table is None or (change.kind != "pragma" and self.is_part(change.table, table)):
                 yield change
         for pair in self.tables(table):
             yield from self.rows(pair)

@@ -150,6 +150,14 @@ def test_log_of_one_table(mvctl, app):
     assert "no commit wrote to" in mvctl("log", "app.db", "--table", "nothing").stderr
 
 
+def test_log_of_a_virtual_table(mvctl, app):
+    mvctl("shell", "app.db", "-c", "CREATE VIRTUAL TABLE f USING fts5(x)")
+    mvctl("shell", "app.db", "-c", "INSERT INTO f VALUES ('some words')")
+    mvctl("shell", "app.db", "-c", "INSERT INTO loose VALUES (1)")
+    found = lines(mvctl("log", "app.db", "--table", "f", "--json").stdout)
+    assert [entry["version"] for entry in found] == versions(mvctl, "app.db")[1:3]
+
+
 def test_log_with_rows(mvctl, app):
     entries = lines(mvctl("log", "app.db", "--json", "--rows", "-n", 3).stdout)
     assert [entry["version"] for entry in entries] == [app[0]] * 2 + [app[1]] * 2 + [app[2]] * 4

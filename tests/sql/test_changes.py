@@ -234,6 +234,9 @@ def test_virtual_tables_by_their_shadow_tables(db, diff):
     )
     found = diff("INSERT INTO f VALUES ('some words'); INSERT INTO r VALUES (1, 2, 3)")
     assert {row[0] for row in rows(found)} >= {"f_content", "f_data", "r_rowid", "r_node"}
+    found = diff("INSERT INTO f VALUES ('other words'); INSERT INTO r VALUES (2, 2, 3)", table="F")
+    assert {row[0] for row in rows(found)} >= {"f_content", "f_data"}
+    assert {row[0][0] for row in rows(found)} == {"f"}
 
 
 def test_of_one_table(db, diff):
