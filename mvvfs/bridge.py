@@ -127,7 +127,7 @@ def _open_database(args: Any) -> tuple[Database, Options, bool, Version | None]:
                 namespace = store.create(location.namespace, page_size=options.page_size)
             except NameTakenError:  # another process was quicker
                 namespace = store.open(location.namespace)
-        database = _databases.acquire(store, namespace, options.cache_bytes)
+        database = _databases.acquire(store, namespace, options)
     except BaseException:
         store.close()
         raise

@@ -98,6 +98,8 @@ def connect(
     cert: str | None = None,
     key: str | None = None,
     read_ahead: Literal["auto", "on", "off"] | None = None,
+    cache_dir: str | None = None,
+    cache_dir_size: int | None = None,
 ) -> apsw.Connection:
     """Open a database; docs/options.md explains every option.
 

@@ -174,6 +174,12 @@ def commit(base: Version, parts: Sequence[Part]) -> Outcome:
     if alone is not None:
         alone.session.leases.granted(done.lease)
     others = done.others or [ListedChanges()] * len(parts)
+    for part, changes in zip(parts, others, strict=True):
+        near = part.session.database.near
+        if near is not None:
+            own = [write.number for write in part.writes]
+            flushed = request.durability == "full"
+            near.committed(base, done.version, request.token, changes, own, flushed=flushed)
     return Outcome(done.version, others, interrupted)
 
 

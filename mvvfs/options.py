@@ -46,6 +46,8 @@ class Options:
     leases: Leases = "on"
     concurrency: Concurrency = "optimistic"
     read_ahead: ReadAhead = "auto"
+    cache_dir: str | None = None
+    cache_dir_size: int = 1 << 30
     freshness: str = LATEST
     token: str | None = field(default=None, repr=False)
     ca: str | None = None
@@ -229,6 +231,20 @@ OPTIONS: tuple[Option, ...] = (
         "`auto`, `on`, `off`",
         "Whether a scan fetches the pages that it is about to read together with the one that it needs. "
         "`auto`: where the store is reached over a network.",
+    ),
+    Option(
+        "cache_dir",
+        _text,
+        "a folder",
+        "Where pages of stores that are reached over a network are kept on this machine's disk, for this "
+        "process, others and those to come. Made if need be.",
+    ),
+    Option(
+        "cache_dir_size",
+        _bytes,
+        "bytes; `10GiB` works too",
+        "How large the pages in `cache_dir` may grow, all databases together; of those who have it open "
+        "the largest wish counts.",
     ),
     Option(
         "freshness",

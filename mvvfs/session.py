@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from mvvfs import holding
 from mvvfs._shim import ffi, lib
 from mvvfs.errors import ForkError
+from mvvfs.near import NearCache, open_file
 from mvvfs.options import Options
 from pagestore.api import (
     MAX_MESSAGE_BYTES,
@@ -67,6 +68,8 @@ class Database:
         self._synced = ZERO_VERSION
         self.is_watched = False
         """Whether `holding` looks at it."""
+        self.near: NearCache | None = None
+        """Where pages are kept on disk, if they are."""
 
     def applied(self) -> Version | None:
         """The version up to which the changelog has been applied to the cache."""
@@ -91,6 +94,8 @@ class Database:
         if durable and not self.store.distant and start.version > self._synced:
             self.store.sync()
             self._synced = start.version
+        if self.near is not None:
+            self.near.begun(known, start.version, start.changes)
         lib.mv_db_set_page_size(self.cache, start.page_size)
         if start.changes is None:
             allocation = start.allocation or self.store.allocation(self.id, start.version)
@@ -107,6 +112,19 @@ class Database:
         """Nothing happened to this database from the last `begin` up to `version`."""
         if lib.mv_db_apply(self.cache, ffi.NULL, 0, version, word):
             raise MemoryError("no memory for the changelog")
+        if self.near is not None:
+            self.near.nothing_until(version)
+
+    def read(self, version: Version, numbers: Sequence[PageNumber]) -> list[StoredPage | None]:
+        """The pages as stored; where there is a cache on disk, perhaps only the first of them."""
+        if self.near is not None:
+            return self.near.read(version, numbers)
+        return self.store.read(self.id, version, numbers)
+
+    def keep_near(self, folder: str, limit: int) -> None:
+        """From now on, keep pages in a folder.  Raises OptionError, StoreError."""
+        if self.near is None:
+            self.near = NearCache(open_file(folder, limit), self.store, self.id, self.name)
 
     def keep(self, pages: Iterable[StoredPage | None], snapshot: Version, page_size: int) -> None:
         """Decode pages and put them into the cache, as read at `snapshot`."""
@@ -244,7 +262,7 @@ class Session:
         database = self.database
         if not database.is_watched:
             holding.watch(database)
-        first, *more = database.store.read(database.id, version, numbers)
+        first, *more = database.read(version, numbers)
         database.keep(more, version, page_size)
         if first is None:
             return None
@@ -358,18 +376,22 @@ class Databases:
         self._pid = os.getpid()
         self._open: dict[tuple[int, int], Database] = {}
 
-    def acquire(self, store: Store, namespace: Namespace, cache_bytes: int) -> Database:
+    def acquire(self, store: Store, namespace: Namespace, options: Options) -> Database:
         """The database, opened if need be; its cache is as large as its greediest connection asks."""
+        cache_bytes = options.cache_bytes
         with self._lock:
             if self._pid != os.getpid():
                 raise ForkError("databases opened before fork() can't be used after it")
             key = (id(store), namespace.id)
             database = self._open.get(key)
             if database is None:
-                database = self._open[key] = Database(store, namespace, cache_bytes)
+                database = Database(store, namespace, cache_bytes)
             elif cache_bytes > database.cache_bytes:
                 database.cache_bytes = cache_bytes
                 lib.mv_db_limit(database.cache, cache_bytes)
+            if options.cache_dir is not None and store.distant:
+                database.keep_near(options.cache_dir, options.cache_dir_size)
+            self._open[key] = database
             database.connections += 1
             return database
 
@@ -381,4 +403,6 @@ class Databases:
                 self._open.pop((id(database.store), database.id), None)
         if is_last:
             holding.forget(database)
+            if database.near is not None:
+                database.near.close()
         database.store.close()  # one reference: see pagestore.opener

@@ -1,6 +1,7 @@
 """The `mvctl` command: global options, and the one place where an error becomes a line and an exit code.
 
-Called as the console script.  The commands are in `databases`, `files`, `history`, `changes` and `following`.
+Called as the console script.  The commands are in `databases`, `files`, `history`, `changes`, `following`
+and `near`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 import apsw
 import click
 
-from mvvfs.cli import changes, databases, files, following, history, keeping, undo
+from mvvfs.cli import changes, databases, files, following, history, keeping, near, undo
 from mvvfs.cli.exits import EXPECTED, Exit, explain
 from mvvfs.cli.output import say
 from mvvfs.cli.target import store_option
@@ -59,6 +60,7 @@ for command in (
     *following.COMMANDS,
     *keeping.COMMANDS,
     *undo.COMMANDS,
+    *near.COMMANDS,
 ):
     app.add_command(command)
 
