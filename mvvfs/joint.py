@@ -174,10 +174,10 @@ def commit(base: Version, parts: Sequence[Part]) -> Outcome:
     if alone is not None:
         alone.session.leases.granted(done.lease)
     others = done.others or [ListedChanges()] * len(parts)
-    for part, changes in zip(parts, others, strict=True):
+    for part, sent, changes in zip(parts, request.parts, others, strict=True):
         near = part.session.database.near
         if near is not None:
-            own = [write.number for write in part.writes]
+            own = [*(write.number for write in sent.writes), *sent.staged]
             flushed = request.durability == "full"
             near.committed(base, done.version, request.token, changes, own, flushed=flushed)
     return Outcome(done.version, others, interrupted)

@@ -30,7 +30,8 @@ class Distance:
         self.before_answer: Callable[[Sequence[PageNumber]], None] = lambda _numbers: None
         """Called with a read's pages in hand, before anybody gets them."""
         self._lock = threading.Lock()
-        monkeypatch.setattr(PageStore, "distant", True)
+        distant = property(lambda _store: True, lambda _store, _engine_says: None)
+        monkeypatch.setattr(PageStore, "distant", distant)  # also of stores that are open
         monkeypatch.setattr(PageStore, "head_word", lambda _self, _namespace: None)
         for name in COUNTED:
             monkeypatch.setattr(PageStore, name, self._counted(name, getattr(PageStore, name)))
