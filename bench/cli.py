@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import growth, service, suite, trouble
+from bench import cluster, growth, service, suite, trouble
 from bench.errors import BenchError
 from bench.plot import svg
 from bench.profiling import profile
@@ -39,6 +39,13 @@ def main() -> None:
 @click.option("--processes", "-p", multiple=True, type=int, help="Only these numbers of processes.")
 @click.option(
     "--mode", "-m", "modes", multiple=True, type=click.Choice([mode.name for mode in suite.DURABLE_MODES])
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["sqlite", "foundationdb"]),
+    default="sqlite",
+    show_default=True,
+    help="foundationdb: small transactions on the cluster of FDB_CLUSTER_FILE, nothing else.",
 )
 @click.option("--bars", is_flag=True, help="Only cases that have a bar.")
 @click.option("--rounds", default=7, show_default=True)
@@ -69,6 +76,7 @@ def run(
     workloads: tuple[str, ...],
     processes: tuple[int, ...],
     modes: tuple[str, ...],
+    engine: str,
     bars: bool,
     rounds: int,
     seconds: float,
@@ -80,6 +88,11 @@ def run(
 ) -> None:
     """Measure, save, and show a table; the plot goes beside the results."""
     plan = Plan(directory, 1, 0.1, True) if quick else Plan(directory, rounds, seconds)
+    if engine == "foundationdb":
+        with _errors_end_the_run():
+            _run_cluster(plan, workloads, processes, output)
+        _show(*load(output))
+        return
     cases = [
         case
         for case in suite.against_plain()
@@ -139,6 +152,36 @@ def _run_service(plan: Plan, workloads: Sequence[str], processes: Sequence[int],
                 not processes or case.processes in processes
             ):
                 save(output, [_measure(case, plan, case.key)], {})
+
+
+def _run_cluster(plan: Plan, workloads: Sequence[str], processes: Sequence[int], output: Path) -> None:
+    with _on_a_cluster(plan.directory) as stores:
+        for case in suite.on_a_cluster(stores.direct, stores.served):
+            if (not workloads or case.workload in workloads) and (
+                not processes or case.processes in processes
+            ):
+                save(output, [_measure(case, plan, case.key)], {})
+
+
+@contextmanager
+def _on_a_cluster(directory: Path) -> Iterator[cluster.Stores]:
+    directory.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="cluster-", dir=directory) as scratch,
+        cluster.running(Path(scratch)) as stores,
+    ):
+        yield stores
+
+
+@main.command("cluster")
+@click.option("--quick", is_flag=True, help="Short histories, a small transaction: does it still run?")
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), default=DIRECTORY)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=DIRECTORY / "results.json")
+def cluster_command(*, quick: bool, directory: Path, output: Path) -> None:
+    """On FoundationDB: commit latency by pages and by history, and a transaction of 1 GiB."""
+    with _errors_end_the_run(), _on_a_cluster(directory) as stores, console.status("cluster") as status:
+        found = cluster.findings(stores.direct, quick, status.update)
+    _find(found, output)
 
 
 @main.command("stopped")

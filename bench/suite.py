@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.service import Peers
-from bench.targets import CallTarget, Durability, MvTarget, PlainTarget, Target
+from bench.targets import CallTarget, ClusterTarget, Durability, MvTarget, PlainTarget, Target
 
 PROCESSES = (1, 2, 4, 8)
 SMALL_CACHE = 65_536
@@ -205,6 +205,26 @@ def over_the_service(peers: Peers, path: Path) -> Iterator[Case]:
                     baseline=Arm("empty call", empty, path),
                     candidate=Arm("service", call, path),
                 )
+
+
+CLUSTER = {"fdb-rmw": 0.7, "fdb-rmw-service": 0.5}
+"""Workloads on a cluster, and the ratio that the project wants."""
+
+
+def on_a_cluster(direct: str, served: str) -> Iterator[Case]:
+    """Small transactions against bare FoundationDB ones: `bench.cluster` makes the store at these URLs."""
+    for workload, bar in CLUSTER.items():
+        url = served if workload.endswith("service") else direct
+        for processes in (1, 8):
+            yield Case(
+                workload=workload,
+                processes=processes,
+                mode=AS_IS.name,
+                flush_us=0,
+                bar=bar,
+                baseline=Arm("bare FoundationDB", ClusterTarget(store=direct, bare=True)),
+                candidate=Arm("mv", ClusterTarget(store=url)),
+            )
 
 
 def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:

@@ -174,7 +174,19 @@ class CallTarget(MvTarget):
     """Make the peer's empty calls instead."""
 
 
-KINDS: dict[str, type[Target]] = {target.kind: target for target in (PlainTarget, MvTarget, CallTarget)}
+@dataclass(frozen=True, slots=True)
+class ClusterTarget(MvTarget):
+    """mvvfs on a FoundationDB cluster, straight or through a service; or bare FoundationDB."""
+
+    kind: ClassVar[str] = "cluster"
+    bare: bool = False
+
+    def place(self, directory: Path) -> Path:
+        return directory / f"bench-{random.getrandbits(48):012x}"  # a name in a store that others use too
+
+
+_ALL = (PlainTarget, MvTarget, CallTarget, ClusterTarget)
+KINDS: dict[str, type[Target]] = {target.kind: target for target in _ALL}
 
 
 def from_json(fields: dict[str, Any]) -> Target:

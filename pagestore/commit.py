@@ -272,7 +272,7 @@ class Commit:
             return [_rows_of(tx, part.id, rows) for part, rows in zip(self.parts, asked, strict=True)]
 
         try:
-            between = engine.read(read, timeout=timeout)
+            between = engine.read(read, timeout=timeout, reaching=version)
         except StoreUnavailableError as exc:
             reason = f"it happened, but what others did meanwhile can't be learnt: {exc}"
             raise OutcomeUnknownError(self.request.token, reason) from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.workloads.base import Workload
 from bench.workloads.calls import ServiceCalls
+from bench.workloads.cluster import ClusterUpdates
 from bench.workloads.history import HistoryCommits, HistoryReads
 from bench.workloads.inserts import BulkLoad, Inserts, RandomInserts
 from bench.workloads.jobs import ClaimJobs
@@ -50,6 +51,8 @@ _ALL: tuple[Workload, ...] = (
     ServiceCalls(name="service-read", title="service: read of 1 page", call="read"),
     ServiceCalls(name="service-read-32", title="service: read of 32 pages", call="read", pages=32),
     ServiceCalls(name="service-commit", title="service: commit of 1 page", call="commit"),
+    ClusterUpdates(name="fdb-rmw", title="FoundationDB: read-modify-write, direct"),
+    ClusterUpdates(name="fdb-rmw-service", title="FoundationDB: read-modify-write through the service"),
 )
 
 WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _ALL}

@@ -174,8 +174,17 @@ class Engine(ABC):
     """`clear_range` costs the same whatever lies in the range."""
 
     @abstractmethod
-    def read(self, work: Callable[[Snapshot], T], *, timeout: float | None = None) -> T:
-        """Run `work` on one consistent snapshot.  Raises StoreUnavailableError after `timeout` seconds."""
+    def read(
+        self,
+        work: Callable[[Snapshot], T],
+        *,
+        timeout: float | None = None,
+        reaching: Version | None = None,
+    ) -> T:
+        """Run `work` on one consistent snapshot: the newest, or with `reaching` one that sees at least all
+        commits up to that version, which was committed here just now: an engine may save a question.
+
+        Raises StoreUnavailableError after `timeout` seconds."""
 
     @abstractmethod
     def transact(

@@ -5,7 +5,8 @@ Called by `pagestore.store` through the engine interface; opened by `pagestore.o
 
 1. A version is a versionstamp.  A snapshot's is its read version with the highest batch number: no commit
    that it sees has a greater one, and every later commit has.
-2. No cached read versions, no `causal_read_risky`: a snapshot sees all that was acknowledged before it.
+2. No cached read versions, no `causal_read_risky`: a snapshot sees all that was acknowledged before it.  (One
+   that need not see more than a commit that was just made stands at that commit's own version.)
 3. Reads do not see a transaction's own writes (`read_your_writes_disable`), as the interface says.
 4. What FoundationDB says can be tried again is, after the pause that its client makes, within the time that
    the caller gave: the transaction's timeout covers all tries.
@@ -60,8 +61,16 @@ class FoundationEngine(Engine):
         self._counting = threading.Lock()
         self._operations = Operations()
 
-    def read(self, work: Callable[[Snapshot], T], *, timeout: float | None = None) -> T:
+    def read(
+        self,
+        work: Callable[[Snapshot], T],
+        *,
+        timeout: float | None = None,
+        reaching: Version | None = None,
+    ) -> T:
         tries = _Tries(self, timeout)
+        if reaching is not None:
+            tries.tr.set_read_version(int.from_bytes(reaching[:8], "big"))
         while True:
             tx = FoundationSnapshot(self._client, tries.tr, self._prefix)
             try:

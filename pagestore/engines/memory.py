@@ -163,7 +163,13 @@ class MemoryEngine(Engine):
         self._commits: deque[tuple[int, list[_Range]]] = deque()
         """Write conflicts of the commits that running transactions have to be checked against."""
 
-    def read(self, work: Callable[[Snapshot], T], *, timeout: float | None = None) -> T:
+    def read(
+        self,
+        work: Callable[[Snapshot], T],
+        *,
+        timeout: float | None = None,
+        reaching: Version | None = None,
+    ) -> T:
         number = self._begin()
         try:
             if self._twice:

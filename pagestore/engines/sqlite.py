@@ -93,7 +93,13 @@ class SqliteEngine(Engine):
 
     # ---- reading ----
 
-    def read(self, work: Callable[[Snapshot], T], *, timeout: float | None = None) -> T:
+    def read(
+        self,
+        work: Callable[[Snapshot], T],
+        *,
+        timeout: float | None = None,
+        reaching: Version | None = None,
+    ) -> T:
         connection = self._take(timeout)
         db = connection.db
         snapshot = SqliteSnapshot(db)

@@ -1,0 +1,105 @@
+"""Small transactions on a FoundationDB cluster beside a bare FoundationDB transaction.
+
+The peer does, through the same binding and in one transaction, what one of ours asks of the cluster: the same
+reads, all in flight together, the same keys set, the same conflict ranges; no SQL, no pages, no cache.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import apsw
+
+from bench.targets import ClusterTarget, Target
+from bench.workloads.base import Client, Evidence, Workload
+from bench.workloads.updates import ReadModifyWriteClient, check_counters, load_counters
+
+_API_VERSION = 710
+_BLOB, _RECORD = bytes(40), bytes(30)
+"""As long as the delta and the changelog record of a transaction that changes one row, about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterUpdates(Workload):
+    """Read-modify-write of random rows, as `rmw-uniform`."""
+
+    rows: int = 10_000
+    row_bytes: int = 100
+
+    def small(self) -> Self:
+        return replace(self, rows=500)
+
+    def load(self, connection: apsw.Connection, processes: int) -> None:
+        load_counters(connection, self.rows, self.row_bytes)
+
+    def client(
+        self, target: Target, connection: apsw.Connection, path: Path, index: int, rng: random.Random
+    ) -> Client:
+        assert isinstance(target, ClusterTarget)
+        if target.bare:
+            return _Bare(path.name, self.rows * self.row_bytes // 3000, rng)
+        return ReadModifyWriteClient(target, connection, lambda: rng.randrange(self.rows) + 1)
+
+    def check(self, connection: apsw.Connection, evidence: Sequence[Evidence]) -> None:
+        if all(evidence):
+            check_counters(connection, evidence)
+
+
+class _Bare(Client):
+    def __init__(self, name: str, pages: int, rng: random.Random) -> None:
+        fdb = importlib.import_module("fdb")
+
+        self._fdb: Any = fdb
+        fdb.api_version(_API_VERSION)
+        self._db = fdb.open()
+        self._prefix = b"\x02bench\0" + name.encode()
+        self._pages, self._rng = max(pages, 1), rng
+
+    def operate(self) -> int:
+        page = b"%08d" % self._rng.randrange(self._pages)
+        tr = self._db.create_transaction()
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                self._transact(tr, page)
+            except self._fdb.FDBError as exc:
+                tr.on_error(exc).wait()
+            else:
+                return tries
+
+    def _transact(self, tr: Any, page: bytes) -> None:
+        prefix, token = self._prefix, os.urandom(16)
+        tr.options.set_read_your_writes_disable()
+        log = prefix + b"l"
+        asked = [
+            tr.snapshot.get_range(log, log + b"\xff", 2, True),  # begin
+            tr.snapshot.get_range(log, log + b"\xff", 2, True),  # the commit's check
+            tr.snapshot.get_range(prefix + b"q", prefix + b"r", 0),
+            tr.snapshot.get_range(log + b"\xff", log + b"\xff\xff", 0, True),  # what came in between
+        ]
+        happened = tr.snapshot.get(prefix + b"u" + token)
+        for rows in asked:
+            list(rows)
+        happened.wait()
+        for key in (prefix + b"u" + token, prefix + b"n", prefix + b"x" + page):
+            tr.add_read_conflict_range(key, key + b"\0")
+        tr.add_write_conflict_range(prefix + b"x" + page, prefix + b"x" + page + b"\0")
+        for key, value in ((b"p" + page, _BLOB), (b"l", _RECORD), (b"t" + bytes(9), b"")):
+            tr.options.set_next_write_no_write_conflict_range()
+            tr.set_versionstamped_key(_with_gap(prefix + key), value)
+        tr.set_versionstamped_value(prefix + b"u" + token, bytes(10) + struct.pack("<I", 0))
+        stamp = tr.get_versionstamp()
+        tr.commit().wait()
+        stamp.wait()
+
+
+def _with_gap(prefix: bytes) -> bytes:
+    return prefix + bytes(10) + b"\0\0" + struct.pack("<I", len(prefix))
