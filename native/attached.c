@@ -26,7 +26,9 @@
 
 static mv_file *open_files;
 static pthread_mutex_t files_mutex = PTHREAD_MUTEX_INITIALIZER;
-static atomic_int in_rings; /* files that ever got a peer: 0 in most programs */
+static atomic_int check_journals; /* 0 in most programs: no file has a peer, or was brought to the past */
+
+void mv_check_journals(void) { atomic_store(&check_journals, 1); }
 
 /* ---- the ring ---- */
 
@@ -63,7 +65,7 @@ void mv_files_connect(mv_file *f, sqlite3 *connection) {
   while (g && (g == f || g->connection != connection)) g = g->next;
   pthread_mutex_unlock(&files_mutex);
   if (!g) return;
-  atomic_fetch_add(&in_rings, 1);
+  mv_check_journals();
   f->peer = g->peer;
   g->peer = f;
 }
@@ -248,15 +250,16 @@ int mv_check_commit(mv_file *f, const char *super) {
   return rc;
 }
 
-/* As early as that can be told: when the second store's journal opens. */
+/* As early as that can be told: a first write, to the past or to a second store, opens a journal. */
 int mv_check_journal(const mv_host *host, const char *name) {
-  if (!host->names_schemas || !name || !atomic_load(&in_rings)) return SQLITE_OK;
+  if (!host->names_schemas || !name || !atomic_load(&check_journals)) return SQLITE_OK;
   const char *database = api_filename_database(host->api, name);
   pthread_mutex_lock(&files_mutex);
   mv_file *f = open_files;
   while (f && f->name != database) f = f->next;
   pthread_mutex_unlock(&files_mutex);
-  if (!f || f->pinned) return SQLITE_OK;
+  if (!f) return SQLITE_OK;
+  if (f->pinned) return SQLITE_READONLY;
   for (mv_file *g = f->peer; g != f; g = g->peer)
     if (g->store != f->store && g->state == MV_WRITING && is_participant(g)) return refuse_other_store(f);
   return SQLITE_OK;

@@ -174,7 +174,9 @@ static void end_turn(mv_file *f) {
 static int refuse_reserved(mv_file *f) {
   static const char cursor_open[] =
       "a refused transaction's cursor is still open: close it before trying again";
-  if (f->read_only || f->pinned) return SQLITE_READONLY;
+  if (f->read_only) return SQLITE_READONLY;
+  /* SQLite may not know that it stands in the past (PRAGMA mv_at): BEGIN IMMEDIATE locks it with the others. */
+  if (f->pinned) return f->lock > SQLITE_LOCK_SHARED || asks_for_the_lock(f) ? SQLITE_OK : SQLITE_READONLY;
   if (f->lock != SQLITE_LOCK_SHARED) return SQLITE_OK;
   if (f->state == MV_REFUSED) return mv_busy(f, cursor_open);
   for (mv_file *g = f->peer; g != f; g = g->peer) {
@@ -202,7 +204,7 @@ int mv_lock(mv_file *f, int level) {
   } else {
     rc = refuse_reserved(f);
     if (rc != SQLITE_OK) return rc;
-    if (f->lock == SQLITE_LOCK_SHARED) {
+    if (f->lock == SQLITE_LOCK_SHARED && !f->pinned) {
       int has_turn;
       rc = wait_turn(f, &has_turn);
       if (rc == SQLITE_OK) rc = move_forward(f, has_turn);

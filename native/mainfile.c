@@ -85,6 +85,7 @@ static int main_write(sqlite3_file *file, const void *in, int amount, sqlite3_in
   if (f->state == MV_COMMITTED)
     return mv_fail(f, SQLITE_IOERR_WRITE, "a write after the commit: locking_mode=EXCLUSIVE is not supported");
   if (f->state != MV_WRITING) return mv_fail(f, SQLITE_IOERR_WRITE, "a write without a lock");
+  if (f->pinned) return SQLITE_READONLY; /* mostly told before, at RESERVED or when the journal opened */
   return mv_page_write(f, in, amount, offset);
 }
 
@@ -266,6 +267,7 @@ int mv_file_pin(void *file, const uint8_t *version, void *alloc, uint32_t page_s
   if (version) {
     mv_db_hold(f->db, &f->snapshot, mv_version_get(version));
     f->page_size = page_size;
+    mv_check_journals(); /* SQLite opened it for writing */
   }
   return SQLITE_OK;
 }

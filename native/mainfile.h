@@ -123,6 +123,7 @@ static inline int mv_holds_with(const mv_file *f, const mv_file *g) {
 void mv_files_add(mv_file *f);
 void mv_files_remove(mv_file *f);
 void mv_files_connect(mv_file *f, sqlite3 *connection);
+void mv_check_journals(void);
 mv_file *mv_holder(const mv_file *f); /* another file that holds a snapshot with it, or NULL */
 int mv_snapshot_join(mv_file *f, mv_start *start);
 int mv_place(const mv_file *f); /* among the connection's databases */

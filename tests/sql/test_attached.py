@@ -286,6 +286,20 @@ def test_16_single_statements_over_both(open_all: Open, connect: Connect) -> Non
     assert balances(connect) == (93, 107)
 
 
+def test_16_vacuum_and_detach(open_all: Open, connect: Connect, store: str) -> None:
+    connection = open_all()
+    fill(connection, "b.t")
+    connection.execute("DELETE FROM b.t WHERE id > 5; VACUUM b; VACUUM")
+    for _ in range(3):
+        connection.execute("BEGIN; UPDATE main.t SET v = v - 1; UPDATE b.t SET v = v + 1; COMMIT")
+        connection.execute("DETACH b")
+        connection.execute("UPDATE t SET v = v + 1")
+        connection.execute("ATTACH ? AS b", (to_uri("b", store=store),))
+    assert balances(connect) == (100, 103)
+    for name in ("a", "b"):
+        is_intact(connect(name))
+
+
 # ---- refusals ----
 
 

@@ -234,6 +234,45 @@ def test_mv_at_of_an_attached_database(connect: Connect, store: str) -> None:
     assert seen(connection) == 6
 
 
+@pytest.mark.parametrize("main", ["mv", "memory"])
+@pytest.mark.parametrize("mode", ["DELETE", "PERSIST", "MEMORY", "OFF"])
+def test_begin_immediate_beside_the_past(connect: Connect, store: str, main: str, mode: str) -> None:
+    """SQLite locks the past with the others; to write it fails, at the first write or at COMMIT."""
+    commits(connect, store)
+    flags = apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    connection = connect("other") if main == "mv" else apsw.Connection(":memory:", flags=flags)
+    connection.execute("ATTACH ? AS a", (to_uri(NAME, store=store),))
+    connection.execute(f"PRAGMA journal_mode = {mode}").fetchall()
+    connection.execute("CREATE TABLE main.copy(n); INSERT INTO a.t VALUES(5)")
+    connection.execute("PRAGMA a.mv_at = 'HEAD~1'").fetchall()
+    connection.execute("BEGIN IMMEDIATE; INSERT INTO main.copy SELECT n FROM a.t; COMMIT")
+    assert value(connection, "SELECT count(*) FROM main.copy") == 5
+    with pytest.raises(apsw.ReadOnlyError):
+        connection.execute("BEGIN IMMEDIATE; UPDATE a.t SET n = n + 1; COMMIT")
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    assert seen(connect()) == 6
+    connection.execute("PRAGMA a.mv_at = ''").fetchall()
+    assert rows(connection, "SELECT sum(n) FROM a.t") == [(15,)]
+    connection.execute("BEGIN IMMEDIATE; UPDATE a.t SET n = n + 1; COMMIT")
+    assert rows(connect(), "SELECT sum(n) FROM t") == [(21,)]
+    connection.close(True)
+
+
+def test_begin_immediate_in_the_past(connect: Connect, store: str) -> None:
+    commits(connect, store)
+    connection = connect()
+    connection.execute("PRAGMA mv_at = 'HEAD~1'").fetchall()
+    connection.execute("BEGIN IMMEDIATE")
+    assert seen(connection) == 4
+    for sql in ("DELETE FROM t", "CREATE TABLE u(x)", "PRAGMA user_version = 7"):
+        with pytest.raises(apsw.ReadOnlyError):
+            connection.execute(sql)
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    assert seen(connection) == 4
+
+
 def test_mv_at_across_page_counts_and_schemas(connect: Connect) -> None:
     writer, reader = connect(), connect()
     writer.execute("CREATE TABLE a(x); INSERT INTO a VALUES(zeroblob(300000))")
