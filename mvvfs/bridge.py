@@ -153,6 +153,7 @@ def mv_py_open(args: Any) -> int:
     except BaseException as exc:  # noqa: BLE001 (becomes a code and a pending exception)
         return _failed(None, exc)
     session = Session(database, options, pinned, args.file)
+    session.read_only = read_only
     handle = ffi.new_handle(session)
     _handles[handle] = session
     args.session = handle

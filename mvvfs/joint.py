@@ -231,8 +231,10 @@ def _settle(request: CommitRequest, writer: Session, interruption: BaseException
 
 
 def lost(sessions: tuple[Session, ...], reads: Sequence[PageSet]) -> None:
-    """Remember a refused transaction: which databases it was about, and what it had read of each."""
-    loss = Loss(sessions)
+    """Remember a refused transaction: which databases it was about, and what it had read of each.
+
+    There is no turn in those that were opened read-only: who may not write can't make others wait."""
+    loss = Loss(tuple(session for session in sessions if not session.read_only))
     for session, pages in zip(sessions, reads, strict=True):
         session.loss = loss
         session.lost_reads = pages
@@ -241,7 +243,8 @@ def lost(sessions: tuple[Session, ...], reads: Sequence[PageSet]) -> None:
 def last_lost(session: Session, peers: Sequence[Session]) -> tuple[Session, ...]:
     """The sessions of the connection's last refused transaction; `session` alone if there is none."""
     losses = [peer.loss for peer in (session, *peers) if peer.loss is not None]
-    return max(losses, key=lambda loss: loss.number).sessions if losses else (session,)
+    last = max(losses, key=lambda loss: loss.number, default=None)
+    return (last.sessions if last is not None else ()) or (session,)
 
 
 def take_turn(

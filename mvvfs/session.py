@@ -232,6 +232,7 @@ class Session:
         self.pinned = pinned
         self.file = file
         """The shim's end of it."""
+        self.read_only = False
         self.message = options.message
         self.last_error: str | None = None
         self.leases = Leases(database.store.distant and options.leases == "on")

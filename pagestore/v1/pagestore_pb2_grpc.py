@@ -307,7 +307,8 @@ class PageStoreServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Commit(self, request, context):
-        """Check and apply.  With a token that was used before: what came of that.  [write]
+        """Check and apply.  With a token that was used before: what came of that.  [write; read is enough for a part
+        without writes beside one that has some]
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

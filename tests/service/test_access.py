@@ -71,6 +71,12 @@ def test_scopes(serve, call, file):
     both = commit_request(root, one, {1: page("y")})
     both.parts.append(commit_request(root, two, {1: page("y")}).parts[0])
     assert writer.refused("Commit", both).code() is DENIED
+    del both.parts[1].writes[:]
+    both.parts[1].ClearField("allocated")
+    assert writer("Commit", both).committed.version  # what it has only read counts, too
+    only_read = commit_request(root, one, {1: page("y")})
+    only_read.parts[0].CopyFrom(both.parts[1])
+    assert writer.refused("Commit", only_read).code() is DENIED
     for refused in (
         writer.refused("Drop", name="app-1"),
         writer.refused("Create", name="app-1"),

@@ -96,8 +96,10 @@ async def watch(backend: Backend, call: Call, request: pb.WatchRequest) -> Async
 
 
 async def commit(backend: Backend, call: Call, request: pb.CommitRequest) -> pb.CommitResponse:
-    for part in request.parts:
-        await call.allow(Right.WRITE, part.namespace)
+    writes = any(part.writes for part in request.parts)
+    for part in request.parts:  # beside one that writes, what a transaction has only read may be read-only
+        right = Right.WRITE if part.writes or not writes else Right.READ
+        await call.allow(right, part.namespace)
     wanted = wire.commit_of(request)
     size = sum(len(write.blob) for part in wanted.parts for write in part.writes)
     if size > backend.settings.max_commit:
