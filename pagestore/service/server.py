@@ -44,6 +44,10 @@ _SPARE = 1 << 16
 _PING_MS = 5_000
 """The shortest time between two pings of a client that has nothing to say."""
 
+_KEEPALIVE_MS, _GONE_MS = 60_000, 20_000
+"""A connection that was silent for so long is asked whether it is still there, and ended if it does not
+answer: its streams would stay open."""
+
 log = logging.getLogger("pagestore.service")
 
 
@@ -85,6 +89,8 @@ class Service:
                 ("grpc.so_reuseport", int(settings.workers > 1)),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", _GONE_MS),
             ]
         )
         server.add_generic_rpc_handlers((_handlers(self._gate),))

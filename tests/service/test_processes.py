@@ -13,13 +13,15 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import grpc
 import pytest
 
 from pagestore.api import new_token
-from pagestore.service.cli import run
+from pagestore.service.cli import run, serve
+from pagestore.service.settings import Settings
 from pagestore.v1 import pagestore_pb2 as pb
 from tests.service.conftest import Caller, commit_request, page, wait_until
 
@@ -242,6 +244,11 @@ def test_options_from_file_environment_and_flags(tmp_path, monkeypatch):
     assert (settings.store, settings.rate, settings.workers) == ("/file", 2.5, 1)
     assert (settings.max_message, settings.listen) == (100 << 20, ("unix:/a", "unix:/b"))
     assert (settings.socket_mode, settings.slow) == (0o600, 1.0)
+
+
+def test_every_setting_is_an_option():
+    options = {option.name for option in serve.params}
+    assert {field.name for field in fields(Settings)} <= options
 
 
 @pytest.mark.parametrize("line", ["unknown = 1", 'rate = "much"', 'max-message = "12Q"', "["])
