@@ -4,6 +4,7 @@ Started by `server`, in one of the workers; calls `Store.collect` in a thread.
 
 1. One task for all namespaces, and only while the service runs: a namespace has no timer.
 2. A namespace gets `SLICE_SECONDS` a round; what is left waits for the next.
+3. When something went, unused space is given back to the file system, in small steps (`Store.give_back`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ async def sweep(backend: Backend, every: float) -> None:
         await asyncio.sleep(every)
         try:
             namespaces = await backend.slow(backend.store.list)
+            freed = 0
             for namespace in namespaces:
-                await _collect(backend, namespace)
+                freed += await _collect(backend, namespace)
+            if freed:
+                await backend.slow(backend.store.give_back)
         except UnsupportedError:
             log.info("this store keeps everything: no retention to run")
             return
@@ -35,14 +39,16 @@ async def sweep(backend: Backend, every: float) -> None:
             log.warning("retention put off: %s", exc)
 
 
-async def _collect(backend: Backend, namespace: Namespace) -> None:
+async def _collect(backend: Backend, namespace: Namespace) -> int:
+    """The bytes that went."""
     try:
         work = backend.slow(lambda: backend.store.collect(namespace.id, seconds=SLICE_SECONDS))
         collected = await work
     except NoSuchNamespaceError:  # dropped meanwhile
-        return
+        return 0
     metrics = backend.metrics
     metrics.collected.inc(collected.bytes)
     if collected.horizon_us:
         label = metrics.namespace(namespace.name)
         metrics.restorable.labels(label).set(time.time() - collected.horizon_us / 1e6)
+    return collected.bytes

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -177,11 +178,16 @@ def test_drop_and_undrop_branch_and_revert(caller, namespace):
     assert caller.refused("Undrop", id=branch.id, name="x").code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_the_service_runs_retention(serve, call):
+def test_the_service_runs_retention(serve, call, monkeypatch):
     service = serve(collect_every=0.05)
+    store, given_back = service.backend.store, []
+    collect = store.collect
+    monkeypatch.setattr(store, "collect", lambda *all, **more: replace(collect(*all, **more), bytes=5))
+    monkeypatch.setattr(store, "give_back", lambda: given_back.append(1))
     call(service)("Create", name="main")
     shown = service.backend.metrics.restorable
     wait_until(lambda: any(sample.labels == {"namespace": "main"} for sample in shown.collect()[0].samples))
+    wait_until(lambda: given_back)
 
 
 # ---- answers are bounded ----
