@@ -563,6 +563,20 @@ class UnsupportedError(StoreError):
     """This store, or the release that serves it, can't do that.  A retry does not help."""
 
 
+class Signal(ABC):
+    """Tells, once, that a namespace was announced by a commit."""
+
+    @abstractmethod
+    def arm(self, timeout: float) -> None:
+        """From now on: whoever reads after this misses nothing.  May wait for the engine.  Raises
+        StoreUnavailableError."""
+
+    @abstractmethod
+    def has_fired(self) -> bool:
+        """Whether there was something since it was armed, or may have been, or it is not armed.  Does not
+        wait."""
+
+
 class Store(ABC):
     """A set of namespaces with one order of versions.  Safe to use from many threads."""
 
@@ -794,6 +808,10 @@ class Store(ABC):
 
         Read it (an atomic 64-bit load), then `begin`: as long as the word is even and still the
         same, the namespace has no commit newer than that `begin` saw.  An odd word promises nothing."""
+
+    def signal(self, namespace: NamespaceId) -> Signal | None:
+        """What tells of commits where there is no head word; None: only asking does."""
+        return None
 
     def store_id(self) -> bytes:
         """What tells this store from every other one, for who keeps its pages elsewhere; empty: unknown.

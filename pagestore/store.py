@@ -53,6 +53,7 @@ from pagestore.api import (
     PageSet,
     PageWrite,
     Retention,
+    Signal,
     Store,
     StoredPage,
     StoreError,
@@ -371,6 +372,9 @@ class PageStore(Store):
     def usage(self, namespace: NamespaceId) -> Usage:
         self.engine.read(lambda tx: find(tx, namespace), timeout=self.timeout)
         return history.usage(self.engine, namespace, self.timeout)
+
+    def signal(self, namespace: NamespaceId) -> Signal | None:
+        return self.engine.signal(namespace)
 
     def head_word(self, namespace: NamespaceId) -> HeadWord | None:
         return self.engine.head_word(namespace)

@@ -52,7 +52,7 @@ def prefix() -> Iterator[str]:
     try:
         yield name
     finally:
-        engine(name).transact(lambda tx: tx.clear_range(b"", b"\xff"))
+        engine(name).transact(lambda tx: tx.clear_range(b"", b"\xff" * 10))
 
 
 def engine(prefix: str) -> Engine:

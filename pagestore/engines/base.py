@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
-from pagestore.api import Durability, HeadWord, NamespaceId, Version
+from pagestore.api import Durability, HeadWord, NamespaceId, Signal, Version
 
 T = TypeVar("T")
 
@@ -211,6 +211,10 @@ class Engine(ABC):
         """Give space that nothing lies in any more back to the file system, in small transactions where
         there is much of it; `whole`: all, however long others have to wait.  How many bytes that were."""
         return 0
+
+    def signal(self, namespace: NamespaceId) -> Signal | None:
+        """What tells of commits that announce the namespace; None: only asking does."""
+        return None
 
     @abstractmethod
     def head_word(self, namespace: NamespaceId) -> HeadWord | None:

@@ -26,6 +26,7 @@ from pagestore.api import (
     HeadWord,
     NamespaceId,
     OutcomeUnknownError,
+    Signal,
     StoreError,
     StoreReadOnlyError,
     StoreUnavailableError,
@@ -34,7 +35,7 @@ from pagestore.api import (
 from pagestore.engines import foundationdb_client
 from pagestore.engines.base import Engine, Limits, Operations, Result, Snapshot, Transaction
 from pagestore.engines.foundationdb_client import COMMIT_UNKNOWN_RESULT, TIMED_OUT
-from pagestore.engines.foundationdb_transaction import FoundationSnapshot, FoundationTransaction
+from pagestore.engines.foundationdb_transaction import FoundationSnapshot, FoundationTransaction, head_key
 
 T = TypeVar("T")
 
@@ -119,6 +120,10 @@ class FoundationEngine(Engine):
         tr.options.set_timeout(max(1, round(1000 * seconds)))
         return tr
 
+    @property
+    def error_type(self) -> type[Exception]:
+        return self._client.error
+
     def count_retry(self) -> None:
         self._count(Operations(retries=1))
 
@@ -129,6 +134,9 @@ class FoundationEngine(Engine):
     def operations(self) -> Operations:
         with self._counting:
             return self._operations.copy()
+
+    def signal(self, namespace: NamespaceId) -> Signal:
+        return _WatchedKey(self, self._prefix + head_key(namespace))
 
     def head_word(self, namespace: NamespaceId) -> HeadWord | None:
         return None
@@ -144,20 +152,47 @@ class FoundationEngine(Engine):
         self._db = None
 
 
+class _WatchedKey(Signal):
+    """A watch of the cluster (https://apple.github.io/foundationdb/developer-guide.html#watches)."""
+
+    def __init__(self, engine: FoundationEngine, key: bytes) -> None:
+        self._engine = engine
+        self._key = key
+        self._watch: Any = None
+
+    def arm(self, timeout: float) -> None:
+        if not self.has_fired():
+            return
+        tries = _Tries(self._engine, timeout, own_writes=True)  # without them there are no watches
+        while True:
+            try:
+                watch = tries.tr.watch(self._key)
+                tries.tr.commit().wait()
+                self._watch = watch
+                return
+            except self._engine.error_type as exc:
+                tries.again(exc)
+
+    def has_fired(self) -> bool:
+        return self._watch is None or self._watch.is_ready()  # an error counts: then it is armed anew
+
+
 class _Tries:
     """The runs of one `read` or `transact`, within one deadline."""
 
-    def __init__(self, engine: FoundationEngine, timeout: float | None) -> None:
+    def __init__(self, engine: FoundationEngine, timeout: float | None, *, own_writes: bool = False) -> None:
         self._engine = engine
         self.tr = engine.begin_tries(timeout)
         self._unknown = False
         """Whether a try before may have been committed."""
         self._last: str | None = None
+        self._own_writes = own_writes
         self._prepare()
 
     def _prepare(self) -> None:
         """Of all options only the timeout outlasts a try."""
-        self.tr.options.set_read_your_writes_disable()
+        if not self._own_writes:
+            self.tr.options.set_read_your_writes_disable()
 
     def again(self, error: Exception) -> None:
         """Wait as the client library says.  Raises StoreError if another try is of no use."""

@@ -127,10 +127,19 @@ class FoundationTransaction(FoundationSnapshot, Transaction):
         self._tr.add_write_conflict_range(self._prefix + begin, self._prefix + end)
 
     def announce(self, namespace: NamespaceId, before: Version | None = None, numbers: bytes = b"") -> None:
-        """No head words: `begin` asks the cluster."""
+        """Set the key that `Signal`s watch; nobody conflicts on it."""
+        self.counted.sets += 1
+        self._no_conflict()
+        key = self._prefix + head_key(namespace)
+        self._tr.set_versionstamped_value(key, _with_gap(b"", b""))
 
     def commit_time(self, now_us: int) -> int:
         return now_us  # to read the last commit's time with conflict would make all commits meet
+
+
+def head_key(namespace: NamespaceId) -> bytes:
+    """Of the newest version that was announced; behind all keys of the store."""
+    return b"\xff" + namespace.to_bytes(8, "big")
 
 
 def _with_gap(prefix: bytes, suffix: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pagestore import format, keys
+from pagestore import format, keys, watch
 from pagestore.api import (
     CommitRequest,
     FormatError,
@@ -24,6 +25,7 @@ from pagestore.api import (
     StoreReadOnlyError,
     StoreUnavailableError,
     Version,
+    Watched,
     new_token,
 )
 from pagestore.engines.base import Engine, KeyRange, Transaction
@@ -384,7 +386,7 @@ def test_a_commit_of_n_pages_is_n_sets_and_a_constant(pages: Pages, engine: Engi
     spent = Meter(engine)
     pages.store.commit(request)
     asked = spent()
-    assert asked["sets"] == count + 3  # changelog, time, token
+    assert asked["sets"] == count + 4  # changelog, time, token, and what watches look at
     assert asked["gets"] == 1  # the token
     # record and changelog; the queue; afterwards the changelog between snapshot and commit
     assert asked["range_reads"] == asked["parts"] == 3
@@ -423,3 +425,24 @@ def test_no_key_is_read_twice(pages: Pages, engine: Engine, monkeypatch: pytest.
         seen.clear()
         action()
         assert sorted(seen) == sorted(set(seen))
+
+
+def test_a_watch_asks_nothing_until_somebody_commits(
+    pages: Pages, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "ASK_SECONDS", 60.0)
+    other = Pages(PageStore(FoundationEngine(None, engine._prefix), "test:", 5.0), pages.id)  # type: ignore[attr-defined]
+    version = pages.version()
+    watching = pages.store.watch(pages.id, version, heartbeat=20)
+    assert next(watching).version == version  # it has looked
+    told: list[Watched] = []
+    reader = threading.Thread(target=lambda: told.append(next(watching)))
+    spent = Meter(engine)
+    reader.start()
+    time.sleep(0.5)
+    assert spent() == {}
+    done = other.commit({1: content("theirs")})
+    reader.join(5)
+    assert [one.version for one in told] == [done.version]
+    assert [change.version for change in told[0].changes or ()] == [done.version]
+    watching.close()
