@@ -87,6 +87,7 @@ BARS: dict[tuple[str, int, str], float] = {
     ("leases", 1, LONGER.name): round(1 / 1.05, 3),
     ("bulk", 1, LONGER.name): 0.6,
     ("bulk", 1, AS_IS.name): 0.6,
+    ("look-up-cold", 1, NORMAL.name): 0.95,
 } | {
     (f"service-{call}", processes, NORMAL.name): 0.6
     for call in ("begin", "read", "read-32", "commit")
@@ -178,12 +179,16 @@ def against_plain() -> Iterator[Case]:
                 yield plain_and_mv(workload, processes, mode)
 
 
-SERVICE = ("service-begin", "service-read", "service-read-32", "service-commit")
+_CALLS = ("service-begin", "service-read", "service-read-32", "service-commit")
+_COLD = ("scan-cold", "look-up-cold")
+SERVICE = (*_CALLS, *_COLD)
+"""Workloads that need a service."""
 
 
 def over_the_service(peers: Peers, path: Path) -> Iterator[Case]:
-    """Calls of a service against empty ones: `bench.service` runs both ends."""
-    for workload in SERVICE:
+    """Calls of a service against empty ones, and read-ahead through it: `bench.service` runs both ends."""
+    yield from _read_ahead(peers)
+    for workload in _CALLS:
         for mode in (NORMAL, AS_IS) if workload == "service-commit" else (NORMAL,):
             for processes in (1, 8):
                 empty, call = (
@@ -225,6 +230,24 @@ def on_a_cluster(direct: str, served: str) -> Iterator[Case]:
                 baseline=Arm("bare FoundationDB", ClusterTarget(store=direct, bare=True)),
                 candidate=Arm("mv", ClusterTarget(store=url)),
             )
+
+
+def _read_ahead(peers: Peers) -> Iterator[Case]:
+    """What read-ahead gains a scan over the service, and costs a look-up."""
+    for workload in _COLD:
+        off, on = (
+            MvTarget(durability=NORMAL.durability, store=f"grpc://{peers.service}", read_ahead=which)
+            for which in ("off", "on")
+        )
+        yield Case(
+            workload=workload,
+            processes=1,
+            mode=NORMAL.name,
+            flush_us=0,
+            bar=BARS.get((workload, 1, NORMAL.name)),
+            baseline=Arm("read-ahead off", off),
+            candidate=Arm("read-ahead on", on),
+        )
 
 
 def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import secrets
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -120,8 +121,11 @@ class MvTarget(Target):
     leases: Literal["on", "off"] | None = None
     begin: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED"
     """How `transaction` begins."""
+    read_ahead: Literal["on", "off"] | None = None
 
     def place(self, directory: Path) -> Path:
+        if self.read_ahead is not None:  # cases and arms share a store
+            return directory / f"database-{secrets.token_hex(4)}.mv"
         return directory / "database.mv"
 
     def connect(self, path: Path) -> apsw.Connection:
@@ -134,6 +138,7 @@ class MvTarget(Target):
             durability=self.durability,
             cache_bytes=self.cache_bytes,
             leases=self.leases,
+            read_ahead=self.read_ahead,
         )
 
     def transaction(self, connection: apsw.Connection, body: Callable[[], object]) -> int:

@@ -8,7 +8,7 @@ from bench.workloads.cluster import ClusterUpdates
 from bench.workloads.history import HistoryCommits, HistoryReads
 from bench.workloads.inserts import BulkLoad, Inserts, RandomInserts
 from bench.workloads.jobs import ClaimJobs
-from bench.workloads.reads import FullScan, OpenAndRead, PointReads
+from bench.workloads.reads import ColdScan, FullScan, OpenAndRead, PointReads
 from bench.workloads.updates import ReadModifyWrite
 from bench.workloads.ycsb import Ycsb
 
@@ -45,6 +45,8 @@ _ALL: tuple[Workload, ...] = (
     ),
     BulkLoad(name="bulk", title="bulk load, 10,000 rows a commit"),
     OpenAndRead(name="open", title="open and first read"),
+    ColdScan(name="scan-cold", title="open and scan of 100,000 rows", rows=100_000),
+    OpenAndRead(name="look-up-cold", title="open and look-up of one of 100,000 rows", rows=100_000),
     HistoryCommits(name="history-commits", title="commits on a long history"),
     HistoryReads(name="history-reads", title="uncached reads on a long history"),
     ServiceCalls(name="service-begin", title="service: begin", call="begin"),

@@ -120,6 +120,33 @@ class OpenAndRead(ReadWorkload):
         return OpenClient(target, path, self.rows, rng)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColdScan(ReadWorkload):
+    """Open a connection, scan the whole table, close it: nothing is in a page cache."""
+
+    unit: ClassVar[str] = "scans"
+
+    def small(self) -> Self:
+        return replace(self, rows=2_000)
+
+    def client(
+        self, target: Target, connection: apsw.Connection, path: Path, index: int, rng: random.Random
+    ) -> Client:
+        connection.close()
+        return ColdScanClient(target, path, self.rows)
+
+
+class ColdScanClient(Client):
+    def __init__(self, target: Target, path: Path, rows: int) -> None:
+        self._target, self._path, self._rows = target, path, rows
+
+    def operate(self) -> int:
+        connection = self._target.connect(self._path)
+        ScanClient(connection, self._rows).operate()
+        connection.close()
+        return 1
+
+
 class OpenClient(Client):
     def __init__(self, target: Target, path: Path, rows: int, rng: random.Random) -> None:
         self._target, self._path, self._rows, self._rng = target, path, rows, rng

@@ -179,7 +179,12 @@ def test_median_intervals_cover(count: int, low: float, high: float, coverage: f
 
 def test_calls_of_a_service_are_compared_with_empty_ones(tmp_path: Path) -> None:
     plan = runner.Plan(tmp_path, rounds=1, seconds=0.1, small=True)
-    wanted = {"service-read-32/1/normal", "service-commit/1/normal"}
+    wanted = {
+        "service-read-32/1/normal",
+        "service-commit/1/normal",
+        "scan-cold/1/normal",
+        "look-up-cold/1/normal",
+    }
     with service.running(tmp_path) as peers:
         for case in suite.over_the_service(peers, tmp_path / "main"):
             if case.key in wanted:
