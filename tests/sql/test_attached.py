@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,11 +31,12 @@ def open_all(connect: Connect, store: str, tmp_path: Path) -> Iterator[Open]:
     """`open_all(main)`: a connection whose main database is of that kind, with a and b of the store."""
     made: list[apsw.Connection] = []
     for name in ("a", "b"):
-        connection = connect(name)
+        connection = connect(name, durability="normal")
         connection.execute("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, v)")
         connection.execute("INSERT INTO t VALUES(1, 100)")
 
     def open_(main: str = "mv", *, journal_mode: str = "DELETE", **options: object) -> apsw.Connection:
+        options = {"durability": "normal"} | options
         if main == "mv":
             connection = connect("a", **options)
         elif main == "memory":
@@ -284,6 +286,35 @@ def test_16_single_statements_over_both(open_all: Open, connect: Connect) -> Non
     )
     connection.execute("UPDATE main.t SET v = v - 7")
     assert balances(connect) == (93, 107)
+
+
+@pytest.mark.parametrize("main", ["mv", "memory", "file"])
+def test_16_in_the_standard_module(
+    open_all: Open, connect: Connect, store: str, tmp_path: Path, main: str
+) -> None:
+    """Another SQLite, of another version."""
+    mvvfs.register()
+    names = {"mv": to_uri("a", store=store), "memory": ":memory:", "file": f"file:{tmp_path}/x.sqlite"}
+    stock = sqlite3.connect(names[main], uri=True, isolation_level=None)
+    if main == "file":  # BEGIN IMMEDIATE writes to an empty one
+        stock.execute("CREATE TABLE p(x)")
+    a = table_a(main)
+    for name in ("b",) if main == "mv" else ("a", "b"):
+        stock.execute("ATTACH ? AS " + name, (to_uri(name, store=store),))
+    stock.executescript(f"BEGIN; UPDATE {a} SET v = v - 1; UPDATE b.t SET v = v + 1; COMMIT")
+    assert balances(connect) == (99, 101)
+    stock.executescript(f"BEGIN IMMEDIATE; UPDATE {a} SET v = v - 1; UPDATE b.t SET v = v + 1; COMMIT")
+    assert balances(connect) == (98, 102)
+    stock.executescript(f"BEGIN; UPDATE {a} SET v = 0; UPDATE b.t SET v = 0")
+    open_all().execute("UPDATE b.t SET v = v + 1")
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        stock.execute("COMMIT")
+    assert caught.value.sqlite_errorcode == BUSY_SNAPSHOT
+    assert not stock.in_transaction
+    assert balances(connect) == (98, 103)
+    assert stock.execute(f"SELECT {a}.v, b.t.v FROM {a}, b.t").fetchall() == [(98, 103)]
+    assert not [path for path in tmp_path.iterdir() if "-mj" in path.name]
+    stock.close()
 
 
 def test_16_vacuum_and_detach(open_all: Open, connect: Connect, store: str) -> None:

@@ -60,7 +60,7 @@ def look(request: pytest.FixtureRequest, connect: Connect, store: str) -> Iterat
 
 def commits(connect: Connect, store: str, count: int = 5) -> list[Change]:
     """`t` holds 0 .. n after the n-th of them; the first one makes the table."""
-    connection = connect()
+    connection = connect(durability="normal")
     connection.execute("CREATE TABLE t(n)")
     for n in range(count):
         time.sleep(0.002)
