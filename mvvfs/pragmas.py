@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from mvvfs import joint, when
+from mvvfs import holding, joint, when
 from mvvfs._shim import ffi, lib
 from mvvfs.errors import OptionError, TransactionError
 from mvvfs.session import Session, c_alloc
@@ -35,7 +35,9 @@ def _at(session: Session, value: str | None) -> str | None:
         return None
     database = session.database
     database.begin()  # a snapshot is cached only up to what has been applied
-    version = when.resolve(value, database.store, database.id).version
+    moment = when.resolve(value, database.store, database.id)
+    version = moment.version
+    holding.pin(database, version, moment.time_us)
     _stand(session, version)
     return format_version(version)
 

@@ -378,22 +378,39 @@ def sweep_pages(
 
 
 def leftovers(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
-    """Tokens, allocation images and measures that nobody asks for any more; None if there are none."""
+    """Tokens, allocation images, measures, and records of commits that were kept, which nobody asks for any
+    more; None if there are none."""
     record = find_any(tx, id_)
     settled = progress(tx, id_, record).settled
+    points = kept.versions(tx, id_, settled)
     step, limit = Step(), limit or STEP
     _tokens(tx, id_, settled, step, limit)
-    needed = {*kept.versions(tx, id_, settled), settled}
-    before_settled = keys.images(id_, settled)
-    for key, _ in tx.scan(KeyRange(*before_settled, limit)):
+    _commits_no_longer_kept(tx, id_, settled, points, step, limit)
+    needed = {*points, settled}
+    for key, _ in tx.scan(KeyRange(*keys.images(id_, settled))):
         if keys.version_of(key) not in needed:
             step.ranges.append((key, key + b"\0"))
+            if len(step.ranges) >= limit:
+                break
     step.ranges += [
         (key, key + b"\0")
         for key, _ in tx.scan(KeyRange(*keys.measures(id_, ZERO_VERSION, settled), limit))
         if keys.version_of(key) < settled
     ]
     return step if step.ranges else None
+
+
+def _commits_no_longer_kept(
+    tx: Snapshot, id_: NamespaceId, settled: Version, points: Sequence[Version], step: Step, limit: int
+) -> None:
+    """Below what is settled there are only records of commits that something stood at."""
+    changes = []
+    for key, value in tx.scan(KeyRange(*keys.log(id_, ZERO_VERSION, settled))):
+        changes.append(changelog.change_of(tx, id_, key, value))
+        if len(changes) > 1 and not _stays(points, changes[-2].version, changes[-1].version):
+            _let_go_of_commits(id_, changes[-2:], points, step)
+            if len(step.ranges) >= limit:
+                return
 
 
 def _oldest_token() -> bytes:

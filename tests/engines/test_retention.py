@@ -265,8 +265,10 @@ def test_tags(page_store: PageStore, pages: Pages) -> None:
     page_store.untag(pages.id, "again")
     with pytest.raises(BelowHorizonError):
         page_store.tag(pages.id, "too late", versions[1])
+    assert len(list(page_store.changelog(pages.id))) == 2
     let_go(page_store, pages.id)
     assert rows(page_store, b"p") < before
+    assert [rows(page_store, family) for family in (b"l", b"t", b"a", b"k", b"g")] == [2, 1, 1, 0, 0]
 
 
 def test_holds(page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
