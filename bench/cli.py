@@ -24,7 +24,7 @@ from bench.workloads import WORKLOADS
 console = Console()
 DIRECTORY = ROOT / "build" / "bench"
 PAGE, DATA, PLOT = (ROOT / "docs" / f"benchmarks.{suffix}" for suffix in ("md", "json", "svg"))
-HISTORY = ("history-commits", "history-reads")
+HISTORY = ("history-commits", "history-reads", "open-past")
 
 
 @click.group()

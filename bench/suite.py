@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.service import Peers
-from bench.targets import CallTarget, ClusterTarget, Durability, MvTarget, PlainTarget, Target
+from bench.targets import CallTarget, ClusterTarget, Durability, MvTarget, PastTarget, PlainTarget, Target
 
 PROCESSES = (1, 2, 4, 8)
 SMALL_CACHE = 65_536
@@ -272,3 +272,13 @@ def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:
             baseline=Arm("short history", target, short),
             candidate=Arm("long history", target, long),
         )
+    yield Case(
+        workload="open-past",
+        processes=1,
+        mode=NORMAL.name,
+        flush_us=0,
+        bar=0.5,
+        compares="latency",
+        baseline=Arm("now", usual, long),
+        candidate=Arm("then", PastTarget(durability="normal"), long),
+    )

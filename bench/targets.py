@@ -167,6 +167,18 @@ class MvTarget(Target):
 
 
 @dataclass(frozen=True, slots=True)
+class PastTarget(MvTarget):
+    """mvvfs at the versions of random moments of the database's past, another one each time it is opened."""
+
+    kind: ClassVar[str] = "past"
+
+    def connect_at(self, path: Path, at: str) -> apsw.Connection:
+        import mvvfs
+
+        return mvvfs.connect(str(path), at=at, cache_bytes=self.cache_bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class CallTarget(MvTarget):
     """A client of a page-store service that makes its calls itself, or those of a peer."""
 
@@ -190,7 +202,7 @@ class ClusterTarget(MvTarget):
         return directory / f"bench-{random.getrandbits(48):012x}"  # a name in a store that others use too
 
 
-_ALL = (PlainTarget, MvTarget, CallTarget, ClusterTarget)
+_ALL = (PlainTarget, MvTarget, PastTarget, CallTarget, ClusterTarget)
 KINDS: dict[str, type[Target]] = {target.kind: target for target in _ALL}
 
 

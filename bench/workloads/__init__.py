@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.workloads.base import Workload
 from bench.workloads.calls import ServiceCalls
 from bench.workloads.cluster import ClusterUpdates
-from bench.workloads.history import HistoryCommits, HistoryReads
+from bench.workloads.history import HistoryCommits, HistoryReads, OpenPast
 from bench.workloads.inserts import BulkLoad, Inserts, RandomInserts
 from bench.workloads.jobs import ClaimJobs
 from bench.workloads.reads import ColdScan, FullScan, OpenAndRead, PointReads
@@ -49,6 +49,7 @@ _ALL: tuple[Workload, ...] = (
     OpenAndRead(name="look-up-cold", title="open and look-up of one of 100,000 rows", rows=100_000),
     HistoryCommits(name="history-commits", title="commits on a long history"),
     HistoryReads(name="history-reads", title="uncached reads on a long history"),
+    OpenPast(name="open-past", title="open at a moment of a long history, against now"),
     ServiceCalls(name="service-begin", title="service: begin", call="begin"),
     ServiceCalls(name="service-read", title="service: read of 1 page", call="read"),
     ServiceCalls(name="service-read-32", title="service: read of 32 pages", call="read", pages=32),

@@ -13,9 +13,11 @@ from typing import ClassVar, Literal, Self
 
 import apsw
 
-from bench.targets import Target
+from bench.targets import PastTarget, Target
 from bench.workloads.base import Client, Evidence, Workload, expect, scalar
 from bench.workloads.updates import load_counters
+from mvvfs.when import format_time
+from pagestore.opener import open_store
 
 UPDATE = "UPDATE counters SET value = value + 1 WHERE id = ?"
 
@@ -100,3 +102,45 @@ class UncachedReadClient(Client):
         found = self._connection.execute("SELECT id FROM counters WHERE id = ?", (row,)).fetchall()
         expect("row", found, [(row,)])
         return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenPast(HistoryWorkload):
+    """Open a connection, read one row, close it: now, or at a random moment of the past."""
+
+    kind: ClassVar[Literal["write", "read"]] = "read"
+    unit: ClassVar[str] = "opens"
+
+    def client(
+        self, target: Target, connection: apsw.Connection, path: Path, index: int, rng: random.Random
+    ) -> Client:
+        connection.close()
+        return OpenPastClient(target, path, self.rows, rng)
+
+
+class OpenPastClient(Client):
+    def __init__(self, target: Target, path: Path, rows: int, rng: random.Random) -> None:
+        self._target, self._path, self._rows, self._rng = target, path, rows, rng
+        self._from, self._to = 0, 0
+
+    def warm(self) -> None:
+        store = open_store(str(self._path), create=False)
+        namespace = store.open("main").id
+        self._from, self._to = (
+            next(store.changelog(namespace, newest_first=newest, limit=1)).time_us for newest in (False, True)
+        )
+        store.close()
+
+    def operate(self) -> int:
+        connection = self._open()
+        row = self._rng.randint(1, self._rows)
+        found = connection.execute("SELECT id FROM counters WHERE id = ?", (row,)).fetchall()
+        connection.close()
+        expect("rows", len(found) <= 1, True)  # (the very first moment may be before the table's last rows)
+        return 1
+
+    def _open(self) -> apsw.Connection:
+        if not isinstance(self._target, PastTarget):
+            return self._target.connect(self._path)
+        moment = self._rng.randint(self._from, self._to)
+        return self._target.connect_at(self._path, format_time(moment))

@@ -94,7 +94,7 @@ def test_history_is_grown_and_compared(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     results, sizes = load(tmp_path / "results.json")
-    assert {result.case.workload for result in results} == {"history-commits", "history-reads"}
+    assert {result.case.workload for result in results} == {"history-commits", "history-reads", "open-past"}
     assert sizes["bytes_per_commit"] > 0
 
 
