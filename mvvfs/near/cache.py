@@ -411,6 +411,8 @@ def fill(
 
     Raises as `Store.read` does."""
     start = store.begin(namespace)
+    if not store.distant:
+        store.sync()  # what a distant store tells has been flushed
     cache.begun(None, start.version, None)
     allocation = start.allocation or store.allocation(namespace, start.version)
     numbers = list(_allocated(allocation, start.page_size))
