@@ -809,6 +809,10 @@ class Store(ABC):
         Read it (an atomic 64-bit load), then `begin`: as long as the word is even and still the
         same, the namespace has no commit newer than that `begin` saw.  An odd word promises nothing."""
 
+    def operations(self) -> dict[str, int] | None:
+        """What this object has asked of a cluster so far, by kind; None where there is none."""
+        return None
+
     def signal(self, namespace: NamespaceId) -> Signal | None:
         """What tells of commits where there is no head word; None: only asking does."""
         return None

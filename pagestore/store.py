@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 
 from pagestore import (
@@ -372,6 +372,10 @@ class PageStore(Store):
     def usage(self, namespace: NamespaceId) -> Usage:
         self.engine.read(lambda tx: find(tx, namespace), timeout=self.timeout)
         return history.usage(self.engine, namespace, self.timeout)
+
+    def operations(self) -> dict[str, int] | None:
+        counted = self.engine.operations()
+        return None if counted is None else asdict(counted)
 
     def signal(self, namespace: NamespaceId) -> Signal | None:
         return self.engine.signal(namespace)

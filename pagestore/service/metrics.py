@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from pagestore.api import Version
 
@@ -87,6 +90,23 @@ class Metrics:
 
     def read_at(self, version: Version) -> None:
         self.oldest.set(self._snapshots.read_at(version))
+
+
+class EngineOperations(Collector):
+    """What the store has asked of its cluster, read when it is shown.  (Several workers: not shown.)"""
+
+    def __init__(self, operations: Callable[[], dict[str, int] | None]) -> None:
+        self._operations = operations
+
+    def collect(self) -> Iterator[Metric]:
+        counted = self._operations()
+        if counted is not None:
+            family = CounterMetricFamily(
+                "pagestore_engine_operations", "Asked of the store's cluster.", labels=["operation"]
+            )
+            for kind, count in counted.items():
+                family.add_metric([kind], count)
+            yield family
 
 
 class _Snapshots:

@@ -32,7 +32,7 @@ from pagestore.opener import open_store
 from pagestore.service.backend import Backend
 from pagestore.service.calls.table import CALLS
 from pagestore.service.gate import Gate
-from pagestore.service.metrics import Metrics
+from pagestore.service.metrics import EngineOperations, Metrics
 from pagestore.service.settings import Address, Settings, SettingsError, parse_address
 from pagestore.service.sweeper import sweep
 from pagestore.service.tokens import TokenFileError, Tokens
@@ -72,6 +72,7 @@ class Service:
             settings.store, create=settings.create, read_only=settings.read_only, timeout=settings.timeout
         )
         metrics = Metrics(settings.metrics_namespaces, self.registry)
+        self.registry.register(EngineOperations(self._store.operations))
         self.backend = Backend(self._store, settings, metrics, self._give_up)
         self._gate = Gate(self.backend, tokens)
         self._health = aio_health.HealthServicer()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from pagestore import format, keys, watch
 from pagestore.api import (
@@ -32,6 +33,7 @@ from pagestore.engines.base import Engine, KeyRange, Transaction
 from pagestore.engines.foundationdb import FoundationEngine
 from pagestore.engines.foundationdb_transaction import FoundationSnapshot
 from pagestore.opener import open_store
+from pagestore.service.metrics import EngineOperations
 from pagestore.store import PageStore
 from tests import cluster
 from tests.pages import Pages, content
@@ -446,3 +448,14 @@ def test_a_watch_asks_nothing_until_somebody_commits(
     assert [one.version for one in told] == [done.version]
     assert [change.version for change in told[0].changes or ()] == [done.version]
     watching.close()
+
+
+def test_a_service_shows_what_it_asked(pages: Pages) -> None:
+    registry = CollectorRegistry()
+    registry.register(EngineOperations(pages.store.operations))
+    before = registry.get_sample_value("pagestore_engine_operations_total", {"operation": "range_reads"})
+    assert before is not None
+    pages.version()
+    after = registry.get_sample_value("pagestore_engine_operations_total", {"operation": "range_reads"})
+    assert after is not None
+    assert after > before

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -31,6 +33,7 @@ from pagestore.engines.memory import MemoryEngine
 from pagestore.opener import open_store
 from pagestore.store import PageStore
 from pagestore.verify import verify
+from tests import cluster
 from tests.pages import Pages
 
 PAGE_SIZE = 512
@@ -515,7 +518,26 @@ class OverSqlite(StoreModel):
             shutil.rmtree(self.folder)
 
 
+class OverCluster(StoreModel):
+    def open(self) -> None:
+        self.cleared = ExitStack()
+        prefix = self.cleared.enter_context(cluster.prefix())
+        cluster.make_store(prefix)
+        self.store = PageStore(cluster.engine(prefix), "cluster", 10)
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "cleared"):
+            self.cleared.close()
+
+
 TestOverMemory = OverMemory.TestCase
 TestOverMemory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestOverSqlite = OverSqlite.TestCase
 TestOverSqlite.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestOverCluster = OverCluster.TestCase
+TestOverCluster.settings = settings(max_examples=6, stateful_step_count=25, deadline=None)
+TestOverCluster.pytestmark = [  # type: ignore[attr-defined]
+    pytest.mark.foundationdb,
+    pytest.mark.skipif(cluster.missing() is not None, reason=cluster.missing() or ""),
+]
