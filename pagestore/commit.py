@@ -85,7 +85,9 @@ class Part:
         if part.staged:
             numbers = sorted((*numbers, *part.staged))
         _check_part(part, numbers)
-        self.stage_index = staging.index_of(part.staged, frozenset(part.freed)) if part.staged else None
+        self.stage_index = (
+            staging.wanted_index(part.staged, part.freed, part.allocated) if part.staged else None
+        )
         """What must be staged under the token; None: nothing."""
         self.token = request.token
         self._reads = part.reads

@@ -82,6 +82,10 @@ class _Block:
         self._freed = self._freed | bit if freed else self._freed & ~bit
         return before
 
+    def fits(self, wanted: Wanted) -> bool:
+        listed = self._staged == wanted.staged and not wanted.freed & ~self._freed
+        return listed and not wanted.allocated & self._freed
+
     def pack(self) -> bytes:
         return self._staged.to_bytes(_HALF, "little") + self._freed.to_bytes(_HALF, "little")
 
@@ -167,23 +171,39 @@ def ask(tx: Transaction, id_: NamespaceId, token: bytes) -> Stage:
     return Stage(head, tx.scan(KeyRange(*keys.stage_indexes(id_, token))))
 
 
-def index_of(numbers: Iterable[PageNumber], freed: frozenset[int]) -> dict[int, bytes]:
-    """What the index of a stage with exactly these pages is, by block."""
-    blocks: dict[int, _Block] = {}
-    for number in numbers:
-        blocks.setdefault(number // BLOCK, _Block(None)).add(number, number in freed)
-    return {n: block.pack() for n, block in blocks.items()}
+class Wanted(NamedTuple):
+    """Bitmaps of a block, by what a commit lists."""
+
+    staged: int
+    freed: int
+    allocated: int
 
 
-def check(stage: Stage, token: bytes, wanted: dict[int, bytes]) -> None:
-    """For a commit: whether exactly the pages of `wanted` (from `index_of`) are staged."""
+def wanted_index(
+    staged: Iterable[PageNumber], freed: Iterable[PageNumber], allocated: Iterable[PageNumber]
+) -> dict[int, Wanted]:
+    """What the index of a stage has to be, by block; of the other lists only what is staged counts."""
+    bits: dict[int, list[int]] = {}
+    for number in staged:
+        bits.setdefault(number // BLOCK, [0, 0, 0])[0] |= 1 << number % BLOCK
+    for which, numbers in enumerate((freed, allocated), start=1):
+        for number in numbers:
+            block = bits.get(number // BLOCK)
+            if block is not None:
+                block[which] |= block[0] & 1 << number % BLOCK
+    return {n: Wanted(*block) for n, block in bits.items()}
+
+
+def check(stage: Stage, token: bytes, wanted: dict[int, Wanted]) -> None:
+    """For a commit: whether exactly the pages that it lists are staged, and freed or not as it lists them."""
     head = stage.head()
     if head is None or head[0] != _OPEN:
         raise InvalidRequestError(
             "the staged pages of this commit are not there: "
             f"they were never staged, or collected after {STAGE_SECONDS:.0f} s"
         )
-    if {keys.block_of_index(key, token): bits for key, bits in stage.blocks} != wanted:
+    found = {keys.block_of_index(key, token): _Block(bits) for key, bits in stage.blocks}
+    if found.keys() != wanted.keys() or not all(found[n].fits(block) for n, block in wanted.items()):
         raise InvalidRequestError("what was staged for this commit is not what it lists")
 
 

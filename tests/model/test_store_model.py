@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pagestore import format, retention, sweep
+from pagestore import bulk, format, retention, sweep
 from pagestore.api import (
     Allocation,
     BelowHorizonError,
@@ -518,6 +518,20 @@ class OverSqlite(StoreModel):
             shutil.rmtree(self.folder)
 
 
+class OverMemoryStaged(OverMemory):
+    """Every commit is staged, and folded in at some time later."""
+
+    def open(self) -> None:
+        super().open()
+        self.store.max_commit_bytes = 1
+        self.store._folder.fold = lambda _id: None  # type: ignore[method-assign]
+
+    @rule()
+    def fold(self) -> None:
+        for namespace in self.store.list():
+            bulk.fold(self.store.engine, namespace.id, 5)
+
+
 class OverCluster(StoreModel):
     def open(self) -> None:
         self.cleared = ExitStack()
@@ -535,6 +549,8 @@ TestOverMemory = OverMemory.TestCase
 TestOverMemory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestOverSqlite = OverSqlite.TestCase
 TestOverSqlite.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestOverMemoryStaged = OverMemoryStaged.TestCase
+TestOverMemoryStaged.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestOverCluster = OverCluster.TestCase
 TestOverCluster.settings = settings(max_examples=6, stateful_step_count=25, deadline=None)
 TestOverCluster.pytestmark = [  # type: ignore[attr-defined]
