@@ -125,8 +125,10 @@ def _message(text: str) -> str:
 
 
 def _freshness(text: str) -> str:
-    kind, colon, bound = text.partition(":")
-    if text != LATEST and (kind != "bounded" or not colon or not 0 < _number(bound) <= MAX_BOUND_MS):
+    if text == LATEST:
+        return text
+    match = re.fullmatch(r"bounded:(\d+(?:\.\d+)?)", text, re.ASCII)
+    if match is None or not 0 < float(match[1]) <= MAX_BOUND_MS:
         raise ValueError(f"latest, or bounded:MS with more than 0 and at most {MAX_BOUND_MS:,} milliseconds")
     return text
 

@@ -29,6 +29,7 @@ from mvvfs.connect import connect
 from mvvfs.errors import UnsupportedError
 from mvvfs.large import Pile
 from mvvfs.names import Location
+from mvvfs.options import from_keywords
 from mvvfs.sink import Sink, open_sink
 from mvvfs.stores import open_store
 from pagestore import embedded
@@ -83,7 +84,7 @@ class Copied:
 @contextlib.contextmanager
 def opened(location: Location, *, create: bool = False) -> Iterator[Store]:
     """The store of a location, closed in the end.  Raises StoreError."""
-    store = open_store(location.store_url, create=create)
+    store = open_store(location.store_url, create=create, timeout=from_keywords({}).timeout)
     try:
         yield store
     finally:
