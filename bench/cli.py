@@ -95,7 +95,7 @@ def run(
         return
     cases = [
         case
-        for case in suite.against_plain()
+        for case in (*suite.against_plain(), *suite.behind_a_service())
         if (not workloads or case.workload in workloads)
         and (not processes or case.processes in processes)
         and (not modes or case.mode in modes)

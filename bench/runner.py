@@ -85,13 +85,14 @@ class _Bench:
     def round(self, arm: Arm, number: int) -> Round:
         """One measurement of one side, checked."""
         path = self._database(arm)
-        with _Crew(self._assignments(arm, path, number), self._environment()) as crew:
-            reports, latencies = crew.run(self._plan.seconds)
-        connection = arm.target.connect(path)
-        self._workload.check(connection, [report.evidence for report in reports])
-        if self._workload.kind == "write" or number == 0:
-            expect("integrity_check", connection.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
-        connection.close()
+        with arm.target.running(path, self._environment()):
+            with _Crew(self._assignments(arm, path, number), self._environment()) as crew:
+                reports, latencies = crew.run(self._plan.seconds)
+            connection = arm.target.connect(path)
+            self._workload.check(connection, [report.evidence for report in reports])
+            if self._workload.kind == "write" or number == 0:
+                expect("integrity_check", connection.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
+            connection.close()
         return _summary(reports, latencies, self._workload.units)
 
     def _database(self, arm: Arm) -> Path:
@@ -104,9 +105,10 @@ class _Bench:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         path = arm.target.place(directory)
-        connection = arm.target.relaxed.connect(path)
-        self._workload.load(connection, self._case.processes)
-        connection.close()
+        with arm.target.running(path, self._environment()):
+            connection = arm.target.relaxed.connect(path)
+            self._workload.load(connection, self._case.processes)
+            connection.close()
         self._built[arm.label] = path
         return path
 

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Literal
 
 from bench.service import Peers
-from bench.targets import CallTarget, ClusterTarget, Durability, MvTarget, PastTarget, PlainTarget, Target
+from bench.targets import (
+    CallTarget,
+    ClusterTarget,
+    Durability,
+    MvTarget,
+    PastTarget,
+    PlainTarget,
+    ServedTarget,
+    Target,
+)
 
 PROCESSES = (1, 2, 4, 8)
 SMALL_CACHE = 65_536
@@ -88,6 +97,7 @@ BARS: dict[tuple[str, int, str], float] = {
     ("bulk", 1, LONGER.name): 0.6,
     ("bulk", 1, AS_IS.name): 0.6,
     ("look-up-cold", 1, NORMAL.name): 0.95,
+    ("bounded-reads", 1, AS_IS.name): round(1 / 1.3, 3),
 } | {
     (f"service-{call}", processes, NORMAL.name): 0.6
     for call in ("begin", "read", "read-32", "commit")
@@ -248,6 +258,29 @@ def _read_ahead(peers: Peers) -> Iterator[Case]:
             baseline=Arm("read-ahead off", off),
             candidate=Arm("read-ahead on", on),
         )
+
+
+def behind_a_service() -> Iterator[Case]:
+    """mvvfs on a store behind a service, against the same store embedded: what the calls cost.
+
+    (How many there are is counted by tests/remote/test_round_trips.py.)"""
+    for workload, freshness in (
+        ("bounded-reads", "bounded:1000"),
+        ("served-reads", "latest"),
+        ("bounded-updates", "bounded:1000"),
+        ("served-updates", "latest"),
+    ):
+        for processes in (1, 8):
+            mode = AS_IS if workload.endswith("reads") else LONGER
+            yield Case(
+                workload=workload,
+                processes=processes,
+                mode=mode.name,
+                flush_us=mode.flush_us,
+                bar=BARS.get((workload, processes, mode.name)),
+                baseline=Arm("embedded", MvTarget(durability=mode.durability)),
+                candidate=Arm("served", ServedTarget(durability=mode.durability, freshness=freshness)),
+            )
 
 
 def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:

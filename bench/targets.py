@@ -6,18 +6,25 @@ statements and the same Python loop; `demo/` uses them too.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import secrets
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import apsw
+
+from bench.errors import BenchError
 
 Durability = Literal["full", "normal"]
 Bindings = Sequence[str | int | float | bytes | None]
@@ -64,6 +71,10 @@ class Target(ABC):
     def conflicts(self, connection: apsw.Connection) -> int | None:
         """How many conflicts that connection has lost so far; None: only who retries knows."""
         return None
+
+    def running(self, path: Path, environment: Mapping[str, str]) -> AbstractContextManager[None]:
+        """What must run for as long as the database at `path` is used; nothing, mostly."""
+        return nullcontext()
 
     @property
     def relaxed(self) -> Target:
@@ -202,7 +213,58 @@ class ClusterTarget(MvTarget):
         return directory / f"bench-{random.getrandbits(48):012x}"  # a name in a store that others use too
 
 
-_ALL = (PlainTarget, MvTarget, PastTarget, CallTarget, ClusterTarget)
+_STARTS_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTarget(MvTarget):
+    """mvvfs on an embedded store that a service serves at a Unix socket, in a process of its own."""
+
+    kind: ClassVar[str] = "served"
+    freshness: str = "latest"
+
+    def connect(self, path: Path) -> apsw.Connection:
+        import mvvfs
+
+        return mvvfs.connect(
+            "main",
+            store=f"grpc+unix:{_socket(path)}",
+            durability=self.durability,
+            cache_bytes=self.cache_bytes,
+            leases=self.leases,
+            freshness=self.freshness,
+        )
+
+    @contextmanager
+    def running(self, path: Path, environment: Mapping[str, str]) -> Iterator[None]:
+        socket = _socket(path)
+        command = [sys.executable, "-m", "pagestore.service", "serve", "--create", "--log-level", "error"]
+        service = subprocess.Popen(
+            [*command, "--store", str(path), "--listen", f"unix:{socket}"], env=environment
+        )
+        try:
+            _wait_for(socket, service)
+            yield
+        finally:
+            service.terminate()
+            service.wait()
+
+
+def _socket(path: Path) -> Path:
+    """Of the service for the store at `path`: short, because a socket's name may have 100 bytes or so."""
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"mvvfs-bench-{digest}"
+
+
+def _wait_for(socket: Path, service: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _STARTS_WITHIN_S
+    while not socket.exists():
+        if service.poll() is not None or time.monotonic() > deadline:
+            raise BenchError(f"the service does not start: exit code {service.poll()}")
+        time.sleep(0.01)
+
+
+_ALL = (PlainTarget, MvTarget, PastTarget, CallTarget, ClusterTarget, ServedTarget)
 KINDS: dict[str, type[Target]] = {target.kind: target for target in _ALL}
 
 

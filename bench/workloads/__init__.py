@@ -48,6 +48,12 @@ _ALL: tuple[Workload, ...] = (
     ColdScan(name="scan-cold", title="open and scan of 100,000 rows", rows=100_000),
     OpenAndRead(name="look-up-cold", title="open and look-up of one of 100,000 rows", rows=100_000),
     HistoryCommits(name="history-commits", title="commits on a long history"),
+    PointReads(name="bounded-reads", title="point reads, warm, served, bounded"),
+    PointReads(name="served-reads", title="point reads, warm, served, latest"),
+    ReadModifyWrite(
+        name="bounded-updates", title="read-modify-write, served, bounded", distribution="uniform"
+    ),
+    ReadModifyWrite(name="served-updates", title="read-modify-write, served, latest", distribution="uniform"),
     HistoryReads(name="history-reads", title="uncached reads on a long history"),
     OpenPast(name="open-past", title="open at a moment of a long history, against now"),
     ServiceCalls(name="service-begin", title="service: begin", call="begin"),

@@ -38,6 +38,15 @@ def test_a_case_runs_on_both_sides_and_is_checked(tmp_path: Path, workload: str)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("workload", ["bounded-reads", "served-updates"])
+def test_a_service_is_measured_beside_an_embedded_store(tmp_path: Path, workload: str) -> None:
+    plan = runner.Plan(tmp_path, rounds=1, seconds=0.1, small=True)
+    (case,) = (c for c in suite.behind_a_service() if (c.workload, c.processes) == (workload, 1))
+    result = runner.run_case(case, plan, lambda doing: None)
+    assert all(each.operations > 0 for rounds in result.rounds.values() for each in rounds)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_durable_commit_of_plain_sqlite_is_flushed_and_the_flush_is_longer(tmp_path: Path) -> None:
     result = quick(tmp_path, "insert-one", 1, suite.LONGER)
     for rounds in (result.baseline, result.candidate):
