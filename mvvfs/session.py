@@ -205,6 +205,7 @@ class Leases:
     def spare(self, want: int) -> Lease | None:
         """At most `want` numbers that are ours already."""
         lease = self._spare
+        self._size = want  # the shim wants more while it takes them quickly
         if lease is None or not self._has_spare():
             return None
         self._spare, self._given_up = None, self.current

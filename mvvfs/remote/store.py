@@ -61,6 +61,7 @@ from pagestore.api import (
     StoreUnavailableError,
     Tag,
     TurnTakenError,
+    UnsupportedError,
     Usage,
     Version,
     VoidTokenError,
@@ -477,6 +478,11 @@ class RemoteStore(Store):
     def collect(self, namespace: NamespaceId, *, dry_run: bool = False, seconds: float = 0) -> Collected:
         request = pb.CollectRequest(namespace=namespace, dry_run=dry_run, seconds=seconds)
         return self._calls.call("Collect", request, wire.collected_of, patience=seconds or _LONG)
+
+    def give_back(self, *, whole: bool = False) -> int:
+        if whole:
+            raise UnsupportedError(f"{self.url}: space is given back where the store is, not by its clients")
+        return 0  # the service does it by itself
 
     def revert(
         self, namespace: NamespaceId, to: Version, *, message: str = "", token: bytes | None = None

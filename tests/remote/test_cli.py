@@ -107,6 +107,31 @@ def test_files(mvctl: Mvctl, app: list[str], tmp_path: Path) -> None:
     assert at.strip() == "1"
 
 
+def test_the_past_is_kept_and_brought_back(mvctl: Mvctl, app: list[str]) -> None:
+    def changed(name: str) -> str:
+        return mvctl("shell", name, "-c", "SELECT count(*) FROM item WHERE name = 'changed'").strip()
+
+    mvctl("tag", "app", "first", "--at", app[2])
+    assert [json.loads(line)["tag"] for line in mvctl("tags", "app", "--json").splitlines()] == ["first"]
+    mvctl("branch", "app", "old", "--at", app[2])
+    assert (changed("old"), changed("app")) == ("0", "1")
+    mvctl("revert", "app", "--to", app[2], "--dry-run")
+    assert changed("app") == "1"
+    mvctl("revert", "app", "--to", app[2])
+    assert changed("app") == "0"
+    mvctl("retain", "app", "--for", "7d")
+    assert "7" in mvctl("retain", "app")
+    mvctl("gc", "app", "--dry-run")
+    mvctl("gc", "app")
+    mvctl("du", "app", "--json")
+    mvctl("untag", "app", "first")
+    mvctl("untag", "app", "first", code=Exit.NOT_FOUND)
+    mvctl("drop", "old", "--yes")
+    assert "old" in mvctl("dropped")
+    mvctl("undrop", "old", "--as", "older")
+    assert changed("older") == "0"
+
+
 def test_copy(mvctl: Mvctl, app: list[str], tmp_path: Path) -> None:
     mvctl("copy", "app", "app", "--to", tmp_path / "copy.db")
     copy = mvvfs.connect("app", store=str(tmp_path / "copy.db"), mode="ro")
