@@ -115,8 +115,8 @@ class Told:
     done: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     unknown: list[int] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    """When (`time.monotonic()`) each of `done` was acknowledged."""
+    answers: list[float] = field(default_factory=list)
+    """When (`time.monotonic()`) the service had answered a commit, whether done or lost to another one."""
 
 
 def write(place: Place, writer: int, seed: int, until: str) -> Told:
@@ -133,11 +133,14 @@ def write(place: Place, writer: int, seed: int, until: str) -> Told:
                 connection.execute("UPDATE total SET n = n + 1 WHERE shard = ?", (rng.randrange(20),))
         except errors.OutcomeUnknownError:
             told.unknown.append(number)
-        except (apsw.BusyError, errors.StoreUnavailableError):
+        except errors.StoreUnavailableError:
             told.refused.append(number)
+        except apsw.BusyError:
+            told.refused.append(number)
+            told.answers.append(time.monotonic())
         else:
             told.done.append(number)
-            told.times.append(time.monotonic())
+            told.answers.append(time.monotonic())
         roll_back(connection)
     return told
 
@@ -182,7 +185,7 @@ def test_a_service_that_is_killed(
         assert not there & set(one.refused)
         assert there <= set(one.done) | set(one.unknown)
         assert len(one.done) > kills
-    waits = [min(t for t in one.times if t > moment) - moment for moment in restarted for one in told]
+    waits = [min(t for t in one.answers if t > moment) - moment for moment in restarted for one in told]
     print(f"longest wait after a restart: {max(waits):.2f} s; unknown: {sum(len(t.unknown) for t in told)}")
     assert max(waits) < goes_on_within
 
