@@ -132,6 +132,13 @@ def test_the_past_is_kept_and_brought_back(mvctl: Mvctl, app: list[str]) -> None
     assert changed("older") == "0"
 
 
+def test_cache(mvctl: Mvctl, app: list[str], tmp_path: Path) -> None:
+    kept = str(tmp_path / "kept")
+    mvctl("cache", "fill", "app", "--cache-dir", kept)
+    assert "app" in mvctl("cache", "info", "--cache-dir", kept)
+    mvctl("cache", "clear", "app", "--cache-dir", kept)
+
+
 def test_copy(mvctl: Mvctl, app: list[str], tmp_path: Path) -> None:
     mvctl("copy", "app", "app", "--to", tmp_path / "copy.db")
     copy = mvvfs.connect("app", store=str(tmp_path / "copy.db"), mode="ro")
