@@ -5,7 +5,7 @@ Called by programs and by `mvvfs`; calls `embedded`, `cluster` and the memory en
     a path, or file:///path     an embedded store: a folder
     memory:NAME                 in this process only, for tests; lasts as long as the process
     fdb:, fdb:/cluster/file     a FoundationDB cluster; `?prefix=NAME` for one of several stores in it
-    grpc://...                  not in this release
+    grpc://HOST:PORT           a service: opened by `mvvfs.stores`, not here
 
 Of each folder, and of each store in a cluster, a process has one store object at a time (for each of
 read-only and not), shared by all who open it and closed by the last of them: connections, caches and head
