@@ -22,7 +22,7 @@ async def _call(request: bytes, _context: object) -> bytes:
 
 async def serve(address: str) -> None:
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(_call)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_call)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {NAME: handler}),))
     port = server.add_insecure_port(address)
     await server.start()

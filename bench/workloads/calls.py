@@ -153,7 +153,7 @@ class _Echo(Client):
         real.channel.close()
         self._request = back.to_bytes(HEAD, "big").ljust(max(there, HEAD), b"\0")
         self._channel = grpc.insecure_channel(target.peer)
-        self._call = self._channel.unary_unary(METHOD, None, None)
+        self._call: Any = self._channel.unary_unary(METHOD, None, None)
 
     def operate(self) -> int:
         self._call(self._request)

@@ -207,10 +207,9 @@ def health(address: str, tls_ca: str | None, timeout: float) -> int:
         with open(tls_ca, "rb") as file:
             channel = grpc.secure_channel(where, grpc.ssl_channel_credentials(file.read()))
     with channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True
-            )
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
         except grpc.RpcError as exc:
             click.echo(f"{where}: {exc.code().name}: {exc.details()}", err=True)
             return _FAILED

@@ -193,11 +193,12 @@ def _bytes(path: str) -> bytes:
         return file.read()
 
 
-def _handlers(gate: Gate) -> grpc.GenericRpcHandler[bytes, bytes]:
+def _handlers(gate: Gate) -> grpc.GenericRpcHandler:
     """The calls as gRPC knows them.  Messages are taken as bytes: `gate` says what is wrong with them."""
     handlers = {}
     for method in pb.DESCRIPTOR.services_by_name["PageStore"].methods:
         request, function = GetMessageClass(method.input_type), CALLS[method.name]
+        handler: grpc.RpcMethodHandler[Any, Any]
         if method.client_streaming:
             handler = grpc.stream_unary_rpc_method_handler(gate.upload(method.name, request, function))
         elif method.server_streaming:
