@@ -550,7 +550,7 @@ TestOverMemory.settings = settings(max_examples=60, stateful_step_count=40, dead
 TestOverSqlite = OverSqlite.TestCase
 TestOverSqlite.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 TestOverMemoryStaged = OverMemoryStaged.TestCase
-TestOverMemoryStaged.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestOverMemoryStaged.settings = settings(max_examples=10, stateful_step_count=40, deadline=None)
 TestOverCluster = OverCluster.TestCase
 TestOverCluster.settings = settings(max_examples=6, stateful_step_count=25, deadline=None)
 TestOverCluster.pytestmark = [  # type: ignore[attr-defined]
