@@ -29,6 +29,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
     while not condition():
         if time.monotonic() > deadline:
             return False
+        holding._wake.set()  # its thread may have begun to wait before the time was made short
         time.sleep(0.005)
     return True
 
@@ -116,7 +117,6 @@ def test_a_connection_that_fell_behind_starts_anew(place: Place) -> None:
 def test_an_open_snapshot_is_held(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "OLD_SECONDS", 0.0)
     monkeypatch.setattr(holding, "LOOK_SECONDS", 0.02)
-    holding._wake.set()
     reader, writer = place.connect(cache_bytes=1 << 20), place.connect()
     fill(writer, 3000)
     reader.execute("BEGIN")
@@ -144,7 +144,6 @@ def test_an_open_snapshot_is_held(place: Place, monkeypatch: pytest.MonkeyPatch)
 def test_a_connection_to_the_past_is_held(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "OLD_SECONDS", 0.0)
     monkeypatch.setattr(holding, "LOOK_SECONDS", 0.02)
-    holding._wake.set()
     db = place.connect()
     fill(db, 3000)
     db.execute("UPDATE t SET b = 'x'")

@@ -298,7 +298,7 @@ print([namespace.name for namespace in open_store(folder, create=False, read_onl
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_where_one_may_not_write(folder: Path) -> None:
     make(folder).store.close()
-    for parent in folder.parents[:3]:
+    for parent in folder.parents[:4]:
         parent.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-c", _READ_AS_NOBODY, str(folder)], capture_output=True, text=True, check=False
