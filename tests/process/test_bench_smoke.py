@@ -187,7 +187,7 @@ def test_median_intervals_cover(count: int, low: float, high: float, coverage: f
 
 
 def test_calls_of_a_service_are_compared_with_empty_ones(tmp_path: Path) -> None:
-    plan = runner.Plan(tmp_path, rounds=1, seconds=0.1, small=True)
+    plan = runner.Plan(tmp_path, rounds=1, seconds=0.6, small=True)
     wanted = {
         "service-read-32/1/normal",
         "service-commit/1/normal",
