@@ -19,7 +19,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from mvvfs import names, when
 from mvvfs.errors import CopyError
@@ -43,6 +42,7 @@ from pagestore.api import (
     Version,
     format_version,
 )
+from pagestore.batches import in_batches
 from pagestore.encoding import FREED, Base, chain_of, decode, encode
 
 Progress = Callable[[int, int], None]
@@ -194,7 +194,7 @@ class _Copy:
     def _commit(self, change: Change) -> None:
         freed = set(change.freed)
         pile = Pile(self._to, self._target.id, change.token)
-        for numbers in _batches(change.pages):
+        for numbers in in_batches(change.pages, _PAGES_AT_ONCE):
             contents = self._read(self._from, self._source, change.version, numbers)
             self._fetch_bases(number for number in numbers if contents[number] is not None)
             for number in numbers:
@@ -244,7 +244,7 @@ class _Copy:
                 self._contents.put(page.number, base)
 
     def _compare(self, change: Change, version: Version) -> None:
-        for numbers in _batches(change.pages):
+        for numbers in in_batches(change.pages, _PAGES_AT_ONCE):
             self._compare_pages(numbers, change.version, version)
 
     def _compare_pages(self, numbers: Sequence[PageNumber], theirs: Version, ours: Version) -> None:
@@ -275,7 +275,7 @@ class _Copy:
         ours = self._to.allocation(self._target.id, self.newest.version)
         if ours != self._from.allocation(self._source.id, self._done):
             raise CopyError("the copy has other pages than the source")
-        for numbers in _batches(_allocated(ours, self._source.page_size)):
+        for numbers in in_batches(_allocated(ours, self._source.page_size), _PAGES_AT_ONCE):
             self._compare_pages(numbers, self._done, self.newest.version)
 
 
@@ -309,9 +309,3 @@ def _allocated(allocation: Allocation, page_size: int) -> Iterator[PageNumber]:
     for run in (*allocation.free, PageRun(PageNumber(allocation.highest + 1), 0)):
         yield from (PageNumber(n) for n in range(number, run.first) if n != lock_byte_page)
         number = run.first + run.length
-
-
-def _batches(numbers: Iterable[PageNumber]) -> Iterator[list[PageNumber]]:
-    rest = iter(numbers)
-    while batch := list(islice(rest, _PAGES_AT_ONCE)):
-        yield batch

@@ -32,11 +32,11 @@ from pagestore.api import (
     PageWrite,
     Store,
     StoreError,
-    TurnTakenError,
     Version,
     format_version,
     new_token,
 )
+from pagestore.waiting import commit_between_turns
 
 MAX_TURN_SECONDS = 60.0
 """The longest turn: after that a transaction has to take another place in the queue."""
@@ -196,14 +196,8 @@ def _only_turn(parts: Sequence[Part]) -> Turn | None:
 def _commit_between_turns(request: CommitRequest, writers: Sequence[Session]) -> Committed:
     """Wait while somebody has a turn that this commit would spoil, as long as an operation may wait."""
     store = writers[0].database.store
-    deadline = time.monotonic() + max(MAX_TURN_SECONDS, *(writer.options.timeout for writer in writers))
-    while True:
-        try:
-            return store.commit(request)
-        except TurnTakenError as taken:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(min(taken.seconds, _nap(store)))
+    patience = max(MAX_TURN_SECONDS, *(writer.options.timeout for writer in writers))
+    return commit_between_turns(store, request, patience, lambda: _nap(store))
 
 
 def _keep_for_next_try(conflict: ConflictError, parts: Sequence[Part]) -> None:

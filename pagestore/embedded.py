@@ -184,7 +184,7 @@ def _install(path: str, build: Callable[[str], None]) -> bool:
         build(unfinished)
         _flush_file(unfinished)
         fault("create.engine_built")
-        with _locked(path):
+        with locked_folder(path):
             _refuse_other_things(path)
             if is_store(path):
                 return False
@@ -209,7 +209,8 @@ def _remove_leftovers(path: str) -> None:
 
 
 @contextmanager
-def _locked(folder: str) -> Iterator[None]:
+def locked_folder(folder: str) -> Iterator[None]:
+    """Among all processes, one at a time; whoever dies lets go of it.  Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -23,12 +23,10 @@ from collections.abc import Iterator
 
 from pagestore import keys
 from pagestore.api import (
-    MAX_NAME_BYTES,
     MAX_VERSION,
     VERSION_SIZE,
     ZERO_VERSION,
     BelowHorizonError,
-    InvalidNameError,
     InvalidRequestError,
     LimitError,
     NamespaceId,
@@ -39,7 +37,7 @@ from pagestore.api import (
     format_version,
 )
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
-from pagestore.namespaces import Record, find, rely_on
+from pagestore.namespaces import Record, check_name, find, rely_on
 
 MAX_HOLD_SECONDS = 3600.0
 
@@ -104,17 +102,6 @@ def branch_points(tx: Snapshot, id_: NamespaceId) -> list[Version]:
 # ---- tags ----
 
 
-def _check_tag_name(name: str) -> None:
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError as exc:
-        raise InvalidNameError(f"{name!a} can't be written as UTF-8") from exc
-    if not name or "\0" in name or size > MAX_NAME_BYTES:
-        raise InvalidNameError(
-            f"a tag's name is 1 to {MAX_NAME_BYTES} bytes of UTF-8 without NUL, not {name[:40]!a}"
-        )
-
-
 def _tag_label(name: str) -> bytes:
     return _TAG + name.encode()
 
@@ -125,7 +112,7 @@ def _unpack_tag(name: str, value: bytes) -> Tag:
 
 def tag(engine: Engine, id_: NamespaceId, name: str, version: Version, timeout: float) -> Tag:
     """See `Store.tag`."""
-    _check_tag_name(name)
+    check_name(name, "a tag's name")
     _check_version(version)
 
     def work(tx: Transaction) -> Tag:

@@ -144,14 +144,15 @@ def valid_page_size(size: int) -> bool:
     return MIN_PAGE_SIZE <= size <= MAX_PAGE_SIZE and size & (size - 1) == 0
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, what: str = "a name") -> None:
+    """Of a namespace, or of something else that people name.  Raises InvalidNameError."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError as exc:
         raise InvalidNameError(f"{name!a} can't be written as UTF-8") from exc
     if not name or "\0" in name or size > MAX_NAME_BYTES:
         raise InvalidNameError(
-            f"a name is 1 to {MAX_NAME_BYTES} bytes of UTF-8 without NUL, not {name[:40]!a}"
+            f"{what} is 1 to {MAX_NAME_BYTES} bytes of UTF-8 without NUL, not {name[:40]!a}"
         )
 
 

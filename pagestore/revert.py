@@ -16,7 +16,7 @@ Called by `store`, as an ordinary client of it: what is read and committed here 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pagestore.api import (
@@ -31,11 +31,12 @@ from pagestore.api import (
     PageWrite,
     Store,
     StoredPage,
-    TurnTakenError,
     Version,
     new_token,
 )
+from pagestore.batches import in_batches
 from pagestore.encoding import FREED, Base, chain_of, decode, encode
+from pagestore.waiting import commit_between_turns
 
 TRIES = 10
 _TRIES_BEFORE_TURN = 2
@@ -127,7 +128,7 @@ def revert(
                 return Committed(base, 0)
             request = CommitRequest(token, base, (plan.part(namespace),), message, "full", ticket)
             try:
-                done = _commit(store, request)
+                done = commit_between_turns(store, request, _LONGEST_WAIT, lambda: _NAP)
             except ConflictError:
                 if not left:
                     raise
@@ -160,21 +161,10 @@ def _look_at(
     base: Version,
     numbers: Iterable[PageNumber],
 ) -> None:
-    for some in _chunks(numbers if isinstance(numbers, map) else sorted(numbers)):
+    for some in in_batches(numbers if isinstance(numbers, map) else sorted(numbers), _CHUNK):
         pages = zip(some, store.read(namespace, to, some), store.read(namespace, base, some), strict=True)
         for number, then, now in pages:
             plan.look(number, then, now)
-
-
-def _chunks(numbers: Iterable[PageNumber]) -> Iterator[list[PageNumber]]:
-    some: list[PageNumber] = []
-    for number in numbers:
-        some.append(number)
-        if len(some) == _CHUNK:
-            yield some
-            some = []
-    if some:
-        yield some
 
 
 def _turn(store: Store, namespace: NamespaceId) -> bytes:
@@ -183,15 +173,3 @@ def _turn(store: Store, namespace: NamespaceId) -> bytes:
     while not store.take_turn(namespace, ticket, None, _TURN_SECONDS) and time.monotonic() < deadline:
         time.sleep(_NAP)
     return ticket
-
-
-def _commit(store: Store, request: CommitRequest) -> Committed:
-    """Wait while somebody has a turn that this commit would spoil."""
-    deadline = time.monotonic() + _LONGEST_WAIT
-    while True:
-        try:
-            return store.commit(request)
-        except TurnTakenError as taken:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(min(taken.seconds, _NAP))

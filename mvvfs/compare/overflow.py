@@ -20,6 +20,7 @@ from mvvfs.compare.btree import FIRST_AMBIGUOUS_PAGE, KINDS, Cell, cells_of
 from mvvfs.compare.pages import PageBits, Snapshot, payloads
 from mvvfs.compare.records import Damaged
 from mvvfs.compare.walk import Held, Tree
+from pagestore.batches import in_batches
 
 _PAYLOAD_BATCH = 1 << 20
 _NEARBY = (16, 64, 256, 1024)
@@ -33,21 +34,10 @@ def may_be_overflow(number: int, content: bytes, highest: int) -> bool:
     return number != 1 and (content[0] not in KINDS or highest >= FIRST_AMBIGUOUS_PAGE)
 
 
-def _in_windows(numbers: Iterable[int], size: int) -> Iterator[list[int]]:
-    window = []
-    for number in numbers:
-        window.append(number)
-        if len(window) == size:
-            yield window
-            window = []
-    if window:
-        yield window
-
-
 def suspicious(old: Snapshot, new: Snapshot, changed: PageBits, highest: int) -> PageBits:
     """Overflow pages with other content than before.  Reads every changed page once."""
     found = PageBits()
-    for window in _in_windows(changed, new.batch):
+    for window in in_batches(changed, new.batch):
         after = {
             number: content
             for number, content in zip(window, new.find(window), strict=True)
@@ -62,7 +52,7 @@ def suspicious(old: Snapshot, new: Snapshot, changed: PageBits, highest: int) ->
 def without_explained(pages: PageBits, snapshot: Snapshot, changed: PageBits) -> PageBits:
     """Those that no cell of a changed page leads to.  For databases in which every page tells its kind."""
     left = PageBits(pages)
-    for window in _in_windows(changed, snapshot.batch):
+    for window in in_batches(changed, snapshot.batch):
         for number, content in zip(window, snapshot.find(window), strict=True):
             if content is None or (number != 1 and content[0] not in KINDS):
                 continue

@@ -16,13 +16,12 @@ Called by `near.cache` and by `mvctl cache`; calls APSW.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
@@ -31,6 +30,7 @@ import apsw
 
 from mvvfs.errors import OptionError
 from pagestore.api import NamespaceId, PageNumber, StoredPage, Version
+from pagestore.embedded import locked_folder
 
 _CURRENT = "current-1"
 """The number is the format's: another release may keep its own file beside this one."""
@@ -174,7 +174,7 @@ class PageFile:
             return slot.db
         slot.close()  # given up by another process
         for last in (False, True):
-            with _locked(self.folder):
+            with locked_folder(self.folder):
                 name = _read(os.path.join(self.folder, _CURRENT))
                 slot.path = os.path.join(self.folder, name)
                 if not name or not os.path.exists(slot.path):
@@ -379,7 +379,7 @@ def _open(path: str) -> apsw.Connection:
 
 def _give_up(path: str) -> None:
     folder = os.path.dirname(path)
-    with _locked(folder):
+    with locked_folder(folder):
         if _read(os.path.join(folder, _CURRENT)) == os.path.basename(path):
             _unlink(os.path.join(folder, _CURRENT))
         for end in ("", "-wal", "-shm"):
@@ -514,16 +514,6 @@ def _read(path: str) -> str:
     except FileNotFoundError:
         return ""
     return name if name.startswith("pages-") and name == os.path.basename(name) else ""
-
-
-@contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 # ---- one for each folder ----
