@@ -180,7 +180,7 @@ def special(cls: type[api.StoreError]) -> api.StoreError:
 
 def every_error(base: type[api.StoreError] = api.StoreError):
     for cls in base.__subclasses__():
-        if cls.__module__ == api.__name__ and cls is not api.ConflictError:
+        if cls.__name__ in api.__all__ and cls is not api.ConflictError:
             yield cls
         yield from every_error(cls)
 

@@ -1,0 +1,313 @@
+"""What a store is asked with and what it answers: plain values, which never change.
+
+Re-exported by `pagestore.api`, which is where everyone else gets them; calls `numbers`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, overload
+
+from pagestore.numbers import NamespaceId, PageNumber, PageRun, PageSet, Version, pack_numbers
+
+Durability = Literal["full", "normal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """One SQLite database in a store."""
+
+    id: NamespaceId
+    name: str
+    page_size: int
+    """Bytes, 512 to 65536; 0 until the first commit decides it."""
+    created_us: int
+    """Unix time of creation, microseconds."""
+    horizon: Version
+    """The oldest version that can still be read (but for tagged ones, which stay readable below it)."""
+    horizon_us: int = 0
+    """Unix time of that version, microseconds: how far back the database can be restored."""
+    parent: tuple[NamespaceId, Version] | None = None
+    """What it is a branch of, and at which version it began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One changelog record: what one commit did to one namespace."""
+
+    version: Version
+    time_us: int
+    """Unix time, microseconds, never less than that of an earlier version of this namespace (where the
+    engine can tell: see docs/limits.md on clocks) and, copied histories apart, of this store."""
+    pages: tuple[PageNumber, ...]
+    """Pages written or freed, ascending."""
+    token: bytes
+    message: str
+    allocated: tuple[PageNumber, ...] = ()
+    """Those of the pages that were not allocated before, ascending."""
+    freed: tuple[PageNumber, ...] = ()
+    """Those of the pages that are not allocated any more, ascending."""
+
+
+class Changes(Sequence[Change]):
+    """Commits of one namespace, oldest first; equal to any sequence of equal ones.
+
+    Whoever follows along needs only the page numbers of them all, `packed`: what is kept otherwise is made
+    into a `Change` when somebody looks at it."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def packed(self) -> bytes:
+        """Commit by commit: the version (10 bytes, then 2 zero ones), how many pages it wrote, allocated and
+        freed, and the numbers of these, in this order; numbers are native-endian unsigned 32-bit integers.
+        Raises CorruptPageError."""
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)})"
+
+
+class ListedChanges(Changes):
+    """Made of what is in hand as `Change` objects."""
+
+    __slots__ = ("_changes",)
+
+    def __init__(self, changes: Iterable[Change] = ()) -> None:
+        self._changes = tuple(changes)
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Change, ...]: ...
+    def __getitem__(self, index: int | slice) -> Change | tuple[Change, ...]:
+        return self._changes[index]
+
+    @property
+    def packed(self) -> bytes:
+        return b"".join(map(_pack_change, self._changes))
+
+
+def _pack_change(change: Change) -> bytes:
+    return change.version + b"\0\0" + pack_numbers(change.pages, change.allocated, change.freed)
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Which pages of a namespace are allocated at one version."""
+
+    highest: PageNumber
+    """The highest allocated page; 0 while the namespace is empty."""
+    free: tuple[PageRun, ...]
+    """The unallocated numbers below it, ascending; not the pending-byte page, which is neither
+    (https://www.sqlite.org/fileformat2.html#the_lock_byte_page)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Page numbers that nobody else is given for a while."""
+
+    id: bytes
+    numbers: tuple[PageNumber, ...]
+    """Unallocated at the newest version, ascending."""
+    seconds: float
+    """How long, from the call on."""
+
+
+class LeaseWish(NamedTuple):
+    """What `Store.lease` takes, to go with another call."""
+
+    want: int
+    seconds: float
+    replaces: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Where a transaction starts."""
+
+    version: Version
+    """The newest committed version, or the one asked for."""
+    changes: Changes | None
+    """Commits in (since, version], oldest first; None: too many to list, or `since` was None: forget
+    everything that is cached."""
+    page_size: int
+    """Bytes; 0 while the namespace is empty and undecided."""
+    allocation: Allocation | None = None
+    """At `version`; given where `changes` is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What `Store.watch` tells at one moment."""
+
+    version: Version
+    """The namespace's newest version, flushed: a power cut does not take it back."""
+    changes: Changes | None
+    """Commits in (the version told before, version], oldest first.  Empty: there were none, `version` is
+    still the newest.  None: too many to list, forget everything that is cached."""
+    clock: float = 0.0
+    """`time.monotonic()` where the store is, from before it looked: `version` was the newest then.  0:
+    not known."""
+
+
+class StoredPage(NamedTuple):
+    """One page as stored; `pagestore.encoding.decode` turns it into content."""
+
+    number: PageNumber
+    version: Version
+    """The commit that wrote it."""
+    blobs: tuple[bytes, ...]
+    """Newest first; all but the last are deltas against the next one, the last is whole."""
+
+
+class PageWrite(NamedTuple):
+    number: PageNumber
+    blob: bytes
+    """From `pagestore.encoding.encode`, or `pagestore.encoding.FREED`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitPart:
+    """What a commit does to one namespace.  Everything written counts as read, whether listed or not."""
+
+    namespace: NamespaceId
+    reads: PageSet
+    writes: Sequence[PageWrite]
+    page_size: int
+    """Bytes.  Decides the namespace's page size if this is its first commit."""
+    allocated: Sequence[PageNumber] = ()
+    """Those written pages that are not allocated at the base, ascending."""
+    freed: Sequence[PageNumber] = ()
+    """Pages allocated at the base and not any more; each is written as `FREED`, ascending."""
+    lease: bytes | None = None
+    """The lease that some of the allocated numbers come from, if any: the commit fails if it ended."""
+    reads_all: bool = False
+    """Every page counts as read: any commit after the base is a conflict.  Leases of others on the pages
+    allocated end."""
+    staged: PageSet = field(default_factory=PageSet)
+    """Pages that were staged under the request's token (`Store.stage`): exactly these, none of them in
+    `writes`; freed ones, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    token: bytes
+    """16 bytes that no other commit ever used, from `new_token()`."""
+    base: Version
+    """The snapshot that every part was read at."""
+    parts: Sequence[CommitPart]
+    message: str = ""
+    durability: Durability = "full"
+    ticket: bytes | None = None
+    """Of the place in the queue that this commit holds, if any; it is given up with the commit."""
+    time_us: int | None = None
+    """Unix time, microseconds, to record in place of the clock's: for copies of a history.  Not before that
+    of the namespace's newest commit, nor in the future."""
+    wish: LeaseWish | None = None
+    """Page numbers in the first part's namespace for the transaction after this one.  A distant store answers
+    with them, if they can be had, so that they take no call of their own; others don't look at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    version: Version
+    time_us: int
+    others: tuple[Changes, ...] = ()
+    """Per part: the commits of others in (base, version), oldest first."""
+    lease: Lease | None = None
+    """What the request wished for."""
+
+
+class HeadWord(NamedTuple):
+    """A 64-bit word in memory that changes whenever a namespace may have: see `Store.head_word`."""
+
+    address: int
+    keepalive: object
+    """Hold on to this while `address` and `recent` are in use."""
+    recent: int = 0
+    """Address of what was committed lately (native/recent.h), or 0: whoever finds there all that moved the
+    word need not begin by asking the store."""
+    followed: bool = False
+    """The word is this process's own, and says what it has heard.  Behind it stand two more 64-bit numbers:
+    as of when (`time.monotonic_ns()`) the namespace had no commit that the word does not tell of, and one
+    that whoever looks at the word sets to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many bytes a namespace takes in the store, before the engine's own overhead."""
+
+    live_pages: int
+    """Pages that exist now."""
+    live_bytes: int
+    """What reading them takes: their newest versions, and the older ones that these are deltas of."""
+    history_pages: int
+    """Older versions of pages, and pages that were freed."""
+    history_bytes: int
+    """What only reading the past takes."""
+    commits: int
+    shared_pages: int = 0
+    """Of a branch, those of the live pages that are its parent's (or the parent's parent's, ...)."""
+    shared_bytes: int = 0
+    """What they take there; not part of `live_bytes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of its past a namespace keeps.  Both may be set: then whichever keeps less counts."""
+
+    seconds: float | None = 30 * 86400.0
+    """Every version that was the newest one within so many seconds stays readable; None: no limit."""
+    max_bytes: int | None = None
+    """Bytes that replaced page versions may take; beyond it the oldest go first.  None: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A name for a version, which keeps it readable."""
+
+    name: str
+    version: Version
+    time_us: int
+    """When the tag was made: Unix time, microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a run of retention removed, or with `dry_run` would remove."""
+
+    horizon: Version
+    """The oldest readable version now."""
+    horizon_us: int
+    """Its Unix time, microseconds."""
+    versions: int
+    """Changelog records."""
+    page_versions: int
+    bytes: int
+    """Of these page versions: keys and values, before the engine's own overhead."""
+    complete: bool
+    """False: time ran out, there is more to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A namespace that was dropped and can still be brought back."""
+
+    id: NamespaceId
+    name: str
+    """What it was called."""
+    dropped_us: int
+    """Unix time, microseconds."""
+    until_us: int | None
+    """When it is removed for good (by the next run of retention after that); None: not by itself."""
