@@ -1,0 +1,84 @@
+"""What commits did: changelog records, what a watch tells, which pages are allocated.
+
+Re-exported by `pagestore.wire`; calls `fields`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pagestore.api import Allocation, Change, Changes, ListedChanges, PageNumber, PageRun, Watched
+from pagestore.v1 import pagestore_pb2 as pb
+from pagestore.wire.fields import MAX_PAGE, WireError, numbers_message, numbers_of, version_of
+
+
+def change_message(change: Change) -> pb.Change:
+    message = pb.Change(
+        version=change.version,
+        time_us=change.time_us,
+        pages=numbers_message(change.pages),
+        token=change.token,
+        message=change.message,
+    )
+    if change.allocated:
+        message.allocated.CopyFrom(numbers_message(change.allocated))
+    if change.freed:
+        message.freed.CopyFrom(numbers_message(change.freed))
+    return message
+
+
+def change_of(message: pb.Change) -> Change:
+    return Change(
+        version=version_of(message.version),
+        time_us=message.time_us,
+        pages=numbers_of(message.pages),
+        token=message.token,
+        message=message.message,
+        allocated=numbers_of(message.allocated),
+        freed=numbers_of(message.freed),
+    )
+
+
+def change_messages(changes: Iterable[Change]) -> list[pb.Change]:
+    return [change_message(change) for change in changes]
+
+
+def changes_of(messages: Iterable[pb.Change]) -> Changes:
+    return ListedChanges(map(change_of, messages))
+
+
+def watched_message(watched: Watched) -> pb.WatchResponse:
+    message = pb.WatchResponse(version=watched.version, clock_us=int(watched.clock * 1e6))
+    if watched.changes is None:
+        message.forget = True
+    elif watched.changes:
+        message.changes.extend(change_messages(watched.changes))
+    return message
+
+
+def watched_of(message: pb.WatchResponse) -> Watched:
+    changes = None if message.forget else changes_of(message.changes)
+    return Watched(version_of(message.version), changes, message.clock_us / 1e6)
+
+
+def allocation_message(allocation: Allocation) -> pb.Allocation:
+    flat: list[int] = []
+    behind = 0
+    for first, length in allocation.free:
+        flat += (first - behind, length)
+        behind = first + length
+    return pb.Allocation(highest=allocation.highest, free=flat)
+
+
+def allocation_of(message: pb.Allocation) -> Allocation:
+    flat = message.free
+    if len(flat) % 2 or (flat and (min(flat[1::2]) < 1 or flat[0] < 1)):
+        raise WireError("free runs: two numbers each, their lengths at least 1")
+    runs = []
+    behind = 0
+    for gap, length in zip(flat[::2], flat[1::2], strict=True):
+        runs.append(PageRun(PageNumber(behind + gap), length))
+        behind += gap + length
+    if behind > MAX_PAGE + 1:
+        raise WireError(f"page numbers are at most {MAX_PAGE}")
+    return Allocation(PageNumber(message.highest), tuple(runs))
