@@ -10,7 +10,6 @@ Called by `bridge` and `transfer`; calls `pagestore.opener` and, where a URL ask
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -20,6 +19,7 @@ from mvvfs.errors import OptionError
 from mvvfs.options import Options, from_keywords
 from pagestore import opener
 from pagestore.api import Store, StoreReadOnlyError
+from pagestore.shared import SharedStores
 
 if TYPE_CHECKING:
     from mvvfs.remote import RemoteStore
@@ -43,14 +43,7 @@ class Access:
         return cls.of(from_keywords({}, environ))
 
 
-class _Shared:
-    def __init__(self, store: RemoteStore) -> None:
-        self.store = store
-        self.users = 0
-
-
-_lock = threading.RLock()  # the garbage collector may close a store while another one is opened
-_remote: dict[tuple[str, Access], _Shared] = {}
+_shared: SharedStores[tuple[str, Access], RemoteStore] = SharedStores()
 
 
 def open_store(
@@ -64,20 +57,14 @@ def open_store(
     if not names.is_service(url):
         return opener.open_store(url, create=create, read_only=read_only, timeout=timeout)
     key = url, access or Access.from_environment()
-    with _lock:
-        shared = _remote.get(key)
-        if shared is None:
-            shared = _remote[key] = _Shared(_make(*key, timeout))
-            shared.store.on_close = lambda: _close(key, shared)
-        shared.users += 1
-        shared.store.timeout = max(timeout, shared.store.timeout)
+    store = _shared.open(key, lambda: _make(*key, timeout), timeout)
     try:
-        if shared.store.info().read_only and not read_only:
+        if store.info().read_only and not read_only:
             raise StoreReadOnlyError(f"the service at {url} serves a store that can't be written to")
     except BaseException:
-        shared.store.close()
+        store.close()
         raise
-    return shared.store
+    return store
 
 
 def _make(url: str, access: Access, timeout: float) -> RemoteStore:
@@ -88,22 +75,3 @@ def _make(url: str, access: Access, timeout: float) -> RemoteStore:
             raise
         raise OptionError(f"{url}: a service is reached with gRPC: pip install 'mvvfs[client]'") from None
     return open_remote(url, access.token, access.ca, access.cert, access.key, timeout)
-
-
-def _close(key: tuple[str, Access], shared: _Shared) -> bool:
-    """Whether nobody uses the store any more."""
-    with _lock:
-        shared.users -= 1
-        if shared.users <= 0 and _remote.get(key) is shared:
-            del _remote[key]
-        return shared.users <= 0
-
-
-def _after_fork() -> None:
-    """In a child: stores that were open belong to the parent."""
-    global _lock
-    _lock = threading.RLock()
-    _remote.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)

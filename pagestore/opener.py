@@ -1,6 +1,6 @@
 """Opens a store by its URL: the one place that knows which engines there are.
 
-Called by programs and by `mvvfs`; calls `embedded`, `cluster` and the memory engine.
+Called by programs and by `mvvfs`; calls `embedded`, `cluster`, the memory engine, and `shared`.
 
     a path, or file:///path     an embedded store: a folder
     memory:NAME                 in this process only, for tests; lasts as long as the process
@@ -16,26 +16,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from urllib.parse import unquote, urlsplit
 
 from pagestore import cluster, embedded, format
 from pagestore.api import FormatError, NoSuchStoreError, Store
 from pagestore.engines.memory import MemoryEngine
+from pagestore.shared import SharedStores
 from pagestore.store import PageStore
 
-
-class _Shared:
-    """A store and how often it was opened."""
-
-    def __init__(self, store: PageStore) -> None:
-        self.store = store
-        self.users = 0
-
-
-_lock = threading.RLock()  # the garbage collector may close a store while another one is opened
-_shared: dict[tuple[str, bool], _Shared] = {}
+_shared: SharedStores[tuple[str, bool], PageStore] = SharedStores()
 _memory: dict[str, MemoryEngine] = {}
+_memory_lock = threading.Lock()
 
 
 def open_store(url: str, *, create: bool, read_only: bool = False, timeout: float = 5.0) -> Store:
@@ -48,18 +39,16 @@ def open_store(url: str, *, create: bool, read_only: bool = False, timeout: floa
         return _open_memory(url, create, timeout)
     if url.startswith("fdb:"):
         place = cluster.parse(url)
-        return _open_shared(
-            place.url,
-            read_only,
-            timeout,
+        return _shared.open(
+            (place.url, read_only),
             lambda: cluster.open_cluster(place, create=create, read_only=read_only, timeout=timeout),
+            timeout,
         )
     path = _path_of(url)
-    return _open_shared(
-        path,
-        read_only,
-        timeout,
+    return _shared.open(
+        (path, read_only),
         lambda: embedded.open_folder(path, create=create, read_only=read_only, timeout=timeout),
+        timeout,
     )
 
 
@@ -72,37 +61,8 @@ def _path_of(url: str) -> str:
     return os.path.realpath(url)
 
 
-def _open_shared(place: str, read_only: bool, timeout: float, make: Callable[[], PageStore]) -> PageStore:
-    key = place, read_only
-    with _lock:
-        shared = _shared.get(key)
-        if shared is not None:
-            shared.users += 1  # before anything else: whoever closes it meanwhile is not the last
-            if not shared.store.usable():
-                shared.users -= 1
-                shared = None
-        if shared is None:
-            store = make()
-            shared = _shared[key] = _Shared(store)
-            store.on_close = lambda: _close(key, shared)
-            shared.users += 1
-        shared.store.timeout = max(timeout, shared.store.timeout)
-        return shared.store
-
-
-def _close(key: tuple[str, bool], shared: _Shared) -> bool:
-    """Whether nobody uses the store any more."""
-    with _lock:
-        shared.users -= 1
-        if shared.users <= 0:
-            shared.store.on_close = None  # which refers to the store
-        if shared.users <= 0 and _shared.get(key) is shared:
-            del _shared[key]
-        return shared.users <= 0
-
-
 def _open_memory(url: str, create: bool, timeout: float) -> PageStore:
-    with _lock:
+    with _memory_lock:
         engine = _memory.get(url)
         if engine is None:
             if not create:
@@ -114,9 +74,8 @@ def _open_memory(url: str, create: bool, timeout: float) -> PageStore:
 
 def _after_fork() -> None:
     """In a child: stores that were open belong to the parent."""
-    global _lock
-    _lock = threading.RLock()
-    _shared.clear()
+    global _memory_lock
+    _memory_lock = threading.Lock()
     _memory.clear()
 
 

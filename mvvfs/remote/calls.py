@@ -253,6 +253,10 @@ class Calls:
             if self._line is line and (silent or len(self.address.targets) > 1):
                 self._line = _Line(self.address, (line.index + 1) % len(self.address.targets))
 
+    def usable(self) -> bool:
+        """False once it is closed."""
+        return not self._closed
+
     def close(self) -> None:
         with self._lock:
             self._closed = True

@@ -514,6 +514,10 @@ class RemoteStore(Store):
         request = pb.GetUsageRequest(namespace=namespace)
         return self._calls.call("GetUsage", request, wire.usage_of, patience=_LONG)
 
+    def usable(self) -> bool:
+        """False once it is closed."""
+        return self._calls.usable()
+
     def close(self) -> None:
         if self.on_close is not None and not self.on_close():
             return

@@ -82,7 +82,7 @@ def test_a_failed_opening_leaves_nothing(tmp_path) -> None:
     url = f"grpc+unix:{tmp_path}/nobody"
     with pytest.raises(StoreError):
         open_store(url, create=True, timeout=0)
-    assert not stores._remote
+    assert not list(stores._shared)
 
 
 def test_without_grpc(monkeypatch) -> None:
