@@ -27,7 +27,8 @@ from typing import NamedTuple
 
 import apsw
 
-from mvvfs.near.file import DamagedFileError, Origin, PageFile, Plan, Position
+from mvvfs.near.file import DamagedFileError, PageFile, Plan
+from mvvfs.near.rows import Origin, Position
 from pagestore.api import (
     VERSION_SIZE,
     Allocation,

@@ -1,89 +1,34 @@
-"""The file of a cache folder: pages of distant databases, kept for the next process.
+"""A cache folder's pages of distant databases, kept for the next process: look-ups, additions, what goes.
 
-Called by `near.cache` and by `mvctl cache`; calls APSW.
-
-    CACHE_DIR/current-1            the name of the file in use
-    CACHE_DIR/pages-XXXX.sqlite    an SQLite file in WAL mode, with -wal and -shm beside it
+Called by `near.cache` and by `mvctl cache`; calls `near.rows`, in transactions of connections that
+`near.folder` made.
 
 1. A database's row names a version of it; each of its pages here is the newest one at that version.  The two
    change in one transaction, so a process that is killed at any time leaves them so.
-2. Rows carry a digest of all that they say.  One that does not fit is dropped, never served.
-3. A file that SQLite finds damaged is given up for a new one, of another name: whoever still has it open goes
-   on with what was one state, and never sees half of one file and half of another.
-4. The file is never opened but by SQLite, and its connections never serve two threads at once.
-5. What is kept is bounded: a range of pages goes, wherever it lies, before the limit is passed.
+2. What is damaged is dropped, a row or the whole file, never served.
+3. What is kept is bounded: a range of pages goes, wherever it lies, before the limit is passed.
 """
 
 from __future__ import annotations
 
 import os
-import random
-import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import apsw
 
 from mvvfs.errors import OptionError
-from pagestore.api import NamespaceId, PageNumber, StoredPage, Version
-from pagestore.embedded import locked_folder
+from mvvfs.near import rows
+from mvvfs.near.folder import Slot
+from mvvfs.near.rows import Origin, Position
+from pagestore.api import StoredPage, Version
 
-_CURRENT = "current-1"
-"""The number is the format's: another release may keep its own file beside this one."""
-_PAGE_SIZE = 16384
-_BUSY_MS = 2000
-_LOG_LIMIT = 8 << 20
 _FULL, _AFTER_EVICTION = 0.95, 0.85
-_EVICTED_PAGES = 512
-_ROW_BYTES = 64
 SMALLEST = 1 << 20
 
-_SCHEMA = """
-    CREATE TABLE databases(
-        id INTEGER PRIMARY KEY, store BLOB NOT NULL, namespace INTEGER NOT NULL, name TEXT NOT NULL,
-        version BLOB NOT NULL, token BLOB NOT NULL, digest BLOB NOT NULL,
-        UNIQUE(store, namespace)
-    );
-    CREATE TABLE pages(
-        key INTEGER PRIMARY KEY, version BLOB NOT NULL, digest BLOB NOT NULL, blobs BLOB NOT NULL
-    );
-"""
-
-_PAGE = "CAST(version AS BLOB), CAST(digest AS BLOB), CAST(blobs AS BLOB)"
-_POSITION = "CAST(version AS BLOB), CAST(token AS BLOB), CAST(digest AS BLOB)"
-"""Damaged rows may hold anything."""
-
 T = TypeVar("T")
-
-
-class Position(NamedTuple):
-    """A commit of a database: no two stores, nor two pasts of one store, have the same token."""
-
-    version: Version
-    token: bytes
-
-
-class Origin(NamedTuple):
-    """Where pages come from."""
-
-    store: bytes
-    namespace: NamespaceId
-    name: str
-
-    def digest(self, *parts: bytes) -> bytes:
-        mac = blake2b(self.store, digest_size=16)
-        mac.update(struct.pack(">Q", self.namespace))
-        for part in parts:
-            mac.update(struct.pack(">I", len(part)))
-            mac.update(part)
-        return mac.digest()
-
-    def page_digest(self, number: int, version: bytes, blobs: bytes) -> bytes:
-        return self.digest(b"page", number.to_bytes(4), version, blobs)
 
 
 class Found(NamedTuple):
@@ -107,20 +52,6 @@ class KeptDatabase:
     bytes: int
 
 
-def _pack(blobs: Sequence[bytes]) -> bytes:
-    return b"".join([struct.pack(">B", len(blobs)), *(struct.pack(">I", len(b)) for b in blobs), *blobs])
-
-
-def _unpack(packed: bytes) -> tuple[bytes, ...]:
-    """Of what a digest has vouched for."""
-    at = 1 + 4 * packed[0]
-    blobs = []
-    for (length,) in struct.iter_unpack(">I", packed[1:at]):
-        blobs.append(packed[at : at + length])
-        at += length
-    return tuple(blobs)
-
-
 class Plan(NamedTuple):
     """What `PageFile.update` shall do to a database."""
 
@@ -136,20 +67,6 @@ class DamagedFileError(Exception):
     """SQLite can't read the file; it has been given up, and the next attempt finds a new one."""
 
 
-class _Slot:
-    """A connection to the file in use, for one thread at a time."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.db: apsw.Connection | None = None
-        self.path = ""
-
-    def close(self) -> None:
-        if self.db is not None:
-            self.db.close(True)
-            self.db = None
-
-
 class PageFile:
     """The file in use of a cache folder, as one process sees it."""
 
@@ -159,35 +76,13 @@ class PageFile:
         self.limit = limit
         """Bytes."""
         self._pid = os.getpid()
-        self._reading, self._writing = _Slot(), _Slot()
+        self._reading, self._writing = Slot(folder), Slot(folder)
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             with self._writing.lock:
-                self._connect(self._writing)
+                self._writing.connect()
         except (OSError, apsw.Error) as exc:
             raise OptionError(f"cache_dir={folder!r} can't be used: {exc}") from exc
-
-    # ---- the file ----
-
-    def _connect(self, slot: _Slot) -> apsw.Connection:
-        if slot.db is not None and os.path.exists(slot.path):
-            return slot.db
-        slot.close()  # given up by another process
-        for last in (False, True):
-            with locked_folder(self.folder):
-                name = _read(os.path.join(self.folder, _CURRENT))
-                slot.path = os.path.join(self.folder, name)
-                if not name or not os.path.exists(slot.path):
-                    slot.path = _make(self.folder)
-            try:
-                slot.db = _open(slot.path)
-                break
-            except (apsw.CorruptError, apsw.NotADBError):
-                _give_up(slot.path)
-                if last:
-                    raise
-        assert slot.db is not None
-        return slot.db
 
     def _run(self, work: Callable[[apsw.Connection], T], *, write: bool = False) -> T:
         """One transaction.  Raises DamagedFileError, apsw.Error (busy, full, ...), OSError."""
@@ -196,10 +91,9 @@ class PageFile:
         slot = self._writing if write else self._reading
         with slot.lock:
             try:
-                return _transaction(self._connect(slot), work, write)
+                return _transaction(slot.connect(), work, write)
             except (apsw.CorruptError, apsw.NotADBError) as exc:
-                slot.close()
-                _give_up(slot.path)
+                slot.give_up()
                 raise DamagedFileError(str(exc)) from exc
 
     def close(self) -> None:
@@ -214,20 +108,10 @@ class PageFile:
         """The pages of a database, and the version at which they are the newest."""
 
         def work(db: apsw.Connection) -> Found:
-            id_, position = _database(db, origin)
+            id_, position = rows.find(db, origin)
             if position is None:
                 return Found(None, {}, [])
-            pages: dict[int, StoredPage] = {}
-            damaged = []
-            for number in numbers:
-                for version, digest, blobs in db.execute(
-                    f"SELECT {_PAGE} FROM pages WHERE key = ?", (_key(id_, number),)
-                ):
-                    if digest == origin.page_digest(number, version, blobs):
-                        pages[number] = StoredPage(PageNumber(number), Version(version), _unpack(blobs))
-                    else:
-                        damaged.append(number)
-            return Found(position, pages, damaged)
+            return Found(position, *rows.pages_of(db, id_, origin, numbers))
 
         return self._run(work)
 
@@ -235,9 +119,8 @@ class PageFile:
         """Which pages of a database are kept."""
 
         def work(db: apsw.Connection) -> set[int]:
-            id_, position = _database(db, origin)
-            rows = db.execute("SELECT key FROM pages WHERE key BETWEEN ? AND ?", _range(id_))
-            return set() if position is None else {key & 0xFFFFFFFF for (key,) in rows}
+            id_, position = rows.find(db, origin)
+            return set() if position is None else rows.page_numbers(db, id_)
 
         return self._run(work)
 
@@ -247,18 +130,15 @@ class PageFile:
         `plan` is told where it stands (None: nothing is kept).  False: not all that was to be added fits."""
 
         def work(db: apsw.Connection) -> bool:
-            id_, before = _database(db, origin)
+            id_, before = rows.find(db, origin)
             after, changed, pages = plan(before)
             if before is None or changed is None:
-                id_ = _replace(db, origin, after)
+                id_ = rows.begin_anew(db, origin, after)
             elif after != before:
-                db.executemany(
-                    "DELETE FROM pages WHERE key = ? AND version < ?",
-                    ((_key(id_, n), v) for n, v in changed.items() if v > before.version),
-                )
-                _stand(db, id_, origin, after)
+                rows.remove_older(db, id_, changed, before.version)
+                rows.stand_at(db, id_, origin, after)
             fitting = self._make_room(db, pages)
-            db.executemany("INSERT OR REPLACE INTO pages VALUES(?, ?, ?, ?)", _rows(id_, origin, fitting))
+            rows.put(db, id_, origin, fitting)
             return len(fitting) == len(pages)
 
         return self._run(work, write=True)
@@ -268,33 +148,28 @@ class PageFile:
         limit = max(self.limit, SMALLEST)
         count = size = 0
         for page in pages:
-            size += sum(map(len, page.blobs)) + _ROW_BYTES
+            size += sum(map(len, page.blobs)) + rows.ROW_BYTES
             if size > limit // 4:
                 break
             count += 1
         size += size // 4  # SQLite's pages are not quite full
-        if pages and _used(db) + size > limit * _FULL:
-            _evict(db, int(limit * _AFTER_EVICTION) - size)
+        if pages and rows.used(db) + size > limit * _FULL:
+            rows.evict(db, int(limit * _AFTER_EVICTION) - size)
         return pages[:count]
 
     def forget(self, origin: Origin) -> None:
         """Nothing that is kept of a database is worth keeping."""
 
         def work(db: apsw.Connection) -> None:
-            for (id_,) in _select(
-                db,
-                "SELECT id FROM databases WHERE store = ? AND namespace = ?",
-                origin.store,
-                origin.namespace,
-            ):
-                _forget(db, id_)
+            for id_ in rows.numbers_of(db, origin):
+                rows.forget(db, id_)
 
         self._run(work, write=True)
 
     def drop(self, origin: Origin, numbers: Sequence[int]) -> None:
         def work(db: apsw.Connection) -> None:
-            id_, _ = _database(db, origin)
-            db.executemany("DELETE FROM pages WHERE key = ?", ((_key(id_, number),) for number in numbers))
+            id_, _ = rows.find(db, origin)
+            rows.remove(db, id_, numbers)
 
         self._run(work, write=True)
 
@@ -303,13 +178,8 @@ class PageFile:
     def databases(self) -> list[KeptDatabase]:
         def work(db: apsw.Connection) -> list[KeptDatabase]:
             return [
-                KeptDatabase(
-                    name.decode(errors="replace"), namespace, store, Version(version), *_extent(db, id_)
-                )
-                for id_, store, namespace, name, version in _select(
-                    db,
-                    "SELECT id, store, namespace, CAST(name AS BLOB), version FROM databases ORDER BY name",
-                )
+                KeptDatabase(name, namespace, store, version, *rows.extent(db, id_))
+                for id_, store, namespace, name, version in rows.listed(db)
             ]
 
         return self._run(work)
@@ -320,75 +190,23 @@ class PageFile:
 
     def used(self) -> int:
         """Bytes, without the log."""
-        return self._run(_used)
+        return self._run(rows.used)
 
     def clear(self, name: str | None = None) -> int:
         """Forget everything, or what databases of that name have; how many pages that were."""
 
         def work(db: apsw.Connection) -> int:
             count = 0
-            for (id_,) in _select(db, "SELECT id FROM databases WHERE ?1 IS NULL OR name = ?1", name):
-                count += _extent(db, id_)[0]
-                _forget(db, id_)
+            for id_ in rows.named(db, name):
+                count += rows.extent(db, id_)[0]
+                rows.forget(db, id_)
             return count
 
         count = self._run(work, write=True)
         with self._writing.lock:
-            db = self._connect(self._writing)
+            db = self._writing.connect()
             db.execute("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return count
-
-
-def _make(folder: str) -> str:
-    """A new, empty file; those before it go.  With the folder locked."""
-    name = f"pages-{os.urandom(4).hex()}.sqlite"
-    path = os.path.join(folder, name)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE)
-    try:
-        db.execute(f"PRAGMA page_size = {_PAGE_SIZE}; PRAGMA auto_vacuum = incremental")
-        db.pragma("journal_mode", "wal")
-        db.execute(_SCHEMA)
-    finally:
-        db.close(True)
-    pointer = os.path.join(folder, _CURRENT)
-    with open(f"{pointer}.new", "w", encoding="ascii") as out:
-        out.write(name)
-    os.replace(f"{pointer}.new", pointer)
-    for other in os.listdir(folder):
-        if other.startswith("pages-") and not other.startswith(name):
-            _unlink(os.path.join(folder, other))
-    return path
-
-
-def _open(path: str) -> apsw.Connection:
-    db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE)
-    try:
-        db.set_busy_timeout(_BUSY_MS)
-        # a power cut may take the last transactions, which leaves an older state, but never a torn one
-        db.execute(f"PRAGMA synchronous = normal; PRAGMA journal_size_limit = {_LOG_LIMIT}")
-        db.execute("SELECT (SELECT count(*) FROM databases), (SELECT min(key) FROM pages)").fetchall()
-    except apsw.SQLError as exc:  # no such table: not one of ours
-        db.close(True)
-        raise apsw.NotADBError(str(exc)) from exc
-    except apsw.Error:
-        db.close(True)
-        raise
-    return db
-
-
-def _give_up(path: str) -> None:
-    folder = os.path.dirname(path)
-    with locked_folder(folder):
-        if _read(os.path.join(folder, _CURRENT)) == os.path.basename(path):
-            _unlink(os.path.join(folder, _CURRENT))
-        for end in ("", "-wal", "-shm"):
-            _unlink(path + end)
-
-
-def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _transaction(db: apsw.Connection, work: Callable[[apsw.Connection], T], write: bool) -> T:
@@ -401,119 +219,6 @@ def _transaction(db: apsw.Connection, work: Callable[[apsw.Connection], T], writ
             db.execute("ROLLBACK")
         raise
     return result
-
-
-def _select(db: apsw.Connection, sql: str, *bindings: Any) -> list[tuple[Any, ...]]:
-    return list(db.execute(sql, bindings))
-
-
-def _key(id_: int, number: int) -> int:
-    return id_ << 32 | number
-
-
-def _range(id_: int) -> tuple[int, int]:
-    return _key(id_, 0), _key(id_, 0xFFFFFFFF)
-
-
-def _database(db: apsw.Connection, origin: Origin) -> tuple[int, Position | None]:
-    for id_, version, token, digest in db.execute(
-        f"SELECT id, {_POSITION} FROM databases WHERE store = ? AND namespace = ?",
-        (origin.store, origin.namespace),
-    ):
-        fits = digest == origin.digest(b"position", version, token)
-        return id_, Position(Version(version), token) if fits else None
-    return 0, None
-
-
-def _replace(db: apsw.Connection, origin: Origin, position: Position) -> int:
-    """Begin anew; what an earlier database of that name left behind goes as well."""
-    for (id_,) in _select(
-        db,
-        "SELECT id FROM databases WHERE store = ? AND (namespace = ? OR name = ?)",
-        origin.store,
-        origin.namespace,
-        origin.name,
-    ):
-        _forget(db, id_)
-    # a new number: no page that is there, of whomever, belongs to it
-    id_ = random.SystemRandom().randrange(1, 1 << 30)
-    db.execute("DELETE FROM pages WHERE key BETWEEN ? AND ?", _range(id_))
-    db.execute(
-        "INSERT INTO databases VALUES(?, ?, ?, ?, x'', x'', x'')",
-        (id_, origin.store, origin.namespace, origin.name),
-    )
-    _stand(db, id_, origin, position)
-    return id_
-
-
-def _stand(db: apsw.Connection, id_: int, origin: Origin, position: Position) -> None:
-    digest = origin.digest(b"position", position.version, position.token)
-    db.execute(
-        "UPDATE databases SET version = ?, token = ?, digest = ?, name = ? WHERE id = ?",
-        (position.version, position.token, digest, origin.name, id_),
-    )
-
-
-def _rows(id_: int, origin: Origin, pages: Sequence[StoredPage]) -> Iterator[tuple[int, bytes, bytes, bytes]]:
-    for page in sorted(pages, key=lambda page: page.number):
-        blobs = _pack(page.blobs)
-        yield (
-            _key(id_, page.number),
-            page.version,
-            origin.page_digest(page.number, page.version, blobs),
-            blobs,
-        )
-
-
-def _forget(db: apsw.Connection, id_: int) -> None:
-    db.execute("DELETE FROM pages WHERE key BETWEEN ? AND ?", _range(id_))
-    db.execute("DELETE FROM databases WHERE id = ?", (id_,))
-
-
-def _extent(db: apsw.Connection, id_: int) -> tuple[int, int]:
-    ((pages, size),) = db.execute(
-        "SELECT count(*), coalesce(sum(length(blobs)), 0) FROM pages WHERE key BETWEEN ? AND ?", _range(id_)
-    )
-    return pages, size
-
-
-def _used(db: apsw.Connection) -> int:
-    return int(db.pragma("page_count") - db.pragma("freelist_count")) * _PAGE_SIZE
-
-
-def _evict(db: apsw.Connection, goal: int) -> None:
-    """Remove ranges of pages, here and there, until no more than `goal` bytes are used.
-
-    Neighbours go together, because only whole pages of the file become free."""
-    while _used(db) > goal:
-        ((low, high),) = db.execute("SELECT (SELECT min(key) FROM pages), (SELECT max(key) FROM pages)")
-        if low is None:
-            return
-        ((start,),) = db.execute(
-            "SELECT coalesce((SELECT key FROM pages WHERE key >= ? LIMIT 1), ?)",
-            (_somewhere(db, low, high), low),
-        )
-        db.execute(
-            "DELETE FROM pages WHERE key IN (SELECT key FROM pages WHERE key >= ? ORDER BY key LIMIT ?)",
-            (start, _EVICTED_PAGES),
-        )
-
-
-def _somewhere(db: apsw.Connection, low: int, high: int) -> int:
-    """In the range of one of the databases, whichever."""
-    ids = [id_ for (id_,) in db.execute("SELECT id FROM databases")]
-    id_ = random.choice(ids) if ids else low >> 32
-    ((last,),) = db.execute("SELECT max(key) FROM pages WHERE key BETWEEN ? AND ?", _range(id_))
-    return random.randint(low, high) if last is None else random.randint(_key(id_, 0), last)
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as pointer:
-            name = pointer.read(100)
-    except FileNotFoundError:
-        return ""
-    return name if name.startswith("pages-") and name == os.path.basename(name) else ""
 
 
 # ---- one for each folder ----
