@@ -141,23 +141,28 @@ def _zone(offset: str | None) -> timezone:
 
 
 def _back_from_newest(store: Store, namespace: NamespaceId, back: int) -> Moment:
-    found = -1
-    for change in store.changelog(namespace, newest_first=True, limit=back + 1):
-        found += 1
-        if found == back:
-            return _readable(change, change.version, store, namespace)
-    if found < 0:
-        raise NoSuchVersionError("the database has no commit yet")
-    raise NoSuchVersionError(f"HEAD~{back} is before the first commit: the oldest one kept is HEAD~{found}")
+    for change in store.changelog(namespace, newest_first=True, skip=back, limit=1):
+        return _readable(change, change.version, store, namespace)
+    for oldest in store.changelog(namespace, limit=1):
+        kept = Moment(oldest.version, oldest.time_us)
+        raise NoSuchVersionError(f"HEAD~{back} is before the first commit that is kept, {kept}")
+    raise NoSuchVersionError("the database has no commit yet")
 
 
 def _at_version(asked: Version, store: Store, namespace: NamespaceId) -> Moment:
-    store.begin(namespace, at=asked)  # refuses the future, and what is below the horizon
+    _check(asked, store, namespace)  # refuses the future, and what is below the horizon
     for change in _newest(store, namespace, asked):
+        if change.version == asked:
+            return Moment(asked, change.time_us)
         return _readable(change, asked, store, namespace)
     for _ in store.changelog(namespace, limit=1):
         raise NoSuchVersionError(f"{format_version(asked)} is before the first commit of the database")
     raise NoSuchVersionError("the database has no commit yet")
+
+
+def _check(version: Version, store: Store, namespace: NamespaceId) -> None:
+    """Whether it may be read: raises BelowHorizonError, NoSuchVersionError."""
+    store.begin(namespace, since=version, at=version)  # nothing came between: the cheapest to answer
 
 
 def _newest(store: Store, namespace: NamespaceId, until: Version) -> Iterator[Change]:
@@ -167,10 +172,10 @@ def _newest(store: Store, namespace: NamespaceId, until: Version) -> Iterator[Ch
 def _readable(change: Change, asked: Version, store: Store, namespace: NamespaceId) -> Moment:
     """The commit itself, or what was asked for where only that is kept: nothing changed in between."""
     try:
-        store.begin(namespace, at=change.version)
+        _check(change.version, store, namespace)
     except BelowHorizonError as below:
         if asked >= below.horizon:
             return Moment(below.horizon, change.time_us)
-        store.begin(namespace, at=asked)
+        _check(asked, store, namespace)
         return Moment(asked, change.time_us)
     return Moment(change.version, change.time_us)

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import zstandard
 
-from pagestore import changelog, keys
+from pagestore import changelog, keys, waypoints
 from pagestore.api import (
     ZERO_VERSION,
     Allocation,
@@ -165,16 +165,20 @@ def image_is_due(token: bytes) -> bool:
 
 
 def write_image(engine: Engine, id_: NamespaceId, version: Version, timeout: float) -> None:
-    """Put an image behind a commit.  May be done twice, or never."""
+    """Put an image behind a commit, and a waypoint.  May be done twice, or never."""
 
-    def read(tx: Snapshot) -> Allocation:
-        return at(tx, id_, find(tx, id_).page_size, version)
+    def read(tx: Snapshot) -> tuple[Allocation, waypoints.Plan | None]:
+        record = find(tx, id_)
+        return at(tx, id_, record.page_size, version), waypoints.plan(tx, id_, record, version)
 
-    image = pack_image(engine.read(read, timeout=timeout))
+    allocation, waypoint = engine.read(read, timeout=timeout)
+    image = pack_image(allocation)
 
     def write(tx: Transaction) -> None:
-        rely_on(tx, id_)
+        record = rely_on(tx, id_)
         tx.set(keys.image(id_, version), image)
+        if waypoint is not None:
+            waypoints.put(tx, id_, record, version, waypoint)
 
     engine.transact(write, durability="normal", timeout=timeout)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 
-from pagestore import allocation, changelog, encoding, kept, keys, snapshot
+from pagestore import allocation, changelog, encoding, kept, keys, snapshot, waypoints
 from pagestore.api import (
     MAX_VERSION,
     ZERO_VERSION,
@@ -29,13 +30,16 @@ _CHUNK = 500
 
 
 def rows(
-    engine: Engine, begin: bytes, end: bytes, timeout: float, *, reverse: bool = False
+    engine: Engine, begin: bytes, end: bytes, timeout: float, *, reverse: bool = False, limit: int = 0
 ) -> Iterator[tuple[bytes, bytes]]:
-    """All rows in [begin, end), not of one snapshot."""
+    """All rows in [begin, end), or `limit` of them, not of one snapshot."""
+    left = limit
     while True:
-        chunk = _rows(engine, KeyRange(begin, end, _CHUNK, reverse), timeout)
+        most = min(left, _CHUNK) if limit else _CHUNK
+        chunk = _rows(engine, KeyRange(begin, end, most, reverse), timeout)
         yield from chunk
-        if len(chunk) < _CHUNK:
+        left -= len(chunk)
+        if len(chunk) < most or (limit and not left):
             return
         if reverse:
             end = chunk[-1][0]
@@ -55,10 +59,20 @@ def changes(
     timeout: float,
     *,
     newest_first: bool = False,
+    skip: int = 0,
+    limit: int = 0,
 ) -> Iterator[Change]:
-    """Commits in (after, until]."""
-    for version, record in records(engine, id_, after, until, timeout, newest_first=newest_first):
-        yield changelog.read(version, record)
+    """Commits in (after, until], without the first `skip` of them; `limit` 0: all."""
+    if skip and newest_first:
+        until, skip = engine.read(lambda tx: waypoints.back(tx, id_, until, skip), timeout=timeout)
+        if until <= after:
+            return
+    most = skip + limit if limit else 0
+    wanted = keys.log(id_, after, until)
+    found = rows(engine, *wanted, timeout, reverse=newest_first, limit=most)
+    for key, record in islice(found, skip, None):
+        version = keys.version_of(key)
+        yield changelog.read(version, _whole(engine, id_, version, record, timeout))
 
 
 def records(
@@ -85,16 +99,14 @@ def records_in(
     """Changelog records, whole, of a range of keys."""
     for key, record in rows(engine, *wanted, timeout, reverse=newest_first):
         version = keys.version_of(key)
-        if changelog.size_of(record) != len(record):
-            yield (
-                version,
-                engine.read(
-                    lambda tx, v=version, r=record: changelog.whole(tx, id_, v, r),  # type: ignore[misc]
-                    timeout=timeout,
-                ),
-            )
-        else:
-            yield version, record
+        yield version, _whole(engine, id_, version, record, timeout)
+
+
+def _whole(engine: Engine, id_: NamespaceId, version: Version, record: bytes, timeout: float) -> bytes:
+    """A changelog record of which the rest may be elsewhere."""
+    if changelog.size_of(record) == len(record):
+        return record
+    return engine.read(lambda tx: changelog.whole(tx, id_, version, record), timeout=timeout)
 
 
 def version_at(tx: Snapshot, id_: NamespaceId, time_us: int) -> Version:

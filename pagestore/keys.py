@@ -27,6 +27,7 @@ engine and FoundationDB's own tools can read them (as a subspace whose raw prefi
     s stage      id, token, number        page blob of a commit to come; number 0: its head
     t time       id, µs, version          empty
     u token      id, token                version, or `VOID_TOKEN`
+    w waypoint   id, version              commits up to it, see `pagestore.waypoints`
     x conflict   id, number               never written: what optimistic engines compare
     y measure    id, version              bytes that commits up to it replaced, see `pagestore.retention`
 
@@ -56,7 +57,7 @@ _INDEX, _MORE, _STAGE = (bytes([b]) for b in b"ims")
 _IMAGE, _COUNTER, _DROPPED, _LEASE, _LOG, _NAME, _PAGE, _QUEUE, _TIME, _TOKEN, _CONFLICT = (
     bytes([b]) for b in b"acdelnpqtux"
 )
-_TAG, _KEPT, _OLD, _RETENTION, _MEASURE = (bytes([b]) for b in b"gkory")
+_TAG, _KEPT, _OLD, _RETENTION, _WAYPOINT, _MEASURE = (bytes([b]) for b in b"gkorwy")
 
 FORMAT = b"f"
 
@@ -387,6 +388,16 @@ def measures(id_: NamespaceId, newer_than: Version, until: Version) -> tuple[byt
     return prefix + newer_than + b"\0\1", prefix + until + b"\0\1"
 
 
+def waypoint(id_: NamespaceId, version: Version) -> bytes:
+    return _WAYPOINT + _integer(id_) + _STAMP + version + _USER
+
+
+def waypoints(id_: NamespaceId, first: Version, last: Version) -> tuple[bytes, bytes]:
+    """Waypoints of versions in [first, last]."""
+    prefix = _WAYPOINT + _integer(id_) + _STAMP
+    return prefix + first, prefix + last + b"\0\1"
+
+
 def log_from(id_: NamespaceId, first: Version, until: Version) -> tuple[bytes, bytes]:
     """Changelog records of versions in [first, until]."""
     prefix = log_prefix(id_)
@@ -413,8 +424,8 @@ def image_prefix(id_: NamespaceId) -> bytes:
 def shed(id_: NamespaceId) -> list[tuple[bytes, bytes]]:
     """All keys of a namespace but its record, its pages and what needs them."""
     number = _integer(id_)
-    families = (_TIME, _TOKEN, _IMAGE, _LEASE, _QUEUE, _TAG, _MEASURE, _STAGE, _INDEX, _MORE, _RETENTION)
-    prefixes = [family + number for family in families]  # progress goes last
+    families = (_TIME, _TOKEN, _IMAGE, _WAYPOINT, _LEASE, _QUEUE, _TAG, _MEASURE, _STAGE, _INDEX, _MORE)
+    prefixes = [family + number for family in (*families, _RETENTION)]  # progress goes last
     log_and_bulks = ((_LOG + number, namespace(id_)), (namespace(id_) + b"\0", after_integer(_LOG + number)))
     return [*log_and_bulks, *((prefix, after_integer(prefix)) for prefix in prefixes)]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import islice
 
 from pagestore import (
     allocation,
@@ -303,11 +302,20 @@ class PageStore(Store):
         after: Version = ZERO_VERSION,
         until: Version = MAX_VERSION,
         newest_first: bool = False,
+        skip: int = 0,
         limit: int = 0,
     ) -> Iterator[Change]:
         self.engine.read(lambda tx: find(tx, namespace), timeout=self.timeout)
-        found = history.changes(self.engine, namespace, after, until, self.timeout, newest_first=newest_first)
-        return islice(found, limit or None)
+        return history.changes(
+            self.engine,
+            namespace,
+            after,
+            until,
+            self.timeout,
+            newest_first=newest_first,
+            skip=skip,
+            limit=limit,
+        )
 
     def version_at(self, namespace: NamespaceId, time_us: int) -> Version:
         return self.engine.read(lambda tx: history.version_at(tx, namespace, time_us), timeout=self.timeout)

@@ -378,8 +378,8 @@ def sweep_pages(
 
 
 def leftovers(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
-    """Tokens, allocation images, measures, and records of commits that were kept, which nobody asks for any
-    more; None if there are none."""
+    """Tokens, allocation images, waypoints, measures, and records of commits that were kept, which nobody
+    asks for any more; None if there are none."""
     record = find_any(tx, id_)
     settled = progress(tx, id_, record).settled
     points = kept.versions(tx, id_, settled)
@@ -394,7 +394,11 @@ def leftovers(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
                 break
     step.ranges += [
         (key, key + b"\0")
-        for key, _ in tx.scan(KeyRange(*keys.measures(id_, ZERO_VERSION, settled), limit))
+        for begin, end in (
+            keys.measures(id_, ZERO_VERSION, settled),
+            keys.waypoints(id_, ZERO_VERSION, settled),
+        )
+        for key, _ in tx.scan(KeyRange(begin, end, limit))
         if keys.version_of(key) < settled
     ]
     return step if step.ranges else None

@@ -391,9 +391,10 @@ class RemoteStore(Store):
         after: Version = ZERO_VERSION,
         until: Version = MAX_VERSION,
         newest_first: bool = False,
+        skip: int = 0,
         limit: int = 0,
     ) -> Iterator[Change]:
-        first = self._changes(namespace, after, until, newest_first, limit)
+        first = self._changes(namespace, after, until, newest_first, limit, skip)
         return self._changelog(first, namespace, after, until, newest_first, limit)
 
     def _changelog(
@@ -422,13 +423,20 @@ class RemoteStore(Store):
             changes = self._changes(namespace, after, until, newest_first, limit)
 
     def _changes(
-        self, namespace: NamespaceId, after: Version, until: Version, newest_first: bool, limit: int
+        self,
+        namespace: NamespaceId,
+        after: Version,
+        until: Version,
+        newest_first: bool,
+        limit: int,
+        skip: int = 0,
     ) -> list[Change]:
         request = pb.ChangelogRequest(
             namespace=namespace,
             after=after,
             until=until,
             newest_first=newest_first,
+            skip=skip,
             limit=min(limit or _CHANGES_A_CALL, _CHANGES_A_CALL),
         )
         return self._calls.call(

@@ -514,18 +514,20 @@ class LeaveTurnRequest(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., ticket: _Optional[bytes] = ...) -> None: ...
 
 class ChangelogRequest(_message.Message):
-    __slots__ = ("namespace", "after", "until", "newest_first", "limit")
+    __slots__ = ("namespace", "after", "until", "newest_first", "limit", "skip")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     UNTIL_FIELD_NUMBER: _ClassVar[int]
     NEWEST_FIRST_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     after: bytes
     until: bytes
     newest_first: bool
     limit: int
-    def __init__(self, namespace: _Optional[int] = ..., after: _Optional[bytes] = ..., until: _Optional[bytes] = ..., newest_first: _Optional[bool] = ..., limit: _Optional[int] = ...) -> None: ...
+    skip: int
+    def __init__(self, namespace: _Optional[int] = ..., after: _Optional[bytes] = ..., until: _Optional[bytes] = ..., newest_first: _Optional[bool] = ..., limit: _Optional[int] = ..., skip: _Optional[int] = ...) -> None: ...
 
 class ChangelogResponse(_message.Message):
     __slots__ = ("changes",)

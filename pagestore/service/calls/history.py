@@ -25,7 +25,12 @@ async def changelog(
     until = wire.optional_version_of(request.until, "until") or MAX_VERSION
     changes = await backend.quick(
         lambda: backend.store.changelog(
-            namespace, after=after, until=until, newest_first=request.newest_first, limit=request.limit
+            namespace,
+            after=after,
+            until=until,
+            newest_first=request.newest_first,
+            skip=request.skip,
+            limit=request.limit,
         )
     )
     count = _FIRST

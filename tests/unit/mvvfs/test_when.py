@@ -45,11 +45,13 @@ class History:
             raise BelowHorizonError(version, self.horizon)
         return Begin(version, None, 4096)
 
-    def changelog(self, namespace, *, after=ZERO_VERSION, until=MAX_VERSION, newest_first=False, limit=0):
+    def changelog(
+        self, namespace, *, after=ZERO_VERSION, until=MAX_VERSION, newest_first=False, skip=0, limit=0
+    ):
         found = [c for c in self.changes if after < c.version <= until]
         if newest_first:
             found.reverse()
-        yield from found[: limit or None]
+        yield from found[skip : skip + limit if limit else None]
 
     def version_at(self, namespace: NamespaceId, time_us: int) -> Version:
         found = [c.version for c in self.changes if c.time_us <= time_us]
