@@ -16,6 +16,7 @@ import pytest
 
 from pagestore import format, keys
 from pagestore.api import StoreError
+from pagestore.cluster import parse
 from pagestore.engines.base import Engine
 from pagestore.engines.foundationdb import FoundationEngine
 
@@ -52,7 +53,16 @@ def prefix() -> Iterator[str]:
     try:
         yield name
     finally:
-        engine(name).transact(lambda tx: tx.clear_range(b"", b"\xff" * 10))
+        _clear(name)
+
+
+def clear(url: str) -> None:
+    """Remove the store at a URL that `url` made."""
+    _clear(parse(url).prefix)
+
+
+def _clear(prefix: str) -> None:
+    engine(prefix).transact(lambda tx: tx.clear_range(b"", b"\xff" * 10))
 
 
 def engine(prefix: str) -> Engine:

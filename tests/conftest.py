@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 import mvvfs
 from pagestore.opener import open_store
@@ -18,6 +21,18 @@ from tests import cluster
 Connect = Callable[..., apsw.Connection]
 NAME = "app"
 """The database that the fixtures open."""
+
+
+def on_cluster(*values: object, long: bool = False, id: str | None = None) -> ParameterSet:
+    """A parameter, its kind of store "cluster" and whatever follows; marked accordingly."""
+    marks = [pytest.mark.foundationdb, *([pytest.mark.long, pytest.mark.timeout(900)] if long else [])]
+    return pytest.param("cluster", *values, marks=marks, id=id)
+
+
+LONG_ON_CLUSTER = pytest.mark.parametrize("shared", ["folder", on_cluster(long=True)], indirect=True)
+"""For tests that would take too long there."""
+
+FOLDER_ONLY = pytest.mark.parametrize("shared", ["folder"], indirect=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,14 +64,37 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path / "store")
 
 
-@pytest.fixture(params=["folder", "memory", pytest.param("cluster", marks=pytest.mark.foundationdb)])
+@pytest.fixture(params=["folder", "memory", on_cluster()])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a fresh store, kept open until the test is over; of each kind in turn."""
-    if request.param == "cluster":
+    with fresh(request.param, tmp_path) as url:
+        yield from _kept_open(url)
+
+
+@pytest.fixture(params=["folder", on_cluster()])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where a store may be made that other processes can open; of each kind in turn."""
+    with fresh(request.param, tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def fresh(kind: str, folder: Path) -> Iterator[str]:
+    """The URL of a store of that kind which nobody has made yet."""
+    if kind == "cluster":
         with cluster.prefix() as prefix:
-            yield from _kept_open(cluster.url(prefix))
+            yield cluster.url(prefix)
     else:
-        yield from _kept_open(str(tmp_path / "store") if request.param == "folder" else f"memory:{tmp_path}")
+        yield str(folder / "store") if kind == "folder" else f"memory:{folder}"
+
+
+def refused_at(connection: apsw.Connection | sqlite3.Connection, store: str, write: str) -> str:
+    """At which statement a transaction that can only lose is told so: at its first write, or, where it takes
+    a round trip to ask for the newest version, at COMMIT; then `write` is done."""
+    if not store.startswith("fdb:"):
+        return write
+    connection.execute(write)
+    return "COMMIT"
 
 
 def _kept_open(url: str) -> Iterator[str]:

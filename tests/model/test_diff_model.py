@@ -21,6 +21,7 @@ from mvvfs.compare.script import script
 from mvvfs.tables import table_map
 from pagestore.api import format_version, parse_version
 from pagestore.opener import open_store
+from tests import cluster
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 State = dict[str, Rows]
@@ -151,17 +152,40 @@ def shown(differences: list[Difference]) -> list[Any]:
 
 counter = itertools.count()
 
-
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
+cases = given(
     script=commits,
     page_size=st.sampled_from((512, 1024, 4096)),
     encoding=st.sampled_from(("UTF-8", "UTF-16le", "UTF-16be")),
     guided=st.booleans(),
     nearby=st.booleans(),
 )
-def test_a_diff_is_the_difference(script, page_size, encoding, guided, nearby):
-    url = f"memory:diff {next(counter)}"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@cases
+def test_a_diff_is_the_difference(**case):
+    is_the_difference(f"memory:diff {next(counter)}", **case)
+
+
+@pytest.mark.foundationdb
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@cases
+def test_on_a_cluster(**case):
+    with cluster.prefix() as prefix:
+        is_the_difference(cluster.url(prefix), **case)
+
+
+@pytest.mark.long
+@pytest.mark.foundationdb
+@pytest.mark.timeout(1800)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@cases
+def test_on_a_cluster_for_longer(**case):
+    with cluster.prefix() as prefix:
+        is_the_difference(cluster.url(prefix), **case)
+
+
+def is_the_difference(url, script, page_size, encoding, guided, nearby):
     store = open_store(url, create=True)
     patch = pytest.MonkeyPatch()
     if not guided:

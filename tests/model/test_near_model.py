@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
 import apsw
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from mvvfs.near import NearCache, PageFile
 from pagestore import format
 from pagestore.api import CommitPart, CommitRequest, PageNumber, Version, new_token
+from pagestore.engines.base import Engine
 from pagestore.engines.memory import MemoryEngine
 from pagestore.store import PageStore
+from tests import cluster
 from tests.pages import Pages, content
 
 page_numbers = st.integers(1, 12)
@@ -54,14 +58,18 @@ class NearModel(RuleBasedStateMachine):
         self.quiet = mock.patch.object(NearCache, "_wake", return_value=None)  # `flush` is a step of its own
         self.quiet.start()
         self.folder = Path(tempfile.mkdtemp())
-        engine = MemoryEngine()
-        engine.transact(lambda tx: tx.set(*format.row()))
-        store = PageStore(engine, "test:", 5.0)
+        self.ends = ExitStack()
+        store = PageStore(self.engine(), "test:", 5.0)
         self.pages = Pages(store, store.create("main").id)
         self.clients = [Client(self.folder, number, self.pages) for number in range(3)]
         self.commit(first)
         for client in self.clients:
             client.begin()
+
+    def engine(self) -> Engine:
+        engine = MemoryEngine()
+        engine.transact(lambda tx: tx.set(*format.row()))
+        return engine
 
     def filled(self, changes: dict[int, int | None]) -> dict[int, bytes | None]:
         at = self.pages.version()
@@ -157,7 +165,30 @@ class NearModel(RuleBasedStateMachine):
                 client.stop(kill=True)
             self.quiet.stop()
             shutil.rmtree(self.folder)
+            self.ends.close()
 
 
-TestNearModel = NearModel.TestCase
-TestNearModel.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+class NearModelOnCluster(NearModel):
+    def engine(self) -> Engine:
+        prefix = self.ends.enter_context(cluster.prefix())
+        cluster.make_store(prefix)
+        return cluster.engine(prefix)
+
+
+def options(*, examples: int) -> settings:
+    return settings(max_examples=examples, stateful_step_count=40, deadline=None)
+
+
+def test_near_model() -> None:
+    run_state_machine_as_test(NearModel, settings=options(examples=50))
+
+
+@pytest.mark.foundationdb
+@pytest.mark.parametrize(
+    "examples",
+    [5, pytest.param(150, marks=[pytest.mark.long, pytest.mark.timeout(1800)])],
+    ids=["few", "many"],
+)
+def test_on_a_cluster(examples: int) -> None:
+    cluster.need()
+    run_state_machine_as_test(NearModelOnCluster, settings=options(examples=examples))

@@ -12,8 +12,9 @@ Each rule is one step of one connection, so the order of all steps is known.  Ch
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -33,6 +34,8 @@ import mvvfs
 from mvvfs.options import to_uri
 from pagestore.api import format_version
 from pagestore.opener import open_store
+from tests import cluster
+from tests.conftest import fresh
 from tests.model.oracle import PAGES_IN_USE, Moment, Oracle, Shadow, answer
 
 TABLES = ("a", "b", "c")
@@ -113,21 +116,26 @@ class SqlModel(RuleBasedStateMachine):
     """The databases: "main" is called `app` in the store, an attached one as here."""
     homes: dict[str, str] = {}  # noqa: RUF012
     """The tables that live in an attached database."""
+    kind = "folder"
+    """Of store."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.mkdtemp(prefix="mvvfs-model-")
+        self.ends = ExitStack()
+        folder = self.ends.enter_context(tempfile.TemporaryDirectory(prefix="mvvfs-model-"))
+        self.url = self.ends.enter_context(fresh(self.kind, Path(folder)))
+        self.store = open_store(self.url, create=True)  # patient, though connections have no timeout
+        self.ends.callback(open_store(self.url, create=False, read_only=True).close)
         self.oracle = Oracle(self.schemas)
         self.checked = 0
         self.made = 0
         """The first moment at which each database has a commit."""
         self.clients = [Client(self.open()) for _ in range(CONNECTIONS)]
-        self.store = open_store(f"{self.folder}/store", create=False)
         self.namespaces = [self.store.open(name).id for name in ("app", *self.schemas[1:])]
 
     def open(self, **more: Any) -> apsw.Connection:
         options = {
-            "store": f"{self.folder}/store",
+            "store": self.url,
             "durability": "normal",
             "timeout": 0,
             **self.options,
@@ -145,7 +153,7 @@ class SqlModel(RuleBasedStateMachine):
             client.connection.close()
         self.store.close()
         self.oracle.close()
-        shutil.rmtree(self.folder)
+        self.ends.close()
 
     # ---- steps ----
 
@@ -418,6 +426,9 @@ MODELS = [
 ]
 
 
+ON_CLUSTER = [type(f"{model.__name__}OnCluster", (model,), {"kind": "cluster"}) for model in MODELS]
+
+
 def options(*, examples: int, steps: int, phases: tuple[Phase, ...]) -> settings:
     return settings(max_examples=examples, stateful_step_count=steps, deadline=None, phases=phases)
 
@@ -437,3 +448,16 @@ def test_sql(model: type[SqlModel]) -> None:
 def test_for_longer(model: type[SqlModel]) -> None:
     phases = (Phase.reuse, Phase.generate, Phase.shrink)
     run_state_machine_as_test(model, settings=options(examples=1000, steps=60, phases=phases))
+
+
+@pytest.mark.foundationdb
+@pytest.mark.parametrize("model", ON_CLUSTER)
+@pytest.mark.parametrize(
+    "examples",
+    [2, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(1800)])],
+    ids=["few", "many"],
+)
+def test_on_a_cluster(model: type[SqlModel], examples: int) -> None:
+    cluster.need()
+    phases = (Phase.generate,)
+    run_state_machine_as_test(model, settings=options(examples=examples, steps=50, phases=phases))

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pagestore import bulk, format, retention, sweep
 from pagestore.api import (
@@ -521,7 +529,7 @@ class OverSqlite(StoreModel):
             shutil.rmtree(self.folder)
 
 
-class OverMemoryStaged(OverMemory):
+class Staged(StoreModel):
     """Every commit is staged, and folded in at some time later."""
 
     lies_staged = True
@@ -537,6 +545,10 @@ class OverMemoryStaged(OverMemory):
             bulk.fold(self.store.engine, namespace.id, 5)
 
 
+class OverMemoryStaged(Staged, OverMemory):
+    pass
+
+
 class OverCluster(StoreModel):
     def open(self) -> None:
         self.cleared = ExitStack()
@@ -548,6 +560,10 @@ class OverCluster(StoreModel):
         super().teardown()
         if hasattr(self, "cleared"):
             self.cleared.close()
+
+
+class OverClusterStaged(Staged, OverCluster):
+    pass
 
 
 TestOverMemory = OverMemory.TestCase
@@ -562,3 +578,13 @@ TestOverCluster.pytestmark = [  # type: ignore[attr-defined]
     pytest.mark.foundationdb,
     pytest.mark.skipif(cluster.missing() is not None, reason=cluster.missing() or ""),
 ]
+
+
+@pytest.mark.long
+@pytest.mark.foundationdb
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("model", [OverCluster, OverClusterStaged])
+def test_on_a_cluster_for_longer(model: type[OverCluster]) -> None:
+    cluster.need()
+    few = settings(max_examples=100, stateful_step_count=40, deadline=None)
+    run_state_machine_as_test(model, settings=few)

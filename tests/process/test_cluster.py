@@ -16,11 +16,9 @@ from pagestore.opener import open_store
 from tests import cluster
 from tests.checker import check
 from tests.process import crew, ledger, lists
-from tests.process.place import VARIANTS, Place, Variant, value
-from tests.process.test_counters import check_increments
+from tests.process.place import Place, Variant
 from tests.process.test_kill import check_history
 from tests.process.test_serializable import assert_busy, assert_serializable, record
-from tests.process.test_turns import hot, increments
 
 pytestmark = pytest.mark.foundationdb
 
@@ -64,38 +62,11 @@ class Services:
         self._log.close()
 
 
-@pytest.mark.parametrize("variant", ["deferred", "small caches"])
-def test_increments_add_up(url: str, seed: int, variant: str) -> None:
-    check_increments(Place(url, VARIANTS[variant]), seed, writers=4, seconds=3)
-
-
 @pytest.mark.parametrize("kind", lists.SINGLE)
 def test_histories_are_serializable(url: str, tmp_path: Path, seed: int, kind: str) -> None:
     history = record(Place(url), kind, seed, processes=3, transactions=80)
     assert_busy(history)
     assert_serializable(history, tmp_path)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", lists.SINGLE)
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_longer_histories_are_serializable(
-    url: str, tmp_path: Path, seed: int, kind: str, variant: Variant
-) -> None:
-    history = record(Place(url, variant), kind, seed, processes=6, threads=2, transactions=200, seconds=500)
-    assert_busy(history, variant)
-    assert_serializable(history, tmp_path)
-
-
-@pytest.mark.parametrize("how", ["transaction", "begin"])
-def test_writers_of_one_row_take_turns(url: str, how: str) -> None:
-    place = Place(url, Variant(begin="BEGIN IMMEDIATE"))
-    hot(place)
-    done = crew.run(increments, [(place, how)] * 4, seconds=60)
-    connection = place.connect()
-    assert value(connection, "SELECT n FROM hot") == sum(count for count, _ in done)
-    assert min(count for count, _ in done) > 0
 
 
 def test_direct_and_served_clients_together_are_serializable(url: str, tmp_path: Path, seed: int) -> None:

@@ -13,15 +13,15 @@ CHOSEN = {name: VARIANTS[name] for name in ("deferred", "small caches")}
 
 
 @pytest.mark.parametrize("variant", CHOSEN.values(), ids=CHOSEN)
-def test_increments_add_up(folder: str, seed: int, variant: Variant) -> None:
-    place = Place(folder, variant)
+def test_increments_add_up(shared: str, seed: int, variant: Variant) -> None:
+    place = Place(shared, variant)
     check_increments(place, seed, writers=6, seconds=2)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_increments_add_up_for_longer(folder: str, seed: int, variant: Variant) -> None:
-    check_increments(Place(folder, variant), seed, writers=8, seconds=20)
+def test_increments_add_up_for_longer(shared: str, seed: int, variant: Variant) -> None:
+    check_increments(Place(shared, variant), seed, writers=8, seconds=20)
 
 
 def check_increments(place: Place, seed: int, *, writers: int, seconds: float) -> None:
@@ -35,8 +35,8 @@ def check_increments(place: Place, seed: int, *, writers: int, seconds: float) -
 
 
 @pytest.mark.parametrize("variant", CHOSEN.values(), ids=CHOSEN)
-def test_money_is_neither_made_nor_lost(folder: str, seed: int, variant: Variant) -> None:
-    place = Place(folder, variant)
+def test_money_is_neither_made_nor_lost(shared: str, seed: int, variant: Variant) -> None:
+    place = Place(shared, variant)
     counters.create(place)
     seconds = 2.0
     workers = [

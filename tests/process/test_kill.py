@@ -11,6 +11,7 @@ import pytest
 
 import mvvfs
 from pagestore.opener import open_store
+from tests.conftest import on_cluster
 from tests.process import crew, ledger
 from tests.process.place import VARIANTS, Place, Variant, value
 
@@ -19,24 +20,35 @@ LONGEST_LIFE = 0.25  # seconds
 
 quick_start = multiprocessing.get_context("forkserver")  # a new process in milliseconds, so that many can die
 quick_start.set_forkserver_preload(["tests.process.ledger"])
+OFTEN = [pytest.mark.long, pytest.mark.timeout(900)]
 CHOSEN = {name: VARIANTS[name] for name in ("deferred", "small caches", "normal durability")}
 
 
 @pytest.mark.parametrize(
-    ("variant", "kills"),
+    ("shared", "variant", "kills"),
     [
-        *(pytest.param(variant, 50, id=name) for name, variant in CHOSEN.items()),
+        *(pytest.param("folder", variant, 50, id=name) for name, variant in CHOSEN.items()),
+        on_cluster(VARIANTS["deferred"], 15, id="cluster"),
         *(
             pytest.param(
-                variant, 1000, id=f"{name}, often", marks=[pytest.mark.long, pytest.mark.timeout(900)]
+                "folder",
+                variant,
+                1000,
+                id=f"{name}, often",
+                marks=OFTEN,
             )
             for name, variant in VARIANTS.items()
         ),
+        *(
+            on_cluster(variant, 200, long=True, id=f"cluster, {name}, often")
+            for name, variant in VARIANTS.items()
+        ),
     ],
+    indirect=["shared"],
 )
-def test_writers_die(folder: str, tmp_path: Path, seed: int, variant: Variant, kills: int) -> None:
+def test_writers_die(shared: str, tmp_path: Path, seed: int, variant: Variant, kills: int) -> None:
     rng = random.Random(seed)
-    place = Place(folder, variant)
+    place = Place(shared, variant)
     ledger.create(place, WRITERS)
     acks = [tmp_path / f"acknowledged-{i}" for i in range(WRITERS)]
 
@@ -112,9 +124,9 @@ def test_a_process_dies_while_it_creates_the_store(tmp_path: Path, seed: int) ->
     print(f"{done} of 25 had finished")
 
 
-def test_a_dead_writer_blocks_nobody(folder: str, tmp_path: Path) -> None:
+def test_a_dead_writer_blocks_nobody(shared: str, tmp_path: Path) -> None:
     """Killed in the middle of a transaction, with the write lock of its own connection held."""
-    place = Place(folder)
+    place = Place(shared)
     ledger.create(place, 1)
     survivor = place.connect(timeout=5)
     for i in range(2):

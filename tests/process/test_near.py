@@ -20,12 +20,12 @@ READER = """
 import random, sys
 import pytest, mvvfs
 from tests.distant import Distance
-folder, cache, seed = sys.argv[1:]
+url, cache, seed = sys.argv[1:]
 Distance(pytest.MonkeyPatch())
 chance = random.Random(seed)
 print("started", flush=True)
 while True:
-    connection = mvvfs.connect("app", store=folder, cache_dir=cache, cache_dir_size="1MiB", timeout=30)
+    connection = mvvfs.connect("app", store=url, cache_dir=cache, cache_dir_size="1MiB", timeout=30)
     for _ in range(chance.randrange(1, 6)):
         with connection:
             rows = dict(connection.execute("SELECT id, body FROM t WHERE id % 3 = ?", (chance.randrange(3),)))
@@ -40,27 +40,27 @@ while True:
 """
 
 
-def start(folder: str, cache: Path, seed: int) -> subprocess.Popen[str]:
+def start(url: str, cache: Path, seed: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", READER, folder, str(cache), str(seed)],
+        [sys.executable, "-c", READER, url, str(cache), str(seed)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=[pytest.mark.long])])
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.long)])
 def test_killed_readers_leave_a_sound_cache(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, seconds: float
+    shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, seconds: float
 ) -> None:
     chance = random.Random(seed)
-    writer = mvvfs.connect("app", store=folder, page_size=1024, durability="normal")
+    writer = mvvfs.connect("app", store=shared, page_size=1024, durability="normal")
     with writer:
         writer.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT)")
         for row in range(1000):
             writer.execute("INSERT INTO t VALUES(?, ? || ' 0 ' || hex(zeroblob(150)))", (row, row))
     cache = tmp_path / "cache"
-    readers = [start(folder, cache, chance.getrandbits(32)) for _ in range(2)]
+    readers = [start(shared, cache, chance.getrandbits(32)) for _ in range(2)]
     ends = time.monotonic() + seconds
     kills = commits = 0
     while time.monotonic() < ends:
@@ -77,7 +77,7 @@ def test_killed_readers_leave_a_sound_cache(
             if chance.random() < 0.01:
                 reader.send_signal(signal.SIGKILL)
                 reader.communicate()
-                readers[i] = start(folder, cache, chance.getrandbits(32))
+                readers[i] = start(shared, cache, chance.getrandbits(32))
                 kills += 1
     for reader in readers:
         reader.kill()
@@ -87,7 +87,7 @@ def test_killed_readers_leave_a_sound_cache(
     distance = Distance(monkeypatch)
     writer.close()
     for _ in range(2):
-        connection = mvvfs.connect("app", store=folder, cache_dir=str(cache), cache_dir_size=64 << 20)
+        connection = mvvfs.connect("app", store=shared, cache_dir=str(cache), cache_dir_size=64 << 20)
         distance.start()
         assert connection.execute(ALL).fetchall() == truth
         connection.close()

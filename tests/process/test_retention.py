@@ -102,10 +102,10 @@ def check(place: Place, seed: int, seconds: float, monkeypatch: pytest.MonkeyPat
     store.close()
 
 
-def test_retention_beside_writers(folder: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    check(Place(folder), seed, 4.0, monkeypatch)
+def test_retention_beside_writers(shared: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(Place(shared), seed, 4.0, monkeypatch)
 
 
 @pytest.mark.long
-def test_retention_beside_writers_for_longer(folder: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    check(Place(folder), seed, 60.0, monkeypatch)
+def test_retention_beside_writers_for_longer(shared: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(Place(shared), seed, 60.0, monkeypatch)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.checker import Status, Transaction, check, save
+from tests.conftest import LONG_ON_CLUSTER, on_cluster
 from tests.process import crew, lists
 from tests.process.lists import AttachedLists, Job
 from tests.process.place import VARIANTS, Place, Variant, value
@@ -56,20 +57,22 @@ def assert_intact(place: Place) -> None:
     assert value(place.connect(), "PRAGMA integrity_check") == "ok"
 
 
+@LONG_ON_CLUSTER
 @pytest.mark.parametrize("kind", lists.SINGLE)
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_processes(folder: str, tmp_path: Path, seed: int, kind: str, variant: Variant) -> None:
-    place = Place(folder, variant)
+def test_processes(shared: str, tmp_path: Path, seed: int, kind: str, variant: Variant) -> None:
+    place = Place(shared, variant)
     history = record(place, kind, seed, processes=4, transactions=150)
     assert_busy(history, variant)
     assert_serializable(history, tmp_path)
     assert_intact(place)
 
 
+@LONG_ON_CLUSTER
 @pytest.mark.parametrize("kind", lists.SINGLE)
-def test_threads_of_processes(folder: str, tmp_path: Path, seed: int, kind: str) -> None:
+def test_threads_of_processes(shared: str, tmp_path: Path, seed: int, kind: str) -> None:
     """Connections of one process share a page cache."""
-    place = Place(folder)
+    place = Place(shared)
     history = record(place, kind, seed, processes=2, threads=3, transactions=100)
     assert_busy(history)
     assert_serializable(history, tmp_path)
@@ -79,9 +82,16 @@ def test_threads_of_processes(folder: str, tmp_path: Path, seed: int, kind: str)
 SOME = ("deferred", "immediate", "small caches", "durable reads")
 
 
-@pytest.mark.parametrize("variant", SOME)
-def test_attached_databases(folder: str, tmp_path: Path, seed: int, variant: str) -> None:
-    place = Place(folder, VARIANTS[variant], attached=AttachedLists.SCHEMAS[1:])
+@pytest.mark.parametrize(
+    ("shared", "variant"),
+    [
+        *(("folder", variant) for variant in SOME),
+        *(on_cluster(variant, long=variant != "deferred") for variant in SOME),
+    ],
+    indirect=["shared"],
+)
+def test_attached_databases(shared: str, tmp_path: Path, seed: int, variant: str) -> None:
+    place = Place(shared, VARIANTS[variant], attached=AttachedLists.SCHEMAS[1:])
     history = record(place, "attached", seed, processes=3, threads=2, transactions=80)
     assert_busy(history, VARIANTS[variant])
     assert_serializable(history, tmp_path)
@@ -106,8 +116,8 @@ def test_threads_of_this_process(store: str, tmp_path: Path, seed: int, kind: st
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", lists.SINGLE)
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_many_processes(folder: str, tmp_path: Path, seed: int, kind: str, variant: Variant) -> None:
-    place = Place(folder, variant)
+def test_many_processes(shared: str, tmp_path: Path, seed: int, kind: str, variant: Variant) -> None:
+    place = Place(shared, variant)
     history = record(place, kind, seed, processes=8, threads=2, transactions=400, seconds=500)
     assert_busy(history, variant)
     assert_serializable(history, tmp_path)

@@ -16,6 +16,7 @@ import pytest
 import mvvfs
 from mvvfs import errors
 from tests.checker import check, save
+from tests.conftest import FOLDER_ONLY, LONG_ON_CLUSTER
 from tests.process import counters, crew, lists
 from tests.process.lists import AttachedLists, Job
 from tests.process.place import Place, Variant, roll_back, value
@@ -27,8 +28,8 @@ ATTACHED = {"texts": (), "rows": (), "attached": AttachedLists.SCHEMAS[1:]}
 
 
 @pytest.fixture
-def served(folder: str) -> Iterator[Served]:
-    with serving(folder) as served:
+def served(shared: str) -> Iterator[Served]:
+    with serving(shared) as served:
         yield served
 
 
@@ -52,6 +53,7 @@ def test_histories_are_strictly_serializable(
     assert value(place.connect(), "PRAGMA integrity_check") == "ok"
 
 
+@LONG_ON_CLUSTER
 @pytest.mark.parametrize("kind", ["texts", "attached"])
 def test_bounded_histories_are_serializable(served: Served, tmp_path: Path, seed: int, kind: str) -> None:
     """A transaction may begin a little in the past; apart from that, nothing may be amiss."""
@@ -89,8 +91,9 @@ def test_long_histories_are_strictly_serializable(
     assert_serializable(history, tmp_path)
 
 
-def test_several_workers_at_one_address(folder: str, seed: int) -> None:
-    with serving(folder, "--workers", "2") as served:
+@LONG_ON_CLUSTER
+def test_several_workers_at_one_address(shared: str, seed: int) -> None:
+    with serving(shared, "--workers", "2") as served:
         place = Place(served.url)
         counters.create(place)
         work = [(place, seed + i, 1.0) for i in range(4)]
@@ -153,12 +156,12 @@ def write(place: Place, writer: int, seed: int, until: str) -> Told:
     ],
 )
 def test_a_service_that_is_killed(
-    folder: str, tmp_path: Path, seed: int, writers: int, kills: int, seconds: float, goes_on_within: float
+    shared: str, tmp_path: Path, seed: int, writers: int, kills: int, seconds: float, goes_on_within: float
 ) -> None:
     """Every commit that was acknowledged is there once, none that was refused is, and writers go on."""
     until = tmp_path / "enough"
     restarted: list[float] = []
-    with serving(folder) as served:
+    with serving(shared) as served:
         place = Place(served.url)
         connection = place.connect()
         connection.execute(
@@ -193,8 +196,9 @@ def test_a_service_that_is_killed(
 # ---- several addresses, fork ----
 
 
-def test_addresses_are_tried_in_turn(folder: str) -> None:
-    with serving(folder) as first, serving(folder) as second:
+@FOLDER_ONLY
+def test_addresses_are_tried_in_turn(shared: str) -> None:
+    with serving(shared) as first, serving(shared) as second:
         connection = mvvfs.connect("app", store=f"grpc://127.0.0.1:1,{first.address},{second.address}")
         connection.execute("CREATE TABLE t(a)")
         first.kill()
@@ -208,6 +212,7 @@ def test_addresses_are_tried_in_turn(folder: str) -> None:
         connection.close()
 
 
+@FOLDER_ONLY
 def test_a_service_that_is_restarted_while_nobody_calls(served: Served) -> None:
     connection = mvvfs.connect("app", store=served.url, freshness="bounded:100")
     connection.execute("CREATE TABLE t(a)")
@@ -252,6 +257,7 @@ def fork_and_go_on(place: Place) -> tuple[list[int], int, float]:
     return codes, count, time.monotonic() - started
 
 
+@FOLDER_ONLY
 @pytest.mark.parametrize("freshness", ["latest", "bounded:200"])
 def test_fork(served: Served, freshness: str) -> None:
     """A child makes a channel of its own, also while its parent's is in use."""

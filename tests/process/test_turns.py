@@ -11,6 +11,7 @@ import apsw
 import pytest
 
 import mvvfs
+from tests.conftest import LONG_ON_CLUSTER
 from tests.process import crew
 from tests.process.place import Place, Variant, value
 
@@ -65,8 +66,8 @@ def increments(place: Place, how: str) -> tuple[int, int]:
     ],
     ids=["transaction", "immediate", "autocommit", "queued"],
 )
-def test_eight_writers_of_one_row(folder: str, how: str, variant: Variant) -> None:
-    place = Place(folder, variant)
+def test_eight_writers_of_one_row(shared: str, how: str, variant: Variant) -> None:
+    place = Place(shared, variant)
     hot(place)
     found = crew.run(increments, [(place, how)] * 8, seconds=60)
     connection = place.connect()
@@ -85,8 +86,8 @@ def hold_and_stop(place: Place) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def test_a_stopped_holder_delays_nobody_for_long(folder: str) -> None:
-    place = Place(folder)
+def test_a_stopped_holder_delays_nobody_for_long(shared: str) -> None:
+    place = Place(shared)
     hot(place)
     stopped = crew.Worker(hold_and_stop, place)
     try:
@@ -134,8 +135,9 @@ def index_it(place: Place) -> int:
     return tries
 
 
-def test_a_long_transaction_wins_with_its_second_try(folder: str) -> None:
-    place = Place(folder)
+@LONG_ON_CLUSTER
+def test_a_long_transaction_wins_with_its_second_try(shared: str) -> None:
+    place = Place(shared)
     hot(place)
     connection = place.connect()
     connection.execute(

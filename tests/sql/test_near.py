@@ -19,7 +19,8 @@ from mvvfs.cli import app
 from mvvfs.errors import OptionError
 from mvvfs.near import file as near_file
 from pagestore.opener import open_store
-from tests.conftest import Connect
+from tests import cluster
+from tests.conftest import FOLDER_ONLY, Connect
 from tests.distant import Distance
 from tests.sql.twins import value
 
@@ -54,12 +55,12 @@ Run = Callable[..., object]
 
 
 @pytest.fixture
-def run(folder: str, cache_dir: str, distance: Distance) -> Run:
+def run(shared: str, cache_dir: str, distance: Distance) -> Run:
     """A statement in a process of its own, as it were: what it answers."""
 
     def run(sql: str, *, near: bool = True, **options: object) -> object:
         connection = mvvfs.connect(
-            "app", store=folder, **({"cache_dir": cache_dir} if near else {}), **options
+            "app", store=shared, **({"cache_dir": cache_dir} if near else {}), **options
         )
         distance.start()
         try:
@@ -101,10 +102,10 @@ def test_only_what_changed_is_fetched(run: Run, distance: Distance) -> None:
     assert distance.pages == []
 
 
-def test_own_commits_are_noticed(folder: str, cache_dir: str, run: Run, distance: Distance) -> None:
+def test_own_commits_are_noticed(shared: str, cache_dir: str, run: Run, distance: Distance) -> None:
     run(ALL)
-    connection = mvvfs.connect("app", store=folder, cache_dir=cache_dir, cache_bytes=0)
-    other = mvvfs.connect("app", store=folder)
+    connection = mvvfs.connect("app", store=shared, cache_dir=cache_dir, cache_bytes=0)
+    other = mvvfs.connect("app", store=shared)
     for i in range(20):
         mvvfs.transaction(connection).run(
             lambda i=i: connection.execute("UPDATE t SET body = ? WHERE id = ?", (i, 100 * i))
@@ -129,9 +130,9 @@ def test_too_far_behind_to_catch_up(run: Run, monkeypatch: pytest.MonkeyPatch, d
     monkeypatch.undo()
 
 
-def test_a_database_of_the_same_name(folder: str, cache_dir: str, run: Run) -> None:
+def test_a_database_of_the_same_name(shared: str, cache_dir: str, run: Run) -> None:
     run(ALL)
-    store = open_store(folder, create=False)
+    store = open_store(shared, create=False)
     store.drop("app")
     store.close()
     run(FILL, near=False, page_size=1024)
@@ -139,17 +140,18 @@ def test_a_database_of_the_same_name(folder: str, cache_dir: str, run: Run) -> N
     assert len(near_file.open_file(cache_dir, 1).databases()) == 1
 
 
+@FOLDER_ONLY
 def test_a_store_that_was_put_back(
-    folder: str, cache_dir: str, run: Run, tmp_path: Path, distance: Distance
+    shared: str, cache_dir: str, run: Run, tmp_path: Path, distance: Distance
 ) -> None:
     """The versions after the backup are others than those that were seen before."""
     backup = str(tmp_path / "backup")
-    transfer.backup_store(folder, backup)
+    transfer.backup_store(shared, backup)
     for i in range(3):
         run(f"UPDATE t SET body = 'lost' WHERE id = {1 + 400 * i}", near=False)
     assert "lost" in str(run(ALL))
-    shutil.rmtree(folder)
-    transfer.restore_store(backup, folder)
+    shutil.rmtree(shared)
+    transfer.restore_store(backup, shared)
     for i in range(4):
         run(f"UPDATE t SET body = 'found' WHERE id = {1900 + i}", near=False)
         assert run(ALL) == run(ALL, near=False)
@@ -157,9 +159,12 @@ def test_a_store_that_was_put_back(
     assert distance.pages == []
 
 
-def test_another_store_at_the_same_place(folder: str, run: Run) -> None:
+def test_another_store_at_the_same_place(shared: str, run: Run) -> None:
     run(ALL)
-    shutil.rmtree(folder)
+    if shared.startswith("fdb:"):
+        cluster.clear(shared)
+    else:
+        shutil.rmtree(shared)
     run(FILL, near=False, page_size=1024)
     assert run(ALL) == run(ALL, near=False)
 
@@ -219,7 +224,7 @@ def test_a_damaged_file(cache_dir: str, run: Run, what: str, seed: int) -> None:
     assert run(ALL) == everything
 
 
-def test_it_stays_within_its_size(folder: str, cache_dir: str, run: Run, distance: Distance) -> None:
+def test_it_stays_within_its_size(shared: str, cache_dir: str, run: Run, distance: Distance) -> None:
     run("INSERT INTO t SELECT id + 2000, hex(randomblob(1000)) FROM t", near=False)
     everything = run(ALL, near=False)
     for _ in range(3):
@@ -228,12 +233,13 @@ def test_it_stays_within_its_size(folder: str, cache_dir: str, run: Run, distanc
     assert len(set(distance.pages)) < 4000  # some were near
 
 
-def test_what_is_not_flushed_does_not_enter(folder: str, cache_dir: str, run: Run) -> None:
+@FOLDER_ONLY
+def test_what_is_not_flushed_does_not_enter(shared: str, cache_dir: str, run: Run) -> None:
     run(ALL)
-    store = open_store(folder, create=False)
+    store = open_store(shared, create=False)
     before = store.begin(store.open("app").id).version
     store.close()
-    connection = mvvfs.connect("app", store=folder, cache_dir=cache_dir, durability="normal")
+    connection = mvvfs.connect("app", store=shared, cache_dir=cache_dir, durability="normal")
     connection.execute("UPDATE t SET body = 'perhaps' WHERE id = 7")
     connection.close()
     (kept,) = near_file.open_file(cache_dir, 1).databases()
@@ -241,7 +247,7 @@ def test_what_is_not_flushed_does_not_enter(folder: str, cache_dir: str, run: Ru
 
 
 def test_a_cache_that_fails_is_a_slower_one(
-    folder: str, cache_dir: str, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    shared: str, cache_dir: str, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     everything = run(ALL)
 
@@ -254,10 +260,10 @@ def test_a_cache_that_fails_is_a_slower_one(
     assert "without the cache" in caplog.text
 
 
-def test_a_folder_that_cannot_be(folder: str, run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be(shared: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OptionError, match="cache_dir"):
-        mvvfs.connect("app", store=folder, cache_dir=str(tmp_path / "file"))
+        mvvfs.connect("app", store=shared, cache_dir=str(tmp_path / "file"))
     assert run(ALL, near=False)
 
 
@@ -273,7 +279,7 @@ def test_near_stores_keep_nothing(connect_folder: Connect, tmp_path: Path) -> No
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_past_comes_from_it_as_well(folder: str, run: Run, distance: Distance) -> None:
+def test_the_past_comes_from_it_as_well(shared: str, run: Run, distance: Distance) -> None:
     run(ALL)
     run("UPDATE t SET body = 'new' WHERE id < 50", near=False)
     run(ALL)
@@ -290,11 +296,11 @@ def mvctl(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 
 
 def test_filling(
-    folder: str, cache_dir: str, run: Run, distance: Distance, capsys: pytest.CaptureFixture[str]
+    shared: str, cache_dir: str, run: Run, distance: Distance, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ("--cache-dir", cache_dir)
     assert mvctl(capsys, "cache", "info", *where) == (3, f"mvctl: there is no cache at {cache_dir}\n")
-    fill = ("cache", "fill", "app", "--store", folder, *where)
+    fill = ("cache", "fill", "app", "--store", shared, *where)
     code, first = mvctl(capsys, *fill)
     assert code == 0
     assert mvctl(capsys, *fill)[1].endswith("0 of them came now\n")
@@ -312,12 +318,12 @@ def test_filling(
 
 
 def test_filling_what_has_no_room(
-    folder: str, cache_dir: str, run: Run, distance: Distance, capsys: pytest.CaptureFixture[str]
+    shared: str, cache_dir: str, run: Run, distance: Distance, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("INSERT INTO t SELECT id + 2000, hex(randomblob(1000)) FROM t", near=False)
     distance.start()
     code, text = mvctl(
-        capsys, "cache", "fill", "app", "--store", folder, "--cache-dir", cache_dir, "--size", "1MiB"
+        capsys, "cache", "fill", "app", "--store", shared, "--cache-dir", cache_dir, "--size", "1MiB"
     )
     assert code == 0
     assert "the cache is full at 1.0 MiB" in text

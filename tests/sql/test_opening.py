@@ -12,7 +12,7 @@ import mvvfs
 from mvvfs import errors
 from mvvfs.options import to_uri
 from pagestore.opener import open_store
-from tests.conftest import Connect
+from tests.conftest import Connect, refused_at
 from tests.sql.twins import dump, is_intact, rows, value
 
 NAMES = [
@@ -207,8 +207,9 @@ def test_a_conflict_in_the_standard_module(store: str) -> None:
     second.execute("BEGIN")
     (seen,) = second.execute("SELECT x FROM t").fetchone()
     first.execute("UPDATE t SET x = x + 1")
+    last = refused_at(second, store, f"UPDATE t SET x = {seen + 1}")
     with pytest.raises(sqlite3.OperationalError, match="database is locked") as caught:
-        second.execute("UPDATE t SET x = ?", (seen + 1,))
+        second.execute(last)
     assert caught.value.sqlite_errorname == "SQLITE_BUSY_SNAPSHOT"
     if second.in_transaction:
         second.execute("ROLLBACK")

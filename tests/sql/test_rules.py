@@ -14,7 +14,8 @@ import mvvfs
 from mvvfs import ConflictError
 from pagestore.api import Lease, NamespaceId
 from pagestore.store import PageStore
-from tests.conftest import NAME, Connect
+from tests.conftest import NAME, Connect, refused_at
+from tests.process.place import roll_back
 from tests.sql.twins import value
 
 BUSY, BUSY_SNAPSHOT = apsw.SQLITE_BUSY, apsw.SQLITE_BUSY_SNAPSHOT
@@ -68,7 +69,7 @@ def test_3_warm_reads_stay_in_sqlites_cache(connect: Connect) -> None:
     assert stats(a)["pages_read"] - before <= 60  # the counter's look at page 1 and no more
 
 
-def test_3_what_sqlites_cache_served_counts_as_read(connect: Connect) -> None:
+def test_3_what_sqlites_cache_served_counts_as_read(connect: Connect, store: str) -> None:
     """T1 reads x from SQLite's own cache and writes y; T2 writes x meanwhile: T1 must not commit."""
     a = connect()
     a.execute("CREATE TABLE x(v); CREATE TABLE y(v); INSERT INTO x VALUES (1); INSERT INTO y VALUES (1)")
@@ -78,9 +79,11 @@ def test_3_what_sqlites_cache_served_counts_as_read(connect: Connect) -> None:
     a.execute("BEGIN")
     seen = value(a, "SELECT v FROM x")
     b.execute("UPDATE x SET v = v + 1")
-    with pytest.raises(apsw.BusyError):  # at the write already: it could only fail
-        a.execute("UPDATE y SET v = ?", (seen,))
-    a.execute("ROLLBACK")
+    last = refused_at(a, store, f"UPDATE y SET v = {seen} + 1")
+    with pytest.raises(apsw.BusyError):
+        a.execute(last)
+    roll_back(a)
+    assert value(b, "SELECT v FROM y") == 1
 
 
 def test_3_data_version_stands_still_without_commits(connect: Connect) -> None:
@@ -203,15 +206,19 @@ def test_6_who_does_not_ask_does_not_wait(connect: Connect) -> None:
     a.execute("ROLLBACK")
 
 
-def test_6_a_transaction_that_read_what_changed_is_told_before_it_writes(connect: Connect) -> None:
+def test_6_a_transaction_that_read_what_changed_is_told_before_it_writes(
+    connect: Connect, store: str
+) -> None:
     a, b = filled(connect), connect()
     a.execute("BEGIN")
     value(a, "SELECT v FROM t WHERE id = 1")
     b.execute("UPDATE t SET v = 0 WHERE id = 1")
+    last = refused_at(a, store, "UPDATE t SET v = v + 1 WHERE id = 1")
     with pytest.raises(apsw.BusyError) as caught:
-        a.execute("UPDATE t SET v = v + 1 WHERE id = 1")
+        a.execute(last)
     assert caught.value.extendedresult == BUSY_SNAPSHOT
-    a.execute("ROLLBACK")
+    roll_back(a)
+    assert value(b, "SELECT v FROM t WHERE id = 1") == 0
 
 
 def test_6_a_transaction_that_has_read_keeps_its_snapshot(connect: Connect) -> None:
