@@ -21,6 +21,7 @@ POINTS = frozenset(
         "commit.validated",  # nothing is written yet
         "commit.written",  # in the engine transaction, not committed
         "commit.before_commit",  # the head word is odd
+        "commit.sent",  # to a cluster, which has not answered
         "commit.after_commit",  # visible, the head word still odd
         "commit.before_sync",  # visible, not flushed
         "commit.after_sync",  # flushed, not acknowledged

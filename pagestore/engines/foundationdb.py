@@ -36,6 +36,7 @@ from pagestore.engines import foundationdb_client
 from pagestore.engines.base import Engine, Limits, Operations, Result, Snapshot, Transaction
 from pagestore.engines.foundationdb_client import COMMIT_UNKNOWN_RESULT, TIMED_OUT
 from pagestore.engines.foundationdb_transaction import FoundationSnapshot, FoundationTransaction, head_key
+from pagestore.faults import fault
 
 T = TypeVar("T")
 
@@ -101,7 +102,10 @@ class FoundationEngine(Engine):
                     return Result(value, None)
                 stamp = tries.tr.get_versionstamp()
                 committing = True
-                tries.tr.commit().wait()
+                done = tries.tr.commit()
+                fault("commit.sent")
+                done.wait()
+                fault("commit.after_commit")
                 tx.counted.commits += 1
                 return Result(value, Version(bytes(stamp.wait().value)))
             except self._client.error as exc:

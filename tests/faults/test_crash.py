@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,11 +20,11 @@ from pagestore.embedded import is_store
 from pagestore.opener import open_store
 from pagestore.store import PageStore
 from pagestore.verify import verify as examine
-from tests import cluster
+from tests.conftest import on_cluster
 from tests.faults.victim import COMMITS, PAGES, state
 from tests.pages import Pages
 
-COMMIT_POINTS = sorted(p for p in faults.POINTS if p.startswith(("commit.", "checkpoint.")))
+COMMIT_POINTS = sorted(p for p in faults.POINTS - {"commit.sent"} if p.startswith(("commit.", "checkpoint.")))
 CREATE_POINTS = sorted(p for p in faults.POINTS if p.startswith("create."))
 LARGE_POINTS = sorted(p for p in faults.POINTS if p.startswith(("stage.", "fold.")))
 DROP_POINTS = sorted(p for p in faults.POINTS if p.startswith("drop."))
@@ -31,6 +32,14 @@ BACKUP_POINTS = sorted(p for p in faults.POINTS if p.startswith("backup."))
 RESTORE_POINTS = sorted(p for p in faults.POINTS if p.startswith("restore."))
 COLLECT_POINTS = sorted(p for p in faults.POINTS if p.startswith("collect."))
 BRANCH_POINTS = sorted(p for p in faults.POINTS if p.startswith("branch."))
+CLUSTER_COMMIT_POINTS = ["commit.validated", "commit.written", "commit.sent", "commit.after_commit"]
+"""Those that a commit to a cluster passes."""
+
+
+def at_each(folder: Sequence[str], cluster: Sequence[str], *, long: bool) -> pytest.MarkDecorator:
+    """Points of an embedded store and of a cluster; `long`: the latter."""
+    points = [*(("folder", point) for point in folder), *(on_cluster(point, long=long) for point in cluster)]
+    return pytest.mark.parametrize(("shared", "point"), points, indirect=["shared"])
 
 
 def victim(fault: str | None, action: str, folder: Path | str, *other: Path) -> list[str]:
@@ -58,49 +67,38 @@ def verify(store: Store, acknowledged: int) -> int:
 
 def test_every_point_is_crashed_at_below() -> None:
     other = {*LARGE_POINTS, *BACKUP_POINTS, *RESTORE_POINTS, *COLLECT_POINTS, *BRANCH_POINTS}
-    assert {*COMMIT_POINTS, *CREATE_POINTS, *DROP_POINTS, *other} == faults.POINTS
+    commit = {*COMMIT_POINTS, *CLUSTER_COMMIT_POINTS}
+    assert {*commit, *CREATE_POINTS, *DROP_POINTS, *other} == faults.POINTS
 
 
-@pytest.mark.parametrize("point", COMMIT_POINTS)
-def test_commit(tmp_path: Path, point: str) -> None:
-    folder = tmp_path / "store"
-    acknowledged = int((["0", *victim(None, "commit", folder)])[-1])
-    bystander = open_store(str(folder), create=False)  # its pages and head words outlive the victim
+@at_each(COMMIT_POINTS, CLUSTER_COMMIT_POINTS, long=False)
+def test_commit(shared: str, point: str) -> None:
+    acknowledged = int((["0", *victim(None, "commit", shared)])[-1])
+    bystander = open_store(shared, create=False)  # its pages and head words outlive the victim
     for nth in (1, 2):
         before = acknowledged
-        told = victim(f"{point}=kill@{nth}", "commit", folder)
+        told = victim(f"{point}=kill@{nth}", "commit", shared)
         last = int(told[-1]) if told else before
         acknowledged = verify(bystander, last)
     bystander.close()
-    told = victim(None, "commit", folder)
+    told = victim(None, "commit", shared)
     assert int(told[-1]) == acknowledged + COMMITS
-    reopened = open_store(str(folder), create=False)
+    reopened = open_store(shared, create=False)
     assert verify(reopened, int(told[-1])) == acknowledged + COMMITS
     reopened.close()
 
 
-@pytest.mark.parametrize("point", LARGE_POINTS)
-def test_large_commit(tmp_path: Path, point: str) -> None:
-    crash_large_commits(str(tmp_path / "store"), point)
-
-
-@pytest.mark.foundationdb
-@pytest.mark.parametrize("point", ["stage.step", "stage.ended", "fold.step", "commit.written"])
-def test_large_commit_on_a_cluster(point: str) -> None:
-    with cluster.prefix() as prefix:
-        crash_large_commits(cluster.url(prefix), point)
-
-
-def crash_large_commits(url: str, point: str) -> None:
+@at_each(LARGE_POINTS, ["stage.step", "stage.ended", "fold.step", "commit.written"], long=True)
+def test_large_commit(shared: str, point: str) -> None:
     acknowledged = 0
     for nth in (1, 2, 5):
-        told = victim(f"{point}=kill@{nth}", "large", url)
-        store = open_store(url, create=False)
+        told = victim(f"{point}=kill@{nth}", "large", shared)
+        store = open_store(shared, create=False)
         acknowledged = verify(store, int(told[-1]) if told else acknowledged)
         store.close()
-    told = victim(None, "large", url)
+    told = victim(None, "large", shared)
     assert int(told[-1]) == acknowledged + COMMITS
-    store = open_store(url, create=False)
+    store = open_store(shared, create=False)
     assert isinstance(store, PageStore)
     id_ = store.open("main").id
     bulk.fold(store.engine, id_, 5.0)
@@ -144,16 +142,15 @@ def test_create(tmp_path: Path, point: str) -> None:
     assert victim(None, "commit", folder)[-1] == str(COMMITS)
 
 
-@pytest.mark.parametrize("point", DROP_POINTS)
-def test_drop(tmp_path: Path, point: str) -> None:
-    folder = tmp_path / "store"
-    victim(None, "commit", folder)
-    assert victim(f"{point}=kill@1", "drop", folder) == []
-    victim(None, "drop", folder)
-    store = open_store(str(folder), create=False)
+@at_each(DROP_POINTS, ["drop.name_removed", "drop.before_end"], long=True)
+def test_drop(shared: str, point: str) -> None:
+    victim(None, "commit", shared)
+    assert victim(f"{point}=kill@1", "drop", shared) == []
+    victim(None, "drop", shared)
+    store = open_store(shared, create=False)
     assert store.list() == []
     store.close()
-    assert victim(None, "commit", folder)[-1] == str(COMMITS)
+    assert victim(None, "commit", shared)[-1] == str(COMMITS)
 
 
 @pytest.mark.parametrize("point", BACKUP_POINTS)
@@ -182,11 +179,10 @@ def test_restore(tmp_path: Path, point: str) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("point", COLLECT_POINTS)
-def test_collect(tmp_path: Path, point: str) -> None:
-    folder = tmp_path / "store"
-    victim(None, "commit", folder)
-    bystander = open_store(str(folder), create=False)
+@at_each(COLLECT_POINTS, sorted({*COLLECT_POINTS} - {"collect.shortened"}), long=True)
+def test_collect(shared: str, point: str) -> None:
+    victim(None, "commit", shared)
+    bystander = open_store(shared, create=False)
     pages = Pages(bystander, bystander.open("main").id)
     versions = [change.version for change in bystander.changelog(pages.id)]
     for n in (3, 7):
@@ -194,17 +190,17 @@ def test_collect(tmp_path: Path, point: str) -> None:
     stay = {3: versions[2], 7: versions[6], COMMITS: versions[-1]}
     for nth in (1, 2):
         with suppress(AssertionError):  # there may be no second passage
-            assert victim(f"{point}=kill@{nth}", "collect", folder) == []
+            assert victim(f"{point}=kill@{nth}", "collect", shared) == []
         for n, version in stay.items():
             assert {page: pages.read(page, version) for page in PAGES} == state(n)
         whole(bystander)
-    assert victim(None, "collect", folder) == ["True"]
+    assert victim(None, "collect", shared) == ["True"]
     for n, version in stay.items():
         assert {page: pages.read(page, version) for page in PAGES} == state(n)
     assert [change.version for change in bystander.changelog(pages.id)] == sorted(stay.values())
     whole(bystander)
     bystander.close()
-    assert victim(None, "commit", folder)[-1] == str(2 * COMMITS)
+    assert victim(None, "commit", shared)[-1] == str(2 * COMMITS)
 
 
 def whole(store: Store) -> None:
@@ -212,15 +208,14 @@ def whole(store: Store) -> None:
     store.engine.read(lambda tx: examine(tx, lambda _done, _total: None))
 
 
-@pytest.mark.parametrize("point", BRANCH_POINTS)
-def test_branch(tmp_path: Path, point: str) -> None:
-    folder = tmp_path / "store"
-    victim(None, "commit", folder)
-    assert victim(f"{point}=kill@1", "branch", folder) == []
-    store = open_store(str(folder), create=False)
+@at_each(BRANCH_POINTS, BRANCH_POINTS, long=True)
+def test_branch(shared: str, point: str) -> None:
+    victim(None, "commit", shared)
+    assert victim(f"{point}=kill@1", "branch", shared) == []
+    store = open_store(shared, create=False)
     assert len(store.list()) == (2 if point == "branch.made" else 1)
     whole(store)
-    victim(None, "branch", folder)
+    victim(None, "branch", shared)
     pages = Pages(store, store.open("branch").id)
     assert {page: pages.read(page) for page in PAGES} == state(COMMITS)
     whole(store)

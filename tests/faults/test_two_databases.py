@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import apsw
-import pytest
 
 import mvvfs
 from mvvfs.options import to_uri
 from pagestore.opener import open_store
-from tests.faults.test_crash import COMMIT_POINTS, victim
+from tests.faults.test_crash import CLUSTER_COMMIT_POINTS, COMMIT_POINTS, at_each, victim
 from tests.faults.victim import COMMITS
 
 NUMBERS = "SELECT n FROM {} ORDER BY n"
@@ -20,9 +17,9 @@ def numbers(connection: apsw.Connection, table: str) -> list[int]:
     return [n for (n,) in connection.execute(NUMBERS.format(table)).fetchall()]
 
 
-def verify(folder: Path, acknowledged: int) -> int:
+def verify(url: str, acknowledged: int) -> int:
     """Both hold the same at every version; the number of the last transaction."""
-    store = open_store(str(folder), create=False)
+    store = open_store(url, create=False)
     logs = [[change.version for change in store.changelog(store.open(name).id)] for name in ("one", "two")]
     store.close()
     assert logs[0][1:] == logs[1][1:]  # behind the tables' creation
@@ -30,19 +27,18 @@ def verify(folder: Path, acknowledged: int) -> int:
     assert acknowledged <= last <= acknowledged + 1
     for n, version in enumerate(logs[0][1:], start=1):
         at = "v" + version.hex()
-        past = mvvfs.connect("one", store=str(folder), at=at)
-        past.execute("ATTACH ? AS two", (to_uri("two", store=str(folder), at=at),))
+        past = mvvfs.connect("one", store=url, at=at)
+        past.execute("ATTACH ? AS two", (to_uri("two", store=url, at=at),))
         assert numbers(past, "main.t") == numbers(past, "two.t") == list(range(1, n + 1))
         past.close()
     return last
 
 
-@pytest.mark.parametrize("point", COMMIT_POINTS)
-def test_commit(tmp_path: Path, point: str) -> None:
-    folder = tmp_path / "store"
-    acknowledged = int(victim(None, "commit_both", folder)[-1])
-    before = verify(folder, acknowledged)
-    told = victim(f"{point}=kill@2", "commit_both", folder)
-    last = verify(folder, int(told[-1]) if told else before)
-    told = victim(None, "commit_both", folder)
-    assert verify(folder, int(told[-1])) == last + COMMITS
+@at_each(COMMIT_POINTS, CLUSTER_COMMIT_POINTS, long=True)
+def test_commit(shared: str, point: str) -> None:
+    acknowledged = int(victim(None, "commit_both", shared)[-1])
+    before = verify(shared, acknowledged)
+    told = victim(f"{point}=kill@2", "commit_both", shared)
+    last = verify(shared, int(told[-1]) if told else before)
+    told = victim(None, "commit_both", shared)
+    assert verify(shared, int(told[-1])) == last + COMMITS

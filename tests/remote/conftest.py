@@ -17,9 +17,15 @@ from tests.proxy import Proxy, between
 
 
 @pytest.fixture
-def backing(folder: str) -> Iterator[PageStore]:
+def where(folder: str) -> str:
+    """The URL of the store behind the service."""
+    return folder
+
+
+@pytest.fixture
+def backing(where: str) -> Iterator[PageStore]:
     """The store behind the service."""
-    store = open_store(folder, create=True)
+    store = open_store(where, create=True)
     yield store  # type: ignore[misc]
     store.close()
 

@@ -15,6 +15,11 @@ from tests.process.lists import AttachedLists, Job
 from tests.process.place import Place, Variant
 
 
+@pytest.fixture
+def where(shared: str) -> str:
+    return shared
+
+
 def both(url: str, **options: object) -> apsw.Connection:
     connection = mvvfs.connect("a", store=url, **options)
     connection.execute("ATTACH ? AS b", (to_uri("b", store=url, **options),))
