@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 from mvvfs import names, when
 from mvvfs.errors import CopyError
-from mvvfs.large import Pile
 from mvvfs.names import Location
 from mvvfs.transfer import opened
 from pagestore.api import (
@@ -44,6 +43,7 @@ from pagestore.api import (
 )
 from pagestore.batches import in_batches
 from pagestore.encoding import FREED, Base, chain_of, decode, encode
+from pagestore.large import Pile
 
 Progress = Callable[[int, int], None]
 """Called with how many commits are done and how many there are."""

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from mvvfs.large import Pile
 from mvvfs.session import Loss, Session, Turn
 from pagestore.api import (
     Allocation,
@@ -36,6 +35,7 @@ from pagestore.api import (
     format_version,
     new_token,
 )
+from pagestore.large import Pile
 from pagestore.waiting import commit_between_turns
 
 MAX_TURN_SECONDS = 60.0

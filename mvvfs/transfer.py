@@ -27,7 +27,6 @@ import apsw
 from mvvfs import names, when
 from mvvfs.connect import connect
 from mvvfs.errors import UnsupportedError
-from mvvfs.large import Pile
 from mvvfs.names import Location
 from mvvfs.options import from_keywords
 from mvvfs.sink import Sink, open_sink
@@ -41,6 +40,7 @@ from pagestore.api import (
     NameTakenError,
     NoSuchVersionError,
     PageNumber,
+    PageRuns,
     PageSet,
     PageWrite,
     Store,
@@ -48,6 +48,7 @@ from pagestore.api import (
     new_token,
 )
 from pagestore.encoding import encode
+from pagestore.large import Pile
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is (pages, or bytes for backup and restore)."""
@@ -276,7 +277,7 @@ def _fill(
         pages = _copy(origin, target, progress)
     take(1, _as_kept(sink.first))
     pile.end()
-    allocated = [PageNumber(number) for number in compress(count(), in_use)]
+    allocated = PageRuns.ascending(compress(count(), in_use))
     part = CommitPart(namespace.id, PageSet(), pile.writes, page_size, allocated, staged=pile.staged)
     try:
         done = store.commit(CommitRequest(token, base, (part,), message))

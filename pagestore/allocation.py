@@ -43,9 +43,12 @@ from pagestore.api import (
     NamespaceId,
     PageNumber,
     PageRun,
+    PageRuns,
+    RunSet,
     Version,
     before,
     format_version,
+    runs_in,
 )
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
 from pagestore.namespaces import find, rely_on
@@ -67,41 +70,36 @@ def pending_page(page_size: int) -> int:
 # ---- the set ----
 
 
-def runs_of(numbers: Iterable[int]) -> list[PageRun]:
-    """`numbers` ascending and distinct."""
-    found: list[PageRun] = []
-    for number in numbers:
-        if found and found[-1].first + found[-1].length == number:
-            found[-1] = PageRun(found[-1].first, found[-1].length + 1)
-        else:
-            found.append(PageRun(PageNumber(number), 1))
-    return found
-
-
 class FreeSet:
-    """The unallocated numbers, as changes are applied one after the other."""
+    """The unallocated numbers, as changes are applied one after the other; takes memory by the gaps."""
 
     def __init__(self, allocation: Allocation, page_size: int) -> None:
         self._highest: int = allocation.highest
-        self._free = {n for run in allocation.free for n in range(run.first, run.first + run.length)}
+        self._free = RunSet(allocation.free)
         self._pending = pending_page(page_size)
 
     def apply(self, change: Change) -> None:
         if change.allocated:
             top = change.allocated[-1]
             if top > self._highest:
-                self._free.update(range(self._highest + 1, top + 1))
-                self._free.discard(self._pending)
+                self._free.update(PageRuns([(self._highest + 1, top - self._highest)]))
+                self._free.difference_update((self._pending,))
                 self._highest = top
             self._free.difference_update(change.allocated)
         self._free.update(change.freed)
 
     def allocation(self) -> Allocation:
         """Without the free numbers at the top: they are no part of the database any more."""
-        while self._highest and (self._highest in self._free or self._highest == self._pending):
-            self._free.discard(self._highest)
-            self._highest -= 1
-        return Allocation(PageNumber(self._highest), tuple(runs_of(sorted(self._free))))
+        free = list(self._free.runs())
+        while self._highest:
+            if free and free[-1].first + free[-1].length - 1 == self._highest:
+                self._highest -= free.pop().length
+            elif self._highest == self._pending:
+                self._highest -= 1
+            else:
+                break
+        self._free = RunSet(free)
+        return Allocation(PageNumber(self._highest), tuple(free))
 
 
 # ---- images ----
@@ -238,7 +236,7 @@ def grant(
             at(tx, id_, record.page_size, tx.read_version()), taken, want, pending_page(record.page_size)
         )
         ends = now + round(seconds * 1e6)
-        tx.set(keys.lease(id_, lease_id), ends.to_bytes(8, "big") + _pack_runs(runs_of(numbers)))
+        tx.set(keys.lease(id_, lease_id), ends.to_bytes(8, "big") + _pack_runs(runs_in(numbers)))
         return numbers
 
     numbers = engine.transact(work, durability="normal", timeout=timeout).value
@@ -255,9 +253,9 @@ def end_leases(tx: Transaction, id_: NamespaceId, allocated: Sequence[PageNumber
     if not allocated:
         return
     tx.add_read_conflict(*keys.leases(id_))
-    taken = set(allocated)
+    taken = PageRuns.ascending(allocated)
     for granted in _granted(tx, id_):
-        if not taken.isdisjoint(_numbers(granted.runs)):
+        if any(number in taken for number in _numbers(granted.runs)):
             tx.clear(granted.key)
 
 

@@ -60,6 +60,7 @@ from pagestore.numbers import (
     pack_numbers,
     parse_version,
 )
+from pagestore.runs import PageRuns, RunSet, in_arrays, runs_in, united, without
 from pagestore.values import (
     Allocation,
     Begin,
@@ -124,9 +125,11 @@ __all__ = [
     "OverloadedError",
     "PageNumber",
     "PageRun",
+    "PageRuns",
     "PageSet",
     "PageWrite",
     "Retention",
+    "RunSet",
     "Signal",
     "Store",
     "StoreError",
@@ -144,9 +147,13 @@ __all__ = [
     "Watched",
     "before",
     "format_version",
+    "in_arrays",
     "new_token",
     "pack_numbers",
     "parse_version",
+    "runs_in",
+    "united",
+    "without",
 ]
 
 

@@ -13,7 +13,8 @@ many at once: who begins or commits only has to know which pages others changed.
 
 The version is in the key.  A record longer than `MAX_RECORD` is kept in pieces, see `pieces`: its head with
 bit 5, followed by the record's length (4 bytes), is under the log key; the rest, compressed, is in pieces
-under keys of their own.  `whole` puts them together again.
+under keys of their own.  `whole` puts them together again; `change_of` reads them a little at a time, into
+runs of page numbers, so that a commit of millions of pages takes no memory for each.
 
 Worked example: page 3 changed and 9 was allocated, no message:
 
@@ -25,7 +26,8 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import cast, overload
 
 import zstandard
@@ -40,8 +42,10 @@ from pagestore.api import (
     CorruptPageError,
     NamespaceId,
     PageNumber,
+    PageRuns,
     Version,
     format_version,
+    in_arrays,
 )
 from pagestore.engines.base import KeyRange, Snapshot
 
@@ -58,14 +62,8 @@ MAX_RECORD = 50_000
 
 _IN_PIECES = 0x20
 
-
-def pieces(record: bytes) -> tuple[bytes, list[bytes]]:
-    """What to keep under the log key, and what beside it."""
-    if len(record) <= MAX_RECORD:
-        return record, []
-    rest = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(record[_HEAD.size :])
-    head = bytes((record[0] | _IN_PIECES,)) + record[1 : _HEAD.size] + len(record).to_bytes(4, "big")
-    return head, [rest[at : at + MAX_RECORD] for at in range(0, len(rest), MAX_RECORD)]
+_NUMBERS_AT_ONCE = 16_384
+"""Read from what is compressed."""
 
 
 def size_of(record: bytes) -> int:
@@ -91,7 +89,65 @@ def whole(tx: Snapshot, id_: NamespaceId, version: Version, record: bytes) -> by
 def change_of(tx: Snapshot, id_: NamespaceId, key: bytes, record: bytes) -> Change:
     """What a changelog row says.  Raises CorruptPageError."""
     version = keys.version_of(key)
-    return read(version, whole(tx, id_, version, record))
+    if not _is_in_pieces(record):
+        return read(version, record)
+    pieces = (piece for _, piece in tx.scan(KeyRange(*keys.more(id_, version))))
+    try:
+        return _read_pieces(version, record, pieces)
+    except (ValueError, KeyError, struct.error, zstandard.ZstdError) as exc:
+        raise CorruptPageError(f"changelog record of {format_version(version)}: {exc}") from exc
+
+
+class _Tail:
+    """What a record in pieces has behind its head, read from the first byte to the last."""
+
+    def __init__(self, pieces: Iterator[bytes], size: int) -> None:
+        self._pieces = pieces
+        self._stream = zstandard.ZstdDecompressor().stream_reader(self)  # type: ignore[arg-type]
+        self.left = size
+
+    def read(self, _size: int) -> bytes:
+        """For the decompressor."""
+        return next(self._pieces, b"")
+
+    def take(self, size: int) -> bytes:
+        """Raises ValueError, ZstdError."""
+        found = self._stream.read(size) if size <= self.left else b""
+        self.left -= size
+        if len(found) != size:
+            raise ValueError("it is cut short")
+        return found
+
+    def numbers(self, width: int, count: int) -> PageRuns:
+        if count * width > self.left:
+            raise ValueError("it is cut short")
+        return PageRuns.ascending(self._numbers(width, count))
+
+    def _numbers(self, width: int, count: int) -> Iterator[int]:
+        while count:
+            some = min(count, _NUMBERS_AT_ONCE)
+            yield from _array(width, self.take(some * width))
+            count -= some
+
+    def end(self) -> None:
+        if self.left or self._stream.read(1):  # which also compares the checksum
+            raise ValueError("it is not as long as it should be")
+
+
+def _read_pieces(version: Version, record: bytes, pieces: Iterator[bytes]) -> Change:
+    flags, time_us, token = _HEAD.unpack_from(record)
+    tail = _Tail(pieces, size_of(record) - _HEAD.size)
+    message = ""
+    if flags & _HAS_MESSAGE:
+        message = tail.take(int.from_bytes(tail.take(2), "big")).decode()
+    width = flags & _WIDTH
+    allocated = freed = PageRuns()
+    if flags & _HAS_ALLOCATION:
+        first, second = _COUNTS.unpack(tail.take(_COUNTS.size))
+        allocated, freed = tail.numbers(width, first), tail.numbers(width, second)
+    pages = tail.numbers(width, tail.left // _item_size(width))
+    tail.end()
+    return Change(version, time_us, pages, token, message, allocated, freed)
 
 
 def may_be_in_pieces(change: Change) -> bool:
@@ -108,7 +164,7 @@ def _is_in_pieces(record: bytes) -> bool:
 class Record:
     """One commit's record, ready but for the time, which is known only once its turn has come."""
 
-    __slots__ = ("_tail", "_token", "_width")
+    __slots__ = ("_flags", "_size", "_tail", "_token", "pieces")
 
     def __init__(
         self,
@@ -119,20 +175,49 @@ class Record:
         freed: Sequence[int] = (),
     ) -> None:
         """`pages` not empty; every list ascending."""
-        self._width = width = 1 if pages[-1] < 1 << 8 else 2 if pages[-1] < 1 << 16 else 4
-        self._tail = _packed(width, pages)
+        width = 1 if pages[-1] < 1 << 8 else 2 if pages[-1] < 1 << 16 else 4
+        self._flags = width
         self._token = token
+        self.pieces: list[bytes] = []
+        """What to keep beside what is kept under the log key."""
+        start = b""
+        lists = [pages]
         if allocated or freed:
-            self._width |= _HAS_ALLOCATION
-            counts = _COUNTS.pack(len(allocated), len(freed))
-            self._tail = counts + _packed(width, allocated) + _packed(width, freed) + self._tail
+            self._flags |= _HAS_ALLOCATION
+            start = _COUNTS.pack(len(allocated), len(freed))
+            lists = [allocated, freed, pages]
         if message:
             text = message.encode()
-            self._tail = len(text).to_bytes(2, "big") + text + self._tail
-            self._width |= _HAS_MESSAGE
+            start = len(text).to_bytes(2, "big") + text + start
+            self._flags |= _HAS_MESSAGE
+        size = len(start) + width * sum(map(len, lists))
+        if _HEAD.size + size <= MAX_RECORD:
+            self._tail = start + b"".join(_packed(width, numbers) for numbers in lists)
+        else:
+            self._flags |= _IN_PIECES
+            self._tail = (_HEAD.size + size).to_bytes(4, "big")
+            self.pieces = list(_pieces(start, width, lists, size))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is to be kept."""
+        return _HEAD.size + len(self._tail) + sum(map(len, self.pieces))
 
     def at(self, time_us: int) -> bytes:
-        return _HEAD.pack(self._width, time_us, self._token) + self._tail
+        """What to keep under the log key."""
+        return _HEAD.pack(self._flags, time_us, self._token) + self._tail
+
+
+def _pieces(start: bytes, width: int, lists: Sequence[Sequence[int]], size: int) -> Iterator[bytes]:
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj(size)
+    ready = bytearray()
+    packed = (_packed(width, some) for numbers in lists for some in in_arrays(numbers))
+    for part in chain((start,), packed, (None,)):
+        ready += compressor.flush() if part is None else compressor.compress(part)
+        last = 0 if part is None else MAX_RECORD - 1
+        while len(ready) > last:
+            yield bytes(ready[:MAX_RECORD])
+            del ready[:MAX_RECORD]
 
 
 def read(version: Version, record: bytes) -> Change:
@@ -237,10 +322,16 @@ def _packed(width: int, numbers: Sequence[int]) -> bytes:
     return packed.tobytes()
 
 
-def _numbers(width: int, packed: bytes) -> tuple[PageNumber, ...]:
-    if width == 1:
-        return cast(tuple[PageNumber, ...], tuple(packed))
+def _item_size(width: int) -> int:
+    return array(_WIDTHS[width]).itemsize
+
+
+def _array(width: int, packed: bytes) -> array[int]:
     numbers = array(_WIDTHS[width], packed)
-    if _SWAP:
+    if _SWAP and width > 1:
         numbers.byteswap()
-    return cast(tuple[PageNumber, ...], tuple(numbers))
+    return numbers
+
+
+def _numbers(width: int, packed: bytes) -> tuple[PageNumber, ...]:
+    return cast(tuple[PageNumber, ...], tuple(packed if width == 1 else _array(width, packed)))

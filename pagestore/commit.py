@@ -15,8 +15,7 @@ Called by `store`.  Calls the engine's transaction.
 from __future__ import annotations
 
 import time
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -47,11 +46,16 @@ from pagestore.api import (
     NamespaceId,
     OutcomeUnknownError,
     PageNumber,
+    PageRuns,
     StoreUnavailableError,
     Version,
     VoidTokenError,
     before,
+    in_arrays,
     pack_numbers,
+    runs_in,
+    united,
+    without,
 )
 from pagestore.encoding import MAX_PAGE
 from pagestore.engines.base import Engine, KeyRange, Limits, Snapshot, Transaction
@@ -81,10 +85,11 @@ class Part:
     def __init__(self, request: CommitRequest, part: CommitPart) -> None:
         self.id = part.namespace
         self.page_size = part.page_size
-        numbers = sorted(write.number for write in part.writes)
+        self.written: Sequence[PageNumber] = sorted(write.number for write in part.writes)
+        """Ascending."""
         if part.staged:
-            numbers = sorted((*numbers, *part.staged))
-        _check_part(part, numbers)
+            self.written = PageRuns(united(runs_in(self.written), part.staged.runs()))
+        _check_part(part, self.written)
         self.stage_index = (
             staging.wanted_index(part.staged, part.freed, part.allocated) if part.staged else None
         )
@@ -92,21 +97,21 @@ class Part:
         self.token = request.token
         self._reads = part.reads
         self._reads_all = part.reads_all
-        self._touched = part.reads.packed + array("I", numbers).tobytes()
-        """Read or written, for `changelog.Rows.meet`."""
-        self._numbers = pack_numbers(numbers, part.allocated, part.freed)
         prefixes = keys.page_prefixes(self.id, (number for number, _ in part.writes))
         self.rows = [(prefix, blob) for prefix, (_, blob) in zip(prefixes, part.writes, strict=True)]
-        self.written = numbers
         self.allocated = part.allocated
         self.lease = part.lease
         self.ticket = request.ticket
         self.record: changelog.Record | None = None
         """What goes into the changelog; None if nothing is written."""
-        if numbers:
+        self._announced = b""
+        """For `Transaction.announce`."""
+        if self.written:
             self.record = changelog.Record(
-                numbers, request.token, request.message, part.allocated, part.freed
+                self.written, request.token, request.message, part.allocated, part.freed
             )
+            if not part.staged:  # far more than anybody is told in this way
+                self._announced = pack_numbers(self.written, part.allocated, part.freed)
         self.token_key = keys.token(self.id, request.token)
         self.base = request.base
         self.checked = request.base
@@ -125,8 +130,15 @@ class Part:
         return self.stage_index is not None
 
     @cached_property
-    def touched(self) -> frozenset[int]:
+    def _touched(self) -> bytes:
+        """Read or written, for `changelog.Rows.meet`; worked out if others have committed."""
+        return self._reads.packed + b"".join(some.tobytes() for some in in_arrays(self.written))
+
+    @cached_property
+    def touched(self) -> Set[int] | PageRuns:
         """Read or written.  Worked out only if the commit is lost, or the engine must know."""
+        if isinstance(self.written, PageRuns):
+            return PageRuns(united(self.written.runs(), runs_in(list(self._reads))))
         return self._reads.as_set().union(self.written)
 
     def ask(self, tx: Transaction) -> _Asked:
@@ -186,7 +198,7 @@ class Part:
             raise ConflictError(self.id, tuple(sorted(pages)), later[-1].version)
         if not later.meet(self._touched):
             return
-        met = [change for change in later if not self.touched.isdisjoint(change.pages)]
+        met = [change for change in later if any(page in self.touched for page in change.pages)]
         lost = {page for change in met for page in change.pages if page in self.touched}
         raise ConflictError(self.id, tuple(sorted(lost)), met[-1].version)
 
@@ -198,15 +210,16 @@ class Part:
                 tx.set_versioned_key(prefix, keys.VERSION_SUFFIX, blob)
             if self.stage_index is not None:
                 bulk.write(tx, self.id, self.token, time_us)
-            head, more = changelog.pieces(self.record.at(time_us))
+            more = self.record.pieces
             if more or self.stage_index is not None:
                 format.require(tx, format.STAGING)
-            tx.set_versioned_key(keys.log_prefix(self.id), keys.VERSION_SUFFIX, head)
+            tx.set_versioned_key(keys.log_prefix(self.id), keys.VERSION_SUFFIX, self.record.at(time_us))
             for n, piece in enumerate(more):
                 tx.set_versioned_key(keys.more_prefix(self.id), keys.more_suffix(n), piece)
             tx.set_versioned_key(keys.time_prefix(self.id, time_us), keys.VERSION_SUFFIX, b"")
             sized = record.page_size != 0  # the first commit decides the size, of which `numbers` do not tell
-            tx.announce(self.id, self.newest if sized else None, self._numbers)
+            told = sized and not self.is_staged
+            tx.announce(self.id, self.newest if told else None, self._announced)
         tx.set_versioned_value(self.token_key, b"", b"")
         if tx.optimistic:
             self._declare_conflicts(tx)
@@ -216,7 +229,8 @@ class Part:
         tx.add_read_conflict(namespace, namespace + b"\0")
         if self._reads_all:
             tx.add_read_conflict(*keys.all_conflicts(self.id))
-        for first, last in few_runs(sorted(self.touched)):
+        touched = self.touched if isinstance(self.touched, PageRuns) else sorted(self.touched)
+        for first, last in few_runs(touched):
             tx.add_read_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
         for first, last in few_runs(self.written):
             tx.add_write_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
@@ -335,24 +349,11 @@ def _happened(happened: bytes | None) -> Version | None:
     return None if happened is None else Version(happened)
 
 
-def _runs(numbers: Sequence[int]) -> Iterator[tuple[PageNumber, PageNumber]]:
-    """First and last of each run of consecutive numbers, ascending."""
-    first = last = -1
-    for number in numbers:
-        if number != last + 1 or first < 0:
-            if first >= 0:
-                yield PageNumber(first), PageNumber(last)
-            first = number
-        last = number
-    if first >= 0:
-        yield PageNumber(first), PageNumber(last)
-
-
 def few_runs(numbers: Sequence[int]) -> list[tuple[PageNumber, PageNumber]]:
     """At most `MAX_RUNS` runs that cover `numbers` (ascending): the narrowest gaps are covered too.
 
     Where a gap is covered, a commit may have to look again at what did not concern it; it is not lost."""
-    runs = list(_runs(numbers))
+    runs = [(run.first, PageNumber(run.first + run.length - 1)) for run in runs_in(numbers)]
     if len(runs) <= MAX_RUNS:
         return runs
     gaps = sorted(range(1, len(runs)), key=lambda at: runs[at - 1][1] - runs[at][0])[: MAX_RUNS - 1]
@@ -362,6 +363,8 @@ def few_runs(numbers: Sequence[int]) -> list[tuple[PageNumber, PageNumber]]:
 
 
 # ---- what a request must be, whatever the store holds ----
+
+_ALLOCATION = "the pages allocated and freed are not among those that are written so"
 
 
 def _check_request(request: CommitRequest) -> None:
@@ -378,7 +381,7 @@ def _check_part(part: CommitPart, numbers: Sequence[int]) -> None:
         raise InvalidRequestError(f"a page size is a power of two from 512 to 65536, not {part.page_size}")
     if numbers and not 1 <= numbers[0] <= numbers[-1] <= MAX_PAGE:
         raise InvalidRequestError(f"page numbers are 1 to {MAX_PAGE}")
-    if len(set(numbers)) < len(numbers):
+    if len(set(numbers) if not part.staged else numbers) < len(part.writes) + len(part.staged):
         raise InvalidRequestError("a page is written twice in one commit")
     for number, blob in part.writes:
         encoding.check(number, blob, part.page_size)
@@ -387,15 +390,32 @@ def _check_part(part: CommitPart, numbers: Sequence[int]) -> None:
 
 def _check_allocation(part: CommitPart, numbers: Sequence[int]) -> None:
     freed = {number for number, blob in part.writes if encoding.is_freed(blob)}
-    freed.update(number for number in part.freed if number in part.staged)  # compared with the stage later
+    if part.staged:
+        _check_staged_allocation(part, numbers, freed)
+        return
     for listed, allowed in ((part.freed, freed), (part.allocated, set(numbers) - freed)):
         if listed and (list(listed) != sorted(set(listed)) or not allowed.issuperset(listed)):
-            raise InvalidRequestError("the pages allocated and freed are not among those that are written so")
+            raise InvalidRequestError(_ALLOCATION)
+
+
+def _check_staged_allocation(part: CommitPart, numbers: Sequence[int], freed: Set[int]) -> None:
+    """The same, where the lists are long; which of the staged pages are freed is compared with the stage
+    later."""
+    try:
+        listed, allocated = (PageRuns.ascending(some) for some in (part.freed, part.allocated))
+    except ValueError as exc:
+        raise InvalidRequestError(str(exc)) from exc
+    in_writes = list(runs_in(sorted(freed)))
+    may_be_freed = united(in_writes, part.staged.runs())
+    may_be_allocated = without(runs_in(numbers), united(in_writes, listed.runs()))
+    for wanted, allowed in ((listed, may_be_freed), (allocated, may_be_allocated)):
+        if any(True for _ in without(wanted.runs(), allowed)):
+            raise InvalidRequestError(_ALLOCATION)
 
 
 def _check_limits(parts: Sequence[Part], limits: Limits) -> None:
     if limits.max_bytes:
         size = sum(len(key) + len(blob) + KEY_OVERHEAD for part in parts for key, blob in part.rows)
-        size += sum(len(part.record.at(0)) for part in parts if part.record is not None)
+        size += sum(part.record.size for part in parts if part.record is not None)
         if size > limits.max_bytes:
             raise LimitError(f"a commit of {size} bytes; this store takes {limits.max_bytes} in one")

@@ -7,7 +7,7 @@ transactions: each picks up behind the last key that the one before it saw.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from pagestore import allocation, changelog, encoding, kept, keys, snapshot, waypoints
@@ -19,9 +19,14 @@ from pagestore.api import (
     NamespaceId,
     NoSuchVersionError,
     PageNumber,
+    PageRun,
+    PageRuns,
     Usage,
     Version,
+    united,
+    without,
 )
+from pagestore.batches import in_batches
 from pagestore.engines.base import Engine, KeyRange, Snapshot
 from pagestore.namespaces import Record, find
 
@@ -71,39 +76,34 @@ def changes(
     wanted = keys.log(id_, after, until)
     found = rows(engine, *wanted, timeout, reverse=newest_first, limit=most)
     for key, record in islice(found, skip, None):
-        version = keys.version_of(key)
-        yield changelog.read(version, _whole(engine, id_, version, record, timeout))
+        yield _change(engine, id_, key, record, timeout)
+
+
+def changes_in(
+    engine: Engine, id_: NamespaceId, wanted: tuple[bytes, bytes], timeout: float
+) -> Iterator[Change]:
+    """The commits of a range of changelog keys, oldest first."""
+    for key, record in rows(engine, *wanted, timeout):
+        yield _change(engine, id_, key, record, timeout)
+
+
+def _change(engine: Engine, id_: NamespaceId, key: bytes, record: bytes, timeout: float) -> Change:
+    """What a changelog row says, of which the rest may be elsewhere."""
+    if changelog.size_of(record) == len(record):
+        return changelog.read(keys.version_of(key), record)
+    return engine.read(lambda tx: changelog.change_of(tx, id_, key, record), timeout=timeout)
 
 
 def records(
-    engine: Engine,
-    id_: NamespaceId,
-    after: Version,
-    until: Version,
-    timeout: float,
-    *,
-    newest_first: bool = False,
+    engine: Engine, id_: NamespaceId, after: Version, until: Version, timeout: float
 ) -> Iterator[tuple[Version, bytes]]:
     """Changelog records, whole, of commits in (after, until]."""
-    yield from records_in(engine, id_, keys.log(id_, after, until), timeout, newest_first=newest_first)
-
-
-def records_in(
-    engine: Engine,
-    id_: NamespaceId,
-    wanted: tuple[bytes, bytes],
-    timeout: float,
-    *,
-    newest_first: bool = False,
-) -> Iterator[tuple[Version, bytes]]:
-    """Changelog records, whole, of a range of keys."""
-    for key, record in rows(engine, *wanted, timeout, reverse=newest_first):
+    for key, record in rows(engine, *keys.log(id_, after, until), timeout):
         version = keys.version_of(key)
         yield version, _whole(engine, id_, version, record, timeout)
 
 
 def _whole(engine: Engine, id_: NamespaceId, version: Version, record: bytes, timeout: float) -> bytes:
-    """A changelog record of which the rest may be elsewhere."""
     if changelog.size_of(record) == len(record):
         return record
     return engine.read(lambda tx: changelog.whole(tx, id_, version, record), timeout=timeout)
@@ -138,8 +138,8 @@ def newest_time(tx: Snapshot, id_: NamespaceId) -> int:
 def usage(engine: Engine, id_: NamespaceId, timeout: float) -> Usage:
     record = engine.read(lambda tx: find(tx, id_), timeout=timeout)
     live_pages = live_bytes = history_pages = history_bytes = 0
-    own: set[PageNumber] = set()
-    """Pages that a branch has versions of its own of."""
+    own: list[PageRun] = []
+    """Pages that a branch has versions of its own of, the highest first."""
     number: PageNumber | None = None
     needed = 0  # how many of the rows to come the live page takes
     begin, end = keys.all_pages(id_)
@@ -150,7 +150,7 @@ def usage(engine: Engine, id_: NamespaceId, timeout: float) -> Usage:
         if is_newest:
             needed = 0
             if record.ancestors:
-                own.add(number)
+                _put_below(own, number)
         if is_newest and not encoding.is_freed(blob):
             needed = encoding.chain_of(blob) + 1
             live_pages += 1
@@ -162,7 +162,9 @@ def usage(engine: Engine, id_: NamespaceId, timeout: float) -> Usage:
         else:
             history_bytes += size
     commits = sum(1 for _ in rows(engine, *keys.log(id_, ZERO_VERSION, MAX_VERSION), timeout))
-    shared_pages, shared_bytes = _shared(engine, id_, record, own, timeout) if record.ancestors else (0, 0)
+    shared_pages, shared_bytes = (
+        _shared(engine, id_, record, own[::-1], timeout) if record.ancestors else (0, 0)
+    )
     return Usage(
         live_pages + shared_pages,
         live_bytes,
@@ -174,24 +176,29 @@ def usage(engine: Engine, id_: NamespaceId, timeout: float) -> Usage:
     )
 
 
+def _put_below(runs: list[PageRun], number: PageNumber) -> None:
+    if runs and runs[-1].first == number + 1:
+        runs[-1] = PageRun(number, runs[-1].length + 1)
+    else:
+        runs.append(PageRun(number, 1))
+
+
 def _shared(
-    engine: Engine, id_: NamespaceId, record: Record, own: set[PageNumber], timeout: float
+    engine: Engine, id_: NamespaceId, record: Record, own: Sequence[PageRun], timeout: float
 ) -> tuple[int, int]:
-    """How many of a branch's pages are those of its ancestors, and the bytes that they take there."""
+    """How many of a branch's pages are those of its ancestors, and the bytes that they take there.  `own`:
+    ascending."""
     now = engine.read(lambda tx: allocation.at(tx, id_, record.page_size, tx.read_version()), timeout=timeout)
-    free = {n for run in now.free for n in range(run.first, run.first + run.length)}
+    if not now.highest:
+        return 0, 0
+    parent, *others = record.ancestors
     pages = size = 0
-    some: list[PageNumber] = []
-    for number in map(PageNumber, range(1, now.highest + 1)):
-        if number not in own and number not in free:
-            some.append(number)
-        if len(some) == _CHUNK or (some and number == now.highest):
-            parent, *others = record.ancestors
-            found = engine.read(
-                lambda tx: snapshot.read_pages(tx, parent.id, parent.version, some, others),  # noqa: B023
-                timeout=timeout,
-            )
-            pages += sum(1 for page in found if page is not None)
-            size += sum(sum(map(len, page.blobs)) for page in found if page is not None)
-            some = []
+    wanted = without([PageRun(PageNumber(1), now.highest)], united(now.free, own))
+    for some in in_batches(PageRuns(wanted), _CHUNK):
+        found = engine.read(
+            lambda tx: snapshot.read_pages(tx, parent.id, parent.version, some, others),  # noqa: B023
+            timeout=timeout,
+        )
+        pages += sum(1 for page in found if page is not None)
+        size += sum(sum(map(len, page.blobs)) for page in found if page is not None)
     return pages, size

@@ -289,8 +289,7 @@ def _would_go(engine: Engine, id_: NamespaceId, timeout: float) -> Collected:
     at, points = engine.read(
         lambda tx: (sweep.progress(tx, id_, record), kept.versions(tx, id_, horizon)), timeout=timeout
     )
-    found = history.records_in(engine, id_, keys.log_from(id_, at.settled, horizon), timeout)
-    changes = (changelog.read(version, record) for version, record in found)
+    changes = history.changes_in(engine, id_, keys.log_from(id_, at.settled, horizon), timeout)
     total = Step()
     for step in sweep.dry_run(
         lambda look: engine.read(look, timeout=timeout), id_, changes, at.settled, (*points, horizon)

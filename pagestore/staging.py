@@ -28,6 +28,7 @@ from pagestore.api import (
     PageNumber,
     PageWrite,
     VoidTokenError,
+    runs_in,
 )
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
 from pagestore.faults import fault
@@ -180,18 +181,32 @@ class Wanted(NamedTuple):
 
 
 def wanted_index(
-    staged: Iterable[PageNumber], freed: Iterable[PageNumber], allocated: Iterable[PageNumber]
+    staged: Sequence[PageNumber], freed: Sequence[PageNumber], allocated: Sequence[PageNumber]
 ) -> dict[int, Wanted]:
     """What the index of a stage has to be, by block; of the other lists only what is staged counts."""
-    bits: dict[int, list[int]] = {}
-    for number in staged:
-        bits.setdefault(number // BLOCK, [0, 0, 0])[0] |= 1 << number % BLOCK
+    bits: dict[int, list[int]] = {n: [mask, 0, 0] for n, mask in _masks(staged)}
     for which, numbers in enumerate((freed, allocated), start=1):
-        for number in numbers:
-            block = bits.get(number // BLOCK)
-            if block is not None:
-                block[which] |= block[0] & 1 << number % BLOCK
+        for n, mask in _masks(numbers):
+            if n in bits:
+                bits[n][which] = bits[n][0] & mask
     return {n: Wanted(*block) for n, block in bits.items()}
+
+
+def _masks(ascending: Sequence[PageNumber]) -> Iterator[tuple[int, int]]:
+    """The blocks that the numbers are in, and their bits there."""
+    block = bits = 0
+    for first, length in runs_in(ascending):
+        at, end = int(first), first + length
+        while at < end:
+            if at // BLOCK != block:
+                if bits:
+                    yield block, bits
+                block, bits = at // BLOCK, 0
+            size = min(end, (block + 1) * BLOCK) - at
+            bits |= ((1 << size) - 1) << at % BLOCK
+            at += size
+    if bits:
+        yield block, bits
 
 
 def check(stage: Stage, token: bytes, wanted: dict[int, Wanted]) -> None:

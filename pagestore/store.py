@@ -49,6 +49,7 @@ from pagestore.api import (
     NoSuchNamespaceError,
     OutcomeUnknownError,
     PageNumber,
+    PageRuns,
     PageSet,
     PageWrite,
     Retention,
@@ -180,7 +181,7 @@ class PageStore(Store):
             for part in request.parts:
                 self.stage(part.namespace, request.token, part.writes)
         parts = [
-            replace(part, writes=(), staged=PageSet.of((*part.staged, *(w.number for w in part.writes))))
+            replace(part, writes=(), staged=PageRuns.of((*part.staged, *(w.number for w in part.writes))))
             for part in request.parts
         ]
         return replace(request, parts=parts)

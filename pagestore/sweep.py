@@ -44,8 +44,12 @@ from pagestore.api import (
     NamespaceId,
     OutcomeUnknownError,
     PageNumber,
+    PageRuns,
     Version,
+    runs_in,
+    united,
 )
+from pagestore.batches import in_batches
 from pagestore.encoding import MAX_CHAIN, chain_of, is_freed
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
 from pagestore.faults import fault
@@ -305,18 +309,21 @@ def dry_run(
     """What would go if the horizon moved to the last of `points`, given the changes from `settled` up to it
     and a way to read: in pieces, none of which is to be carried out."""
     pages: Counter[PageNumber] = Counter()
+    large: list[PageRuns] = []
     before: Change | None = None
     commits = Step()
     for change in changes:
-        if change.version > settled:
+        if change.version > settled and isinstance(change.pages, PageRuns):
+            large.append(change.pages)
+        elif change.version > settled:
             pages.update(change.pages)
         if before is not None and not _stays(points[:-1], before.version, change.version):
             commits.versions += 1
         before = change
     yield commits
-    numbers = sorted(pages)
-    for start in range(0, len(numbers), STEP):
-        some = Counter({number: pages[number] for number in numbers[start : start + STEP]})
+    numbers = PageRuns(united(runs_in(sorted(pages)), *(one.runs() for one in large)))
+    for batch in in_batches(numbers, STEP):
+        some = Counter({number: pages[number] + sum(number in one for one in large) for number in batch})
 
         def look(tx: Snapshot, some: Counter[PageNumber] = some) -> Step:
             step = Step()

@@ -1,6 +1,6 @@
 """What a store is asked with and what it answers: plain values, which never change.
 
-Re-exported by `pagestore.api`, which is where everyone else gets them; calls `numbers`.
+Re-exported by `pagestore.api`, which is where everyone else gets them; calls `numbers` and `runs`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, overload
 
 from pagestore.numbers import NamespaceId, PageNumber, PageRun, PageSet, Version, pack_numbers
+from pagestore.runs import PageRuns
 
 Durability = Literal["full", "normal"]
 
@@ -41,13 +42,13 @@ class Change:
     time_us: int
     """Unix time, microseconds, never less than that of an earlier version of this namespace (where the
     engine can tell: see docs/limits.md on clocks) and, copied histories apart, of this store."""
-    pages: tuple[PageNumber, ...]
-    """Pages written or freed, ascending."""
+    pages: Sequence[PageNumber]
+    """Pages written or freed, ascending; of a large commit `PageRuns`, here and below."""
     token: bytes
     message: str
-    allocated: tuple[PageNumber, ...] = ()
+    allocated: Sequence[PageNumber] = ()
     """Those of the pages that were not allocated before, ascending."""
-    freed: tuple[PageNumber, ...] = ()
+    freed: Sequence[PageNumber] = ()
     """Those of the pages that are not allocated any more, ascending."""
 
 
@@ -195,7 +196,7 @@ class CommitPart:
     reads_all: bool = False
     """Every page counts as read: any commit after the base is a conflict.  Leases of others on the pages
     allocated end."""
-    staged: PageSet = field(default_factory=PageSet)
+    staged: PageRuns = field(default_factory=PageRuns)
     """Pages that were staged under the request's token (`Store.stage`): exactly these, none of them in
     `writes`; freed ones, too."""
 

@@ -11,7 +11,16 @@ from itertools import accumulate
 from operator import sub
 from typing import Final
 
-from pagestore.api import TOKEN_SIZE, VERSION_SIZE, LimitError, NamespaceId, PageNumber, PageSet, Version
+from pagestore.api import (
+    TOKEN_SIZE,
+    VERSION_SIZE,
+    LimitError,
+    NamespaceId,
+    PageNumber,
+    PageRuns,
+    PageSet,
+    Version,
+)
 from pagestore.v1 import pagestore_pb2 as pb
 
 MAX_PAGE: Final = 0xFFFFFFFE
@@ -19,6 +28,8 @@ MAX_PAGE: Final = 0xFFFFFFFE
 
 MAX_NUMBERS: Final = 4_000_000
 """Page numbers of one set: sixteen gigabytes of usual pages."""
+
+_FEW: Final = 10_000
 
 
 class WireError(ValueError):
@@ -71,6 +82,15 @@ def numbers_message(ascending: Sequence[int]) -> pb.PageNumbers:
 
 def numbers_of(message: pb.PageNumbers) -> tuple[PageNumber, ...]:
     return tuple(map(PageNumber, _packed_of(message)))
+
+
+def listed_of(message: pb.PageNumbers) -> Sequence[PageNumber]:
+    """Many as runs."""
+    return runs_of(message) if len(message.gaps) > _FEW else numbers_of(message)
+
+
+def runs_of(message: pb.PageNumbers) -> PageRuns:
+    return PageRuns.ascending(_packed_of(message))
 
 
 def page_set_message(pages: PageSet) -> pb.PageNumbers:

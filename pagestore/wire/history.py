@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from pagestore.api import Allocation, Change, Changes, ListedChanges, PageNumber, PageRun, Watched
 from pagestore.v1 import pagestore_pb2 as pb
-from pagestore.wire.fields import MAX_PAGE, WireError, numbers_message, numbers_of, version_of
+from pagestore.wire.fields import MAX_PAGE, WireError, listed_of, numbers_message, version_of
 
 
 def change_message(change: Change) -> pb.Change:
@@ -31,11 +31,11 @@ def change_of(message: pb.Change) -> Change:
     return Change(
         version=version_of(message.version),
         time_us=message.time_us,
-        pages=numbers_of(message.pages),
+        pages=listed_of(message.pages),
         token=message.token,
         message=message.message,
-        allocated=numbers_of(message.allocated),
-        freed=numbers_of(message.freed),
+        allocated=listed_of(message.allocated),
+        freed=listed_of(message.freed),
     )
 
 

@@ -25,12 +25,14 @@ from pagestore.api import (
 from pagestore.v1 import pagestore_pb2 as pb
 from pagestore.wire.fields import (
     WireError,
+    listed_of,
     namespace_id_of,
     numbers_message,
     numbers_of,
     page_number_of,
     page_set_message,
     page_set_of,
+    runs_of,
     token_of,
     version_of,
 )
@@ -163,7 +165,7 @@ def _part_message(part: CommitPart) -> pb.CommitPart:
         reads_all=part.reads_all,
     )
     if part.staged:
-        message.staged.CopyFrom(page_set_message(part.staged))
+        message.staged.CopyFrom(numbers_message(part.staged))
     if part.allocated:
         message.allocated.CopyFrom(numbers_message(part.allocated))
     if part.freed:
@@ -177,11 +179,11 @@ def _part_of(message: pb.CommitPart) -> CommitPart:
         reads=page_set_of(message.reads),
         writes=writes_of(message.writes),
         page_size=message.page_size,
-        allocated=numbers_of(message.allocated),
-        freed=numbers_of(message.freed),
+        allocated=listed_of(message.allocated),
+        freed=listed_of(message.freed),
         lease=message.lease or None,
         reads_all=message.reads_all,
-        staged=page_set_of(message.staged),
+        staged=runs_of(message.staged),
     )
 
 

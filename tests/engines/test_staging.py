@@ -17,6 +17,7 @@ from pagestore.api import (
     InvalidRequestError,
     NoSuchNamespaceError,
     PageNumber,
+    PageRuns,
     PageSet,
     PageWrite,
     Retention,
@@ -50,7 +51,7 @@ def commit_staged(
     part = pages.part({**contents, **(direct or {})}, base)
     pages.store.stage(pages.id, token, [write for write in part.writes if write.number in contents])
     rest = [write for write in part.writes if write.number not in contents]
-    part = replace(part, writes=rest, staged=PageSet.of(contents))
+    part = replace(part, writes=rest, staged=PageRuns.of(contents))
     return pages.store.commit(CommitRequest(token, base, (part,), "", "normal"))
 
 
@@ -124,7 +125,7 @@ def test_a_page_staged_again_replaces_the_earlier_one(pages: Pages, engine: Engi
         pages.part({1: content("x"), 4: content("x", 4)}, pages.version()),
         writes=[],
         allocated=[],
-        staged=PageSet.of([1, 2]),
+        staged=PageRuns.of([1, 2]),
         freed=[PageNumber(2)],
     )
     pages.store.commit(CommitRequest(token, pages.version(), (part,), "", "normal"))
@@ -158,7 +159,7 @@ def test_what_was_not_staged_so_is_refused(pages: Pages, engine: Engine) -> None
     token = new_token()
 
     def commit(**changes: object) -> None:
-        changed = replace(part, **({"writes": [], "staged": PageSet.of([1, 2])} | changes))  # type: ignore[arg-type]
+        changed = replace(part, **({"writes": [], "staged": PageRuns.of([1, 2])} | changes))  # type: ignore[arg-type]
         pages.store.commit(CommitRequest(token, base, (changed,), "", "normal"))
 
     with pytest.raises(InvalidRequestError, match="never staged"):
@@ -166,8 +167,8 @@ def test_what_was_not_staged_so_is_refused(pages: Pages, engine: Engine) -> None
     pages.store.stage(pages.id, token, part.writes[:1])
     for changes in (
         {},
-        {"staged": PageSet.of([1]), "allocated": [1], "freed": []},
-        {"staged": PageSet.of([1]), "allocated": [], "freed": [1]},
+        {"staged": PageRuns.of([1]), "allocated": [1], "freed": []},
+        {"staged": PageRuns.of([1]), "allocated": [], "freed": [1]},
     ):
         if changes.get("freed") != [] or not changes:
             with pytest.raises(InvalidRequestError):
@@ -176,7 +177,7 @@ def test_what_was_not_staged_so_is_refused(pages: Pages, engine: Engine) -> None
     with pytest.raises(InvalidRequestError, match="twice"):
         commit(writes=part.writes[:1])
     with pytest.raises(InvalidRequestError, match="is not what it lists"):
-        commit(staged=PageSet.of([1]), allocated=[PageNumber(1)])
+        commit(staged=PageRuns.of([1]), allocated=[PageNumber(1)])
     with pytest.raises(InvalidRequestError, match="is not what it lists"):
         commit(freed=[PageNumber(2)], allocated=[PageNumber(1)])
     commit()
@@ -211,7 +212,7 @@ def test_the_same_commit_again_is_not_done_again(pages: Pages, folded: bool) -> 
     done = commit_staged(pages, {1: content(1)}, base=base, token=token)
     if folded:
         fold(pages)
-    part = replace(pages.part({1: content(1)}, base), writes=[], staged=PageSet.of([1]))
+    part = replace(pages.part({1: content(1)}, base), writes=[], staged=PageRuns.of([1]))
     again = pages.store.commit(CommitRequest(token, base, (part,), "", "normal"))
     assert again.version == done.version == pages.store.outcome(pages.id, token)
 
@@ -228,7 +229,7 @@ def test_what_is_never_committed_is_collected(
     monkeypatch.setattr(time, "time_ns", lambda: now + int((staging.STAGE_SECONDS + 1) * 1e9))
     pages.store.stage(pages.id, new_token(), part.writes[:1])
     assert len(left(engine)) == 1 + 2
-    part = replace(part, writes=[], staged=PageSet.of(range(1, 30)))
+    part = replace(part, writes=[], staged=PageRuns.of(range(1, 30)))
     with pytest.raises(InvalidRequestError, match="collected"):
         pages.store.commit(CommitRequest(token, base, (part,), "", "normal"))
 
@@ -254,7 +255,7 @@ def test_long_records_and_large_pages(
     blob = pages.part({2: content(7, 2, page_size)}, first).writes[0].blob
     page_store.stage(pages.id, token, [PageWrite(number, blob) for number in scattered])
     part = replace(
-        pages.part({}, first), reads=PageSet.of([1]), staged=PageSet.of(scattered), allocated=scattered
+        pages.part({}, first), reads=PageSet.of([1]), staged=PageRuns.of(scattered), allocated=scattered
     )
     done = page_store.commit(CommitRequest(token, first, (part,), "many", "normal"))
     head = engine.read(lambda tx: list(tx.scan(KeyRange(*keys.log(pages.id, first, done.version)))))[0][1]

@@ -18,7 +18,7 @@ from pagestore.api import (
     ConflictError,
     NameTakenError,
     NoSuchNamespaceError,
-    PageSet,
+    PageRuns,
     Retention,
     Version,
     new_token,
@@ -75,7 +75,7 @@ def _commit_staged(pages: Pages, n: int, base: Version) -> None:
     token = new_token()
     part = pages.part(state(n), base)
     pages.store.stage(pages.id, token, part.writes)
-    part = replace(part, writes=(), staged=PageSet.of(PAGES))
+    part = replace(part, writes=(), staged=PageRuns.of(PAGES))
     pages.store.commit(CommitRequest(token, base, (part,), str(n)))
 
 

@@ -13,7 +13,7 @@ from pagestore.api import (
     NameTakenError,
     NoSuchNamespaceError,
     NoSuchVersionError,
-    PageSet,
+    PageRuns,
     Retention,
     Store,
     new_token,
@@ -37,7 +37,7 @@ def test_staged_pages(pages: Pages, proxy: Proxy) -> None:
     proxy.faults = lambda method, _: faults.pop(0) if method == "Stage" and faults else Fault.NONE
     pages.store.stage(pages.id, token, part.writes[:150])
     pages.store.stage(pages.id, token, part.writes[:10])
-    staged = replace(part, writes=part.writes[150:], staged=PageSet.of(w.number for w in part.writes[:150]))
+    staged = replace(part, writes=part.writes[150:], staged=PageRuns.of(w.number for w in part.writes[:150]))
     done = pages.store.commit(CommitRequest(token, base, [staged]))
     assert all(pages.read(n, done.version) == content(n) for n in (1, 10, 150, 151, 199))
     (change,) = pages.store.changelog(pages.id)

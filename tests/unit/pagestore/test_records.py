@@ -14,18 +14,22 @@ from pagestore.api import (
     CorruptPageError,
     FormatError,
     ListedChanges,
+    NamespaceId,
     PageNumber,
+    PageRuns,
     PageSet,
     Version,
     format_version,
     parse_version,
 )
 from pagestore.engines import clock
+from pagestore.engines.base import Transaction
 from pagestore.engines.clock import START, Clock, Place
 from pagestore.engines.memory import MemoryEngine
 
 V = Version(bytes(9) + b"\5")
 TOKEN = bytes(range(16))
+NAMESPACE = NamespaceId(3)
 
 
 @given(
@@ -90,6 +94,59 @@ def test_a_damaged_record_among_rows_is_named(record: bytes) -> None:
     rows = changelog.Rows([Version(bytes(10)), V], [good, record])
     with pytest.raises(CorruptPageError, match=r"changelog record of v0{19}5"):
         _ = rows.packed
+
+
+# ---- records in pieces ----
+
+
+def kept(record: changelog.Record, pieces: list[bytes] | None = None) -> MemoryEngine:
+    """An engine that holds a record."""
+    engine = MemoryEngine()
+
+    def write(tx: Transaction) -> None:
+        for n, piece in enumerate(record.pieces if pieces is None else pieces):
+            tx.set(keys.more_prefix(NAMESPACE) + V + keys.more_suffix(n), piece)
+
+    engine.transact(write)
+    return engine
+
+
+def change_in(engine: MemoryEngine, record: bytes) -> Change:
+    key = keys.log_prefix(NAMESPACE) + V + keys.VERSION_SUFFIX
+    return engine.read(lambda tx: changelog.change_of(tx, NAMESPACE, key, record))
+
+
+@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("message", ["", "a large one"])
+def test_a_long_record_comes_back_as_runs(step: int, message: str) -> None:
+    pages = range(1, 200_000, step)
+    record = changelog.Record(pages, TOKEN, message, pages[:-1], pages[-1:])
+    engine = kept(record)
+    assert all(len(piece) <= changelog.MAX_RECORD for piece in record.pieces)
+    assert record.size == len(record.at(7)) + sum(map(len, record.pieces))
+    change = change_in(engine, record.at(7))
+    assert isinstance(change.pages, PageRuns)
+    assert change == Change(V, 7, tuple(pages), TOKEN, message, tuple(pages[:-1]), tuple(pages[-1:]))
+    whole = engine.read(lambda tx: changelog.whole(tx, NAMESPACE, V, record.at(7)))
+    assert changelog.read(V, whole) == change
+    assert len(whole) == changelog.size_of(record.at(7))
+
+
+def test_a_short_record_has_no_pieces() -> None:
+    record = changelog.Record([3], TOKEN, "")
+    assert record.pieces == []
+    assert change_in(kept(record), record.at(7)).pages == (3,)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "changed", "longer", "shorter"])
+def test_a_damaged_piece_is_told(damage: str) -> None:
+    record = changelog.Record(range(1, 90_000, 7), TOKEN, "")
+    head, (piece,) = record.at(7), record.pieces
+    size = changelog.size_of(head) + {"longer": 4, "shorter": -4}.get(damage, 0)
+    damaged = {"missing": [], "cut": [piece[:-9]], "changed": [piece[:90] + b"?" + piece[91:]]}
+    engine = kept(record, damaged.get(damage, [piece]))
+    with pytest.raises(CorruptPageError, match="changelog record of v"):
+        change_in(engine, head[:-4] + size.to_bytes(4, "big"))
 
 
 @given(st.integers(0, 65536), st.integers(0, 2**60), st.booleans())

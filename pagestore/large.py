@@ -1,13 +1,11 @@
 """Commits that are larger than a store takes in one: their pages are staged as they come.
 
-Called by whoever makes commits (`session`, `transfer`, `copying`); calls `Store.stage`.
+Called by whoever makes commits (`joint`, `transfer`, `copying` in `mvvfs`; `revert`); calls `Store.stage`.
 """
 
 from __future__ import annotations
 
-from array import array
-
-from pagestore.api import NamespaceId, PageSet, PageWrite, Store
+from pagestore.api import NamespaceId, PageRuns, PageWrite, RunSet, Store
 
 _STAGED_AT_ONCE = 4_000_000
 """Bytes: what is held in memory, and sent, at a time."""
@@ -29,7 +27,7 @@ class Pile:
         self._token = token
         self.writes: list[PageWrite] = []
         """What goes with the commit itself."""
-        self._staged = array("I")
+        self._staged = RunSet()
         self._bytes = 0
         self._limit = _STAGED_AT_ONCE if stage else store.max_commit_bytes // parts
         self._always = stage
@@ -48,10 +46,10 @@ class Pile:
 
     def _stage(self) -> None:
         self._store.stage(self._namespace, self._token, self.writes)
-        self._staged.extend(write.number for write in self.writes)
+        self._staged.update(sorted(write.number for write in self.writes))
         self.writes = []
         self._bytes = 0
 
     @property
-    def staged(self) -> PageSet:
-        return PageSet(self._staged.tobytes())
+    def staged(self) -> PageRuns:
+        return self._staged.numbers()
