@@ -115,6 +115,11 @@ class Deadline:
         return f"{self._seconds:g} s"
 
 
+def not_before(exc: StoreError) -> float:
+    """In how many seconds the same may be asked again, as the service said."""
+    return exc.seconds if isinstance(exc, OverloadedError) else 0.0
+
+
 def nothing(_answer: Any) -> None:
     """For `read`, where an answer says no more than that it is done."""
 
@@ -188,7 +193,7 @@ class Calls:
                 if not deadline.pause():
                     raise self.unreachable(deadline, lost) from lost
             except StoreUnavailableError as exc:
-                if not deadline.pause(exc.seconds if isinstance(exc, OverloadedError) else 0.0):
+                if not deadline.pause(not_before(exc)):
                     raise
 
     def reach(self, deadline: Deadline) -> None:

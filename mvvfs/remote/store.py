@@ -1,12 +1,9 @@
 """`RemoteStore`: the `Store` interface over a service.
 
 Opened by `mvvfs.stores`, called by `session`, `transfer` and the command line; calls the service by `calls`,
-and follows namespaces by `follow`.
+`commits`, `changelog` and `watch`, and follows namespaces by `follow`.
 
-1. What the service tells is put into the namespace's follower, so that a bounded begin is never behind it.
-2. A commit is sent again with its token until an answer comes: the service tells what came of a token that
-   it knows.  When none comes in time, OutcomeUnknownError; an error that came after an answer was lost is
-   believed only if it holds for good, or once the token is settled.
+What the service tells is put into the namespace's follower, so that a bounded begin is never behind it.
 """
 
 from __future__ import annotations
@@ -16,63 +13,47 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 from mvvfs.options import parse_page_size
-from mvvfs.remote import address
-from mvvfs.remote.calls import Calls, Deadline, Lost, Stream, nothing, understood
+from mvvfs.remote import address, changelog, commits
+from mvvfs.remote.calls import Calls, nothing
 from mvvfs.remote.follow import Follower
+from mvvfs.remote.watch import RemoteWatch
 from pagestore import wire
 from pagestore.api import (
     MAX_VERSION,
-    VERSION_SIZE,
     ZERO_VERSION,
     Allocation,
     Begin,
-    BelowHorizonError,
     Change,
-    Changes,
     Collected,
-    CommitPart,
     CommitRequest,
     Committed,
     ConflictError,
     Dropped,
     HeadWord,
     InvalidNameError,
-    InvalidRequestError,
     Lease,
-    LeaseEndedError,
     LeaseWish,
     ListedChanges,
     Namespace,
     NamespaceId,
-    OutcomeUnknownError,
-    OverloadedError,
     PageNumber,
     PageSet,
     PageWrite,
     Retention,
     Store,
     StoredPage,
-    StoreError,
-    StoreUnavailableError,
     Tag,
-    TurnTakenError,
     UnsupportedError,
     Usage,
     Version,
-    VoidTokenError,
     Watch,
-    Watched,
     new_token,
 )
 from pagestore.v1 import pagestore_pb2 as pb
-
-R = TypeVar("R")
-T = TypeVar("T")
 
 _STAGED_BYTES: Final = 1_000_000
 """Bytes of staged pages in one message."""
@@ -83,11 +64,6 @@ _PAGE_BYTES: Final = 16
 _LONG: Final = 600.0
 """Seconds for what walks a whole namespace."""
 
-_CHANGES_A_CALL: Final = 1000
-
-_FINAL: Final = (ConflictError, BelowHorizonError, LeaseEndedError, VoidTokenError)
-"""Refusals of a commit that no later try of the same one can turn into a success."""
-
 
 def _name(name: str) -> str:
     """A name that can be sent; whether it makes one, the store says."""
@@ -96,13 +72,6 @@ def _name(name: str) -> str:
     except UnicodeEncodeError as exc:
         raise InvalidNameError(f"a name is text that UTF-8 can hold: {exc.reason}") from None
     return name
-
-
-def _message(make: Callable[[R], T], request: R) -> T:
-    try:
-        return make(request)
-    except (ValueError, TypeError, OverflowError) as exc:  # as protobuf says that a field can't hold it
-        raise InvalidRequestError(str(exc)) from exc
 
 
 def _pages(asked: Sequence[PageNumber], answer: pb.ReadResponse) -> list[StoredPage | None]:
@@ -119,40 +88,8 @@ def _lease(answer: pb.Lease) -> Lease:
     return lease
 
 
-def _conflict(message: pb.Conflict, lease: Lease | None) -> ConflictError:
-    conflict = wire.conflict_of(message)
-    conflict.lease = lease
-    return conflict
-
-
 def _reverted(message: pb.Committed) -> Committed:
     return wire.committed_of(message, lambda _index: ListedChanges())
-
-
-def _may_yet_go_through(exc: StoreError, lost: bool) -> bool:
-    """Whether the same commit is worth another try.  For a turn the caller waits, unless a try was lost."""
-    return isinstance(exc, StoreUnavailableError) or (lost and isinstance(exc, TurnTakenError))
-
-
-def _not_before(exc: StoreError) -> float:
-    return exc.seconds if isinstance(exc, OverloadedError) else 0.0
-
-
-def _before(version: Version) -> Version:
-    return Version((int.from_bytes(version, "big") - 1).to_bytes(VERSION_SIZE, "big"))
-
-
-def _own_change(request: CommitRequest, part: CommitPart, done: Committed) -> Change:
-    """What a commit did to the namespace of one part, as the changelog has it."""
-    return Change(
-        done.version,
-        done.time_us,
-        tuple(sorted((*(write.number for write in part.writes), *part.staged))),
-        request.token,
-        request.message,
-        tuple(part.allocated),
-        tuple(part.freed),
-    )
 
 
 def open_remote(
@@ -280,78 +217,24 @@ class RemoteStore(Store):
     def commit(self, request: CommitRequest) -> Committed:
         asked = time.monotonic_ns()
         try:
-            done = self._commit(request)
+            done = commits.SentCommit(self._calls, request).result()
         except ConflictError as conflict:
             self._follower(conflict.namespace).must_reach(conflict.version)
             raise
         for part, others in zip(request.parts, done.others, strict=False):
             follower = self._followers.get(part.namespace)
             if follower is not None:
-                own = () if not part.writes and not part.staged else (_own_change(request, part, done),)
+                own = commits.own_change(request, part, done)
                 follower.heard(
                     request.base, done.version, ListedChanges((*others, *own)), asked, part.page_size
                 )
         return done
 
-    def _commit(self, request: CommitRequest) -> Committed:
-        deadline = Deadline(self.timeout)
-        message = _message(wire.commit_message, request)
-        self._calls.reach(deadline)
-        lost = False  # (no exception is kept in a variable: its traceback would hold on to itself)
-        while True:
-            try:
-                return self._calls.attempt(
-                    "Commit", message, deadline.attempt(), lambda answer: self._answer(request, answer)
-                )
-            except Lost as exc:
-                lost = True
-                if not deadline.pause():
-                    reason = f"{self.url} did not answer within {deadline}: {exc}"
-                    raise OutcomeUnknownError(request.token, reason) from exc
-            except _FINAL:
-                raise
-            except StoreError as exc:
-                if _may_yet_go_through(exc, lost) and deadline.pause(_not_before(exc)):
-                    continue
-                done = self._settle(request, str(exc)) if lost else None
-                if done is None:
-                    raise
-                return done
-
-    def _answer(self, request: CommitRequest, response: pb.CommitResponse) -> Committed:
-        lease = wire.lease_of(response.lease)
-        if response.HasField("conflict"):
-            raise _conflict(response.conflict, lease)  # in no variable: its traceback would hold on to itself
-        version = wire.version_of(response.committed.version)
-        done = wire.committed_of(
-            response.committed,
-            lambda part: self._others(request.parts[part].namespace, request.base, version),
-        )
-        return replace(done, lease=lease)
-
-    def _others(self, namespace: NamespaceId, base: Version, version: Version) -> Changes:
-        found = self.changelog(namespace, after=base, until=version)
-        return ListedChanges(change for change in found if change.version != version)
-
-    def _settle(self, request: CommitRequest, refusal: str) -> Committed | None:
-        """After a refusal: what an earlier try, whose answer was lost, came to; None: nothing, for good."""
-        first = request.parts[0].namespace
-        try:
-            version = self.outcome(first, request.token)
-        except StoreError as exc:
-            raise OutcomeUnknownError(request.token, f"{self.url}: {exc} (after: {refusal})") from exc
-        if version is None:
-            return None
-        own = next(self.changelog(first, after=request.base, until=version, newest_first=True))
-        others = tuple(self._others(part.namespace, request.base, version) for part in request.parts)
-        return Committed(version, own.time_us, others)
-
     def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:
-        request = pb.OutcomeRequest(namespace=namespace, token=token)
-        return self._calls.call("Outcome", request, lambda answer: wire.optional_version_of(answer.version))
+        return commits.outcome(self._calls, namespace, token)
 
     def watch(self, namespace: NamespaceId, after: Version, *, heartbeat: float = 5.0) -> Watch:
-        return _RemoteWatch(self._calls, namespace, after, heartbeat)
+        return RemoteWatch(self._calls, namespace, after, heartbeat)
 
     # ---- page numbers ----
 
@@ -394,55 +277,14 @@ class RemoteStore(Store):
         skip: int = 0,
         limit: int = 0,
     ) -> Iterator[Change]:
-        first = self._changes(namespace, after, until, newest_first, limit, skip)
-        return self._changelog(first, namespace, after, until, newest_first, limit)
-
-    def _changelog(
-        self,
-        first: list[Change],
-        namespace: NamespaceId,
-        after: Version,
-        until: Version,
-        newest_first: bool,
-        limit: int,
-    ) -> Iterator[Change]:
-        """Piece by piece, so that a slow reader keeps no call open."""
-        changes = first
-        while changes:
-            yield from changes
-            if limit:
-                limit -= len(changes)
-                if limit <= 0:
-                    return
-            if newest_first:
-                until = _before(changes[-1].version)
-            else:
-                after = changes[-1].version
-            if len(changes) < _CHANGES_A_CALL or after >= until:
-                return
-            changes = self._changes(namespace, after, until, newest_first, limit)
-
-    def _changes(
-        self,
-        namespace: NamespaceId,
-        after: Version,
-        until: Version,
-        newest_first: bool,
-        limit: int,
-        skip: int = 0,
-    ) -> list[Change]:
-        request = pb.ChangelogRequest(
-            namespace=namespace,
+        return changelog.read(
+            self._calls,
+            namespace,
             after=after,
             until=until,
             newest_first=newest_first,
             skip=skip,
-            limit=min(limit or _CHANGES_A_CALL, _CHANGES_A_CALL),
-        )
-        return self._calls.call(
-            "Changelog",
-            request,
-            lambda answers: [change for answer in answers for change in wire.changes_of(answer.changes)],
+            limit=limit,
         )
 
     def version_at(self, namespace: NamespaceId, time_us: int) -> Version:
@@ -566,45 +408,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
-
-
-class _RemoteWatch(Watch):
-    """A watch for somebody who reads it: it goes on after a failure, for as long as others are retried."""
-
-    def __init__(self, calls: Calls, namespace: NamespaceId, after: Version, heartbeat: float) -> None:
-        self._calls = calls
-        self._namespace = namespace
-        self._version = after
-        self._heartbeat = heartbeat
-        self._lock = threading.Lock()
-        self._closed = False
-        self._stream: Stream | None = None
-        self._messages: Iterator[pb.WatchResponse] = iter(())
-
-    def __next__(self) -> Watched:
-        deadline = Deadline(self._calls.timeout)
-        while not self._closed:
-            try:
-                for message in self._messages:
-                    watched = understood(wire.watched_of, message)
-                    self._version = max(self._version, watched.version)
-                    return watched
-                self._open()
-            except Lost as lost:
-                self._messages = iter(())
-                if not deadline.pause():
-                    raise self._calls.unreachable(deadline, lost) from lost
-        raise StopIteration
-
-    def _open(self) -> None:
-        request = pb.WatchRequest(namespace=self._namespace, after=self._version, heartbeat=self._heartbeat)
-        with self._lock:
-            if not self._closed:
-                self._stream = self._calls.watch(request)
-                self._messages = iter(self._stream)
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._stream is not None:
-                self._stream.end()
