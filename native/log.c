@@ -17,7 +17,8 @@
 
 #include "store.h"
 
-enum { HEAD = 25, HAS_MESSAGE = 0x80, HAS_ALLOCATION = 0x40, WIDTH = 0x07, UNKNOWN = 0x38, VERSION = 10, COUNTS = 3 };
+enum { HAS_MESSAGE = 0x80, HAS_ALLOCATION = 0x40, HAS_INDEX_PAGES = 0x10, WIDTH = 0x07, UNKNOWN = 0x28 };
+enum { HEAD = 25, VERSION = 10, COUNTS = 3 };
 
 #define PACKED_HEAD 24u
 
@@ -54,6 +55,11 @@ static uint32_t *unpack(const uint8_t *record, uint32_t length, uint32_t counts[
     listed = (uint32_t)both;
   }
   const uint8_t *pages = at + listed * width;
+  if (record[0] & HAS_INDEX_PAGES) {
+    uint64_t size = (uint64_t)(end - pages), count = 8 * size / (8 * width + 1);
+    if (count * width + (count + 7) / 8 != size) return NULL;
+    end = pages + count * width;
+  }
   if ((uint32_t)(end - pages) % width) return NULL;
   counts[0] = (uint32_t)(end - pages) / width;
   for (; pages < end; pages += width) *out++ = big_endian(pages, width);

@@ -4,12 +4,14 @@ Called by `commit` (writes records), `snapshot` and `history` (read them).  Call
 many at once: who begins or commits only has to know which pages others changed.
 
     byte 0    bits 0-2: bytes per page number (1, 2 or 4); bit 7: a message follows; bit 6: the allocation
-              changed; others 0
+              changed; bit 4: some pages are known to be those of indexes; others 0
     1..8      Unix time in µs, big-endian
     9..24     commit token
     then      if bit 7: message length (two bytes, big-endian) and the message, UTF-8
     then      if bit 6: how many pages were allocated, how many freed (4 bytes each), then their numbers
     then      all page numbers written, to the end; each list ascending, each number big-endian
+    then      if bit 4: a bit for each page written, 1 if it is known to be an index's; the first page's is
+              the lowest one of the first byte; those that are left over are 0
 
 The version is in the key.  A record longer than `MAX_RECORD` is kept in pieces, see `pieces`: its head with
 bit 5, followed by the record's length (4 bytes), is under the log key; the rest, compressed, is in pieces
@@ -19,6 +21,8 @@ runs of page numbers, so that a commit of millions of pages takes no memory for 
 Worked example: page 3 changed and 9 was allocated, no message:
 
     41  00064412f3a9b400  <token, 16 bytes>  00000001 00000000 09  03 09
+
+and if 9 is an index's page, `51` and at the end `02`.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from itertools import chain
 from typing import cast, overload
 
@@ -50,7 +54,7 @@ from pagestore.api import (
 from pagestore.engines.base import KeyRange, Snapshot
 
 _HEAD = struct.Struct(f">BQ{TOKEN_SIZE}s")
-_HAS_MESSAGE, _HAS_ALLOCATION = 0x80, 0x40
+_HAS_MESSAGE, _HAS_ALLOCATION, _HAS_INDEX_PAGES = 0x80, 0x40, 0x10
 _WIDTH = 0x07
 _COUNTS = struct.Struct(">II")
 _WIDTHS = {1: "B", 2: "H", 4: "I"}
@@ -61,6 +65,9 @@ MAX_RECORD = 50_000
 """Bytes under one key: engines have limits, and who scans the log does not want all of it."""
 
 _IN_PIECES = 0x20
+
+_MOST_TOLD_OF = 4096
+"""Pages of a commit of which it is kept whether they are an index's: who compares more reads differently."""
 
 _NUMBERS_AT_ONCE = 16_384
 """Read from what is compressed."""
@@ -173,8 +180,11 @@ class Record:
         message: str,
         allocated: Sequence[int] = (),
         freed: Sequence[int] = (),
+        index_pages: Collection[int] = (),
     ) -> None:
-        """`pages` not empty; every list ascending."""
+        """`pages` not empty; every list but the last ascending.
+
+        Which pages are an index's is kept if there are no more than `_MOST_TOLD_OF` pages."""
         width = 1 if pages[-1] < 1 << 8 else 2 if pages[-1] < 1 << 16 else 4
         self._flags = width
         self._token = token
@@ -193,6 +203,9 @@ class Record:
         size = len(start) + width * sum(map(len, lists))
         if _HEAD.size + size <= MAX_RECORD:
             self._tail = start + b"".join(_packed(width, numbers) for numbers in lists)
+            if index_pages and len(pages) <= _MOST_TOLD_OF:
+                self._flags |= _HAS_INDEX_PAGES
+                self._tail += _bits(pages, set(index_pages))
         else:
             self._flags |= _IN_PIECES
             self._tail = (_HEAD.size + size).to_bytes(4, "big")
@@ -243,10 +256,16 @@ def read(version: Version, record: bytes) -> Change:
             if len(allocated) != first or len(freed) != second:
                 raise ValueError("it is cut short")
             start = end
-        pages = _numbers(width, record[start:])
+        index_pages: tuple[PageNumber, ...] = ()
+        end = len(record)
+        if flags & _HAS_INDEX_PAGES:
+            end = start + width * _counted_with_bits(width, end - start)
+        pages = _numbers(width, record[start:end])
+        if flags & _HAS_INDEX_PAGES:
+            index_pages = _of_bits(pages, record[end:])
     except (ValueError, KeyError, struct.error) as exc:
         raise CorruptPageError(f"changelog record of {format_version(version)}: {exc}") from exc
-    return Change(version, time_us, pages, token, message, allocated, freed)
+    return Change(version, time_us, pages, token, message, allocated, freed, index_pages)
 
 
 def time_of(record: bytes) -> int:
@@ -313,6 +332,29 @@ class Rows(Changes):
         if found < 0:
             raise MemoryError("no memory for the changelog")
         return bool(found)
+
+
+def _bits(pages: Sequence[int], wanted: Container[int]) -> bytes:
+    """One for each page: whether it is wanted."""
+    bits = bytearray((len(pages) + 7) >> 3)
+    for at, number in enumerate(pages):
+        if number in wanted:
+            bits[at >> 3] |= 1 << (at & 7)
+    return bytes(bits)
+
+
+def _of_bits(pages: tuple[PageNumber, ...], packed: bytes) -> tuple[PageNumber, ...]:
+    if len(pages) & 7 and packed[-1] >> (len(pages) & 7):
+        raise ValueError("it has bits of pages that are not listed")
+    return tuple(number for at, number in enumerate(pages) if packed[at >> 3] >> (at & 7) & 1)
+
+
+def _counted_with_bits(width: int, size: int) -> int:
+    """How many page numbers there are in so many bytes, of numbers and a bit for each."""
+    count = 8 * size // (8 * width + 1)
+    if count * width + ((count + 7) >> 3) != size:
+        raise ValueError("it is cut short")
+    return count
 
 
 def _packed(width: int, numbers: Sequence[int]) -> bytes:

@@ -108,7 +108,12 @@ class Part:
         """For `Transaction.announce`."""
         if self.written:
             self.record = changelog.Record(
-                self.written, request.token, request.message, part.allocated, part.freed
+                self.written,
+                request.token,
+                request.message,
+                part.allocated,
+                part.freed,
+                [number for number, blob in part.writes if encoding.is_index(blob)],
             )
             if not part.staged:  # far more than anybody is told in this way
                 self._announced = pack_numbers(self.written, part.allocated, part.freed)

@@ -13,7 +13,8 @@ deltas.
 
 A blob is a header of seven bytes and a payload:
 
-    byte 0    codec: 0 raw, 1 zstd, 2 delta, 3 freed; 4 is reserved for a pointer to staged content
+    byte 0    bits 0-6: codec, 0 raw, 1 zstd, 2 delta, 3 freed; 4 is reserved for a pointer to staged content;
+              bit 7: the content begins as an index's page does
     byte 1    key id: 0, not encrypted
     byte 2    number of deltas from here down to the whole blob; 0 if this one is whole
     3..6      CRC-32 of the content, seeded with the page number, big-endian
@@ -46,8 +47,10 @@ from pagestore.api import (
 )
 
 _RAW, _ZSTD, _DELTA, _FREED = range(4)
+_INDEX = 0x80
 _HEAD = struct.Struct(">BBBI")
 _PLAIN = 0  # the only key id
+_INDEX_BEGINNINGS = (b"\x02", b"\x0a")  # https://www.sqlite.org/fileformat2.html#b_tree_pages
 
 MAX_CHAIN = 17
 """Deltas below one whole blob: more take less room on disk and more time for an uncached read."""
@@ -134,14 +137,19 @@ def _as_delta(number: PageNumber, content: Buffer, base: Base | None) -> Encoded
     if delta is None:
         return None
     chain = base.chain + 1
-    return Encoded(_HEAD.pack(_DELTA, _PLAIN, chain, zlib.crc32(content, number)) + delta, chain)
+    codec = _DELTA | _kind(content)
+    return Encoded(_HEAD.pack(codec, _PLAIN, chain, zlib.crc32(content, number)) + delta, chain)
 
 
 def _as_whole(number: PageNumber, content: Buffer, packed: bytes) -> Encoded:
-    size, check = len(content), zlib.crc32(content, number)
+    size, check, kind = len(content), zlib.crc32(content, number), _kind(content)
     if len(packed) <= size - (size >> 3):  # less gain is not worth decompressing at every read
-        return Encoded(_HEAD.pack(_ZSTD, _PLAIN, 0, check) + packed, 0)
-    return Encoded(_HEAD.pack(_RAW, _PLAIN, 0, check) + content, 0)
+        return Encoded(_HEAD.pack(_ZSTD | kind, _PLAIN, 0, check) + packed, 0)
+    return Encoded(_HEAD.pack(_RAW | kind, _PLAIN, 0, check) + content, 0)
+
+
+def _kind(content: Buffer) -> int:
+    return _INDEX if content[:1] in _INDEX_BEGINNINGS else 0
 
 
 def _compress_many(contents: Sequence[Buffer]) -> Iterable[bytes]:
@@ -183,7 +191,7 @@ def _restore(blobs: tuple[bytes, ...], size: int) -> bytes:
     for depth, blob in enumerate(reversed(deltas), start=1):
         codec, key_id, chain, _ = _HEAD.unpack_from(blob)
         _check_key(key_id)
-        if codec != _DELTA or chain != depth:
+        if codec & ~_INDEX != _DELTA or chain != depth:
             raise ValueError(f"codec {codec} at depth {chain}, where delta {depth} belongs")
         if lib.mv_delta_apply(buffer, size, blob[_HEAD.size :], len(blob) - _HEAD.size):
             raise ValueError(f"delta {depth} does not fit the page")
@@ -196,9 +204,9 @@ def _whole(blob: bytes, size: int) -> bytes:
     if chain != 0:
         raise ValueError(f"{chain} older version(s) of it are missing")
     payload = blob[_HEAD.size :]
-    if codec == _ZSTD:
+    if codec & ~_INDEX == _ZSTD:
         return _decompress(payload, size)
-    if codec != _RAW:
+    if codec & ~_INDEX != _RAW:
         raise ValueError(f"codec {codec}, where content belongs")
     if len(payload) != size:
         raise ValueError(f"{len(payload)} bytes instead of {size}")
@@ -230,13 +238,19 @@ def is_freed(blob: bytes) -> bool:
     return blob[0] == _FREED
 
 
+def is_index(blob: bytes) -> bool:
+    """Whether the content begins as a page of an index does, or of a WITHOUT ROWID table, which is stored
+    like one.  (A page that goes on somewhere else may begin so by chance, with numbers above 2**25 in it.)"""
+    return blob[0] & _INDEX != 0
+
+
 def check(number: PageNumber, blob: bytes, page_size: int) -> None:
     """Refuse a blob that can't be what `encode` makes for this page.  Raises InvalidRequestError.
 
     The content is not looked at: the checksum in the blob is the client's, verified by whoever reads."""
     if not _HEAD.size <= len(blob) <= _HEAD.size + page_size:
         raise InvalidRequestError(f"page {number}: a blob of {len(blob)} bytes for a page of {page_size}")
-    codec, key_id, chain = blob[0], blob[1], blob[2]
+    codec, key_id, chain = blob[0] & ~_INDEX, blob[1], blob[2]
     if key_id != _PLAIN:
         raise InvalidRequestError(f"page {number}: key {key_id} is not known")
     if codec > _FREED or (codec == _DELTA) != (chain > 0) or chain > MAX_CHAIN:

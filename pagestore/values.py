@@ -50,6 +50,8 @@ class Change:
     """Those of the pages that were not allocated before, ascending."""
     freed: Sequence[PageNumber] = ()
     """Those of the pages that are not allocated any more, ascending."""
+    index_pages: tuple[PageNumber, ...] = ()
+    """Those of the pages that are known to be an index's (or a WITHOUT ROWID table's), ascending."""
 
 
 class Changes(Sequence[Change]):

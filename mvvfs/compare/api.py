@@ -15,9 +15,9 @@ from itertools import islice
 from typing import TypeAlias
 
 from mvvfs import errors, names, when
+from mvvfs.compare.changed import Changed
 from mvvfs.compare.changes import Difference, RowChange
 from mvvfs.compare.comparison import Comparison, compare, highest_page
-from mvvfs.compare.pages import PageBits
 from mvvfs.names import Location
 from mvvfs.stores import open_store
 from pagestore.api import BelowHorizonError, Change, Namespace, Store, StoreError, Version, format_version
@@ -142,7 +142,8 @@ class History:
         """A commit against the version before it.  Raises as `Comparison` does."""
         if self.namespace.page_size == 0:
             self.namespace = self.store.open(self.namespace.name)  # its first commit has come meanwhile
-        changed = PageBits(change.pages)
+        changed = Changed()
+        changed.add(change)
         last = self._last
         if (
             last is not None
@@ -152,7 +153,7 @@ class History:
             last = None
         if last is None:
             self._highest = max(self._highest, highest_page(self.store, self.namespace, change.version, ()))
-        self._highest = max(self._highest, *changed)
+        self._highest = max(self._highest, *change.pages)
         self._last = Comparison(
             self.store, self.namespace, before, change.version, changed, self._highest, last
         )

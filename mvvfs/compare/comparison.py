@@ -8,8 +8,9 @@ one that goes from tree to tree is written.  So a table's rows differ by those o
 older version against those on its changed pages in the newer one.  (A tree is known by its root page.  A
 table of the same name with another root is another tree: all its rows are compared.)
 
-1. No other leaf is read (but see `overflow`).  Up to `_GUIDED_BYTES` of changed pages are looked up one by
-   one (`locate`); with more of them each table's interior pages are read, about one page in a hundred.
+1. No other leaf is read (but see `overflow`), and of the changed pages only those that may hold rows (see
+   `changed`).  Up to `_GUIDED_BYTES` of changed pages are looked up one by one (`locate`); with more of them
+   each table's interior pages are read, about one page in a hundred.
 2. Memory is bounded by the caches, one bit for each page of the database, and single rows; what `merge` takes
    beyond that it says itself.
 3. Versions may be given in either order.
@@ -17,6 +18,7 @@ table of the same name with another root is another tree: all its rows are compa
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from typing import NamedTuple
 
 from mvvfs.compare import overflow, schema
 from mvvfs.compare.btree import FIRST_AMBIGUOUS_PAGE, KINDS
+from mvvfs.compare.changed import Changed, everything, with_rows
 from mvvfs.compare.changes import Difference, RowChange, SchemaChange
 from mvvfs.compare.locate import Candidate, Locator, Place, candidates
 from mvvfs.compare.merge import Merge, Side
@@ -90,32 +93,36 @@ class Comparison:
         namespace: Namespace,
         old: Version,
         new: Version,
-        changed: PageBits,
+        changed: Changed,
         highest: int,
         previous: Comparison | None = None,
     ) -> None:
-        """`changed`: pages of the changelog between the two.  `highest`: no page number is higher.
+        """`changed`: by the changelog between the two.  `highest`: no page number is higher.
 
         `previous`: a comparison that has one of its versions in common with this one.  What it has cached
         goes over to this one; it may still be used, but reads anew what it needs."""
         self.store = store
         self.namespace = namespace
-        self.changed = changed
+        self.changed = changed.pages
         self.highest = highest
+        self._known = changed
         self._hints: dict[int, int] = {} if previous is None else previous._hints
         if len(self._hints) > _MOST_HINTS:
             self._hints.clear()
-        legacy = _Legacy() if previous is None else previous._hand_over(old, changed)
+        legacy = _Legacy() if previous is None else previous._hand_over(old, self.changed)
+        absent = (changed.fresh, changed.gone) if old <= new else (changed.gone, changed.fresh)
         before, after = (
-            Snapshot(store, namespace.id, version, namespace.page_size, changed, legacy.shared, own)
-            for version, own in ((old, legacy.old), (new, legacy.new))
+            Snapshot(
+                store, namespace.id, version, namespace.page_size, self.changed, none, legacy.shared, own
+            )
+            for version, none, own in zip((old, new), absent, (legacy.old, legacy.new), strict=True)
         )
         if legacy.schema_of_new is None:
             first = legacy.schema_of_old or schema.read(before)
-            second = first if changed.isdisjoint(first.pages) else schema.read(after)
+            second = first if self.changed.isdisjoint(first.pages) else schema.read(after)
         else:
             second = legacy.schema_of_new
-            first = second if changed.isdisjoint(second.pages) else schema.read(before)
+            first = second if self.changed.isdisjoint(second.pages) else schema.read(before)
         self.old, self.new = _Version(before, first), _Version(after, second)
         self._written_over: PageBits | None = None
         self._unexplained = PageBits()
@@ -275,11 +282,17 @@ class Comparison:
     def _places(self, side: _Version, is_index: bool) -> dict[int, Place]:
         if is_index not in side.places:
             among = [candidate for candidate in candidates(side.schema) if candidate.is_index == is_index]
-            side.places[is_index] = self._locate(side, among)
+            side.places[is_index] = self._locate(side, among, self.changed if is_index else self._with_rows)
         return side.places[is_index]
 
-    def _locate(self, side: _Version, among: list[Candidate]) -> dict[int, Place]:
-        numbers = [number for number in self.changed if number not in side.schema.pages]
+    @functools.cached_property
+    def _with_rows(self) -> PageBits:
+        """The changed pages, without those that are only an index's where that is known."""
+        earlier = min((self.old.snapshot, self.new.snapshot), key=lambda snapshot: snapshot.version)
+        return with_rows(self._known, earlier, self.highest) if self._is_guided else self.changed
+
+    def _locate(self, side: _Version, among: list[Candidate], pages: PageBits) -> dict[int, Place]:
+        numbers = [number for number in pages if number not in side.schema.pages]
         contents = {
             number: content
             for number, content in zip(numbers, side.snapshot.find(numbers), strict=True)
@@ -292,7 +305,7 @@ class Comparison:
     def _suspicious(self) -> PageBits:
         if self._written_over is None:
             old, new = self.old.snapshot, self.new.snapshot
-            self._written_over = overflow.suspicious(old, new, self.changed, self.highest)
+            self._written_over = overflow.suspicious(old, new, self._with_rows, self.highest)
             left = self._written_over
             for snapshot in (new, old):
                 if left and self.highest < FIRST_AMBIGUOUS_PAGE:
@@ -339,13 +352,13 @@ class _Either:
 def compare(store: Store, namespace: Namespace, old: Version, new: Version) -> Comparison:
     """Two versions of a database.  Raises BelowHorizonError, NoSuchVersionError and as `Comparison` does."""
     earlier, later = min(old, new), max(old, new)
-    changed = PageBits()
+    changed = Changed()
     for change in store.changelog(namespace.id, after=earlier, until=later):
-        changed.update(change.pages)
-    highest = highest_page(store, namespace, later, changed)
+        changed.add(change)
+    highest = highest_page(store, namespace, later, changed.pages)
     if earlier < store.open(namespace.name).horizon:  # a tagged version: the changelog after it has gaps
         highest = max(highest, highest_page(store, namespace, earlier, ()))
-        changed = PageBits(range(1, highest + 1))
+        changed = everything(highest)
     return Comparison(store, namespace, old, new, changed, highest)
 
 

@@ -67,6 +67,12 @@ class PageBits:
             self._bits[number >> 3] &= ~(1 << (number & 7))
             self._count -= 1
 
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Those of them that are in it."""
+        if self:
+            for number in numbers:
+                self.discard(number)
+
     def isdisjoint(self, numbers: Iterable[int]) -> bool:
         return not any(number in self for number in numbers)
 
@@ -131,15 +137,18 @@ class Snapshot:
         version: Version,
         page_size: int,
         changed: PageBits,
+        absent: PageBits,
         shared: Cache,
         own: Cache | None = None,
     ) -> None:
-        """`page_size` in bytes; 0: there has not been a commit.  `own`: contents of changed pages."""
+        """`page_size` in bytes; 0: there has not been a commit.  `absent`: changed pages that are known
+        not to be there.  `own`: contents of changed pages."""
         self.store = store
         self.namespace = namespace
         self.version = version
         self.page_size = page_size
         self.changed = changed
+        self._absent = absent
         self.shared = shared
         """Pages that are the same on both sides."""
         self.own = own or Cache()
@@ -174,7 +183,8 @@ class Snapshot:
                 found[number] = cache.get(number)
             elif number not in found:
                 found[number] = None
-                missing.append(PageNumber(number))
+                if number not in self._absent:
+                    missing.append(PageNumber(number))
         for at in range(0, len(missing), self.batch):
             part = missing[at : at + self.batch]
             for number, page in zip(part, self.store.read(self.namespace, self.version, part), strict=True):

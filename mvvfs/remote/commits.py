@@ -14,7 +14,7 @@ from typing import Final
 
 from mvvfs.remote import changelog
 from mvvfs.remote.calls import Calls, Deadline, Lost, not_before
-from pagestore import wire
+from pagestore import encoding, wire
 from pagestore.api import (
     BelowHorizonError,
     Change,
@@ -52,8 +52,18 @@ def own_change(request: CommitRequest, part: CommitPart, done: Committed) -> tup
     pages = tuple(sorted((*(write.number for write in part.writes), *part.staged)))
     if not pages:
         return ()
-    allocated, freed = tuple(part.allocated), tuple(part.freed)
-    return (Change(done.version, done.time_us, pages, request.token, request.message, allocated, freed),)
+    return (
+        Change(
+            done.version,
+            done.time_us,
+            pages,
+            request.token,
+            request.message,
+            tuple(part.allocated),
+            tuple(part.freed),
+            tuple(sorted(write.number for write in part.writes if encoding.is_index(write.blob))),
+        ),
+    )
 
 
 class SentCommit:

@@ -29,6 +29,14 @@ static void examples(void) {
   CHECK(memcmp(out + 9, versions + 10, 10) == 0);
   CHECK(memcmp(out + 12, second, sizeof second) == 0);
 
+  lengths[0] = record(records, 0x51, "\0\0\0\1\0\0\0\0\x09\x03\x09\x02", 12);
+  CHECK(mv_log_unpack(versions, records, lengths, 1, out + 50) == (6 + 3) * 4);
+  CHECK(memcmp(out + 53, first, sizeof first) == 0);
+  lengths[0] = record(records, 0x11, "\1\2\3\4\5\6\7\x08\x09\xff\1", 11);
+  CHECK(mv_log_unpack(versions, records, lengths, 1, out + 50) == (6 + 9) * 4);
+  lengths[0] = record(records, 0x11, "\1\2\3\4\5\6\7\x08\x09\xff", 10);
+  CHECK(mv_log_unpack(versions, records, lengths, 1, out + 50) == -1);
+
   static const uint32_t apart[] = {4, 1, 513, 255}, meeting[] = {7, 512};
   CHECK(mv_log_meets(out, 17 * 4, apart, 4) == 0);
   CHECK(mv_log_meets(out, 17 * 4, meeting, 2) == 1);

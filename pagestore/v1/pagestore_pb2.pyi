@@ -90,7 +90,7 @@ class Namespace(_message.Message):
     def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., page_size: _Optional[int] = ..., created_us: _Optional[int] = ..., horizon: _Optional[bytes] = ..., parent: _Optional[int] = ..., parent_version: _Optional[bytes] = ..., horizon_us: _Optional[int] = ...) -> None: ...
 
 class Change(_message.Message):
-    __slots__ = ("version", "time_us", "pages", "token", "message", "allocated", "freed")
+    __slots__ = ("version", "time_us", "pages", "token", "message", "allocated", "freed", "index_pages")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TIME_US_FIELD_NUMBER: _ClassVar[int]
     PAGES_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class Change(_message.Message):
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     ALLOCATED_FIELD_NUMBER: _ClassVar[int]
     FREED_FIELD_NUMBER: _ClassVar[int]
+    INDEX_PAGES_FIELD_NUMBER: _ClassVar[int]
     version: bytes
     time_us: int
     pages: PageNumbers
@@ -105,7 +106,8 @@ class Change(_message.Message):
     message: str
     allocated: PageNumbers
     freed: PageNumbers
-    def __init__(self, version: _Optional[bytes] = ..., time_us: _Optional[int] = ..., pages: _Optional[_Union[PageNumbers, _Mapping]] = ..., token: _Optional[bytes] = ..., message: _Optional[str] = ..., allocated: _Optional[_Union[PageNumbers, _Mapping]] = ..., freed: _Optional[_Union[PageNumbers, _Mapping]] = ...) -> None: ...
+    index_pages: PageNumbers
+    def __init__(self, version: _Optional[bytes] = ..., time_us: _Optional[int] = ..., pages: _Optional[_Union[PageNumbers, _Mapping]] = ..., token: _Optional[bytes] = ..., message: _Optional[str] = ..., allocated: _Optional[_Union[PageNumbers, _Mapping]] = ..., freed: _Optional[_Union[PageNumbers, _Mapping]] = ..., index_pages: _Optional[_Union[PageNumbers, _Mapping]] = ...) -> None: ...
 
 class Allocation(_message.Message):
     __slots__ = ("highest", "free")

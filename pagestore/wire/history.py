@@ -24,6 +24,8 @@ def change_message(change: Change) -> pb.Change:
         message.allocated.CopyFrom(numbers_message(change.allocated))
     if change.freed:
         message.freed.CopyFrom(numbers_message(change.freed))
+    if change.index_pages:
+        message.index_pages.CopyFrom(numbers_message(change.index_pages))
     return message
 
 
@@ -36,6 +38,7 @@ def change_of(message: pb.Change) -> Change:
         message=message.message,
         allocated=listed_of(message.allocated),
         freed=listed_of(message.freed),
+        index_pages=listed_of(message.index_pages),
     )
 
 

@@ -1,4 +1,4 @@
-"""`mvvfs.diff` and `mvvfs.changes`: what they tell, and how many pages they read for it."""
+"""`mvvfs.diff` and `mvvfs.changes`: what they tell.  (How many pages they read: test_diff_pages.py.)"""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ from mvvfs.compare import comparison
 from mvvfs.compare.changes import RowChange, SchemaChange
 from mvvfs.compare.script import name, script
 from mvvfs.transfer import import_file
-from pagestore.api import NamespaceId, PageNumber, StoredPage, Version, parse_version
+from pagestore.api import parse_version
 from pagestore.opener import open_store
-from pagestore.store import PageStore
 
 from ..conftest import NAME, Connect
-
-ROWS = 100_000
-"""In the tables of which pages are counted: three levels deep."""
 
 
 @pytest.fixture
@@ -327,110 +323,6 @@ def test_follow_waits_for_commits(db, store, connect):
     assert seen == [0, 1, 2]
 
 
-# ---- pages read ----
-
-
-@contextlib.contextmanager
-def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The numbers of the pages that are read from the store."""
-    read: list[int] = []
-    original = PageStore.read
-
-    def counting(
-        self: PageStore, namespace: NamespaceId, version: Version, numbers: list[PageNumber]
-    ) -> list[StoredPage | None]:
-        read.extend(numbers)
-        return original(self, namespace, version, numbers)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PageStore, "read", counting)
-        yield read
-
-
-def depth(connection: apsw.Connection, table: str) -> int:
-    paths = connection.execute("SELECT path FROM dbstat WHERE name = ?", (table,)).fetchall()
-    return max(path.count("/") for (path,) in paths if "+" not in path) + 1
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, apsw.Connection]]:
-    url = f"memory:{tmp_path_factory.mktemp('large')}"
-    opened = open_store(url, create=True)
-    db = mvvfs.connect(NAME, store=url)
-    series = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})"
-    for statement in (
-        "CREATE TABLE big(id INTEGER PRIMARY KEY, name TEXT, n INT)",
-        f"{series} INSERT INTO big SELECT i, 'name of ' || i, i * 7 FROM n",
-        "CREATE TABLE keyed(k TEXT PRIMARY KEY, v, n) WITHOUT ROWID",
-        f"{series} INSERT INTO keyed SELECT printf('key %08d', i), 'value of ' || i, i FROM n",
-        "CREATE TABLE quiet(id INTEGER PRIMARY KEY, a, b, c, d)",
-        f"{series} INSERT INTO quiet SELECT i, i, i, i, i FROM n",
-        "CREATE TABLE small(x)",
-    ):
-        db.execute(statement)
-    yield url, db
-    db.close()
-    opened.close()
-
-
-@pytest.mark.parametrize(
-    ("table", "sql"),
-    [
-        ("big", "UPDATE big SET name = 'changed' WHERE id = 55555"),
-        ("big", "DELETE FROM big WHERE id = 77777"),
-        ("big", f"INSERT INTO big VALUES ({ROWS + 1}, 'new', 1)"),
-        ("keyed", "UPDATE keyed SET v = 'changed' WHERE k = 'key 00055555'"),
-        ("keyed", "DELETE FROM keyed WHERE k = 'key 00077777'"),
-        ("keyed", "INSERT INTO keyed VALUES ('key 00011111+', 'new', 1)"),
-    ],
-)
-def test_one_row_costs_a_few_pages(large, monkeypatch, table, sql):
-    url, db = large
-    before = db.pragma("mv_version")
-    db.execute(sql)
-    after = db.pragma("mv_version")
-    store = open_store(url, create=False)
-    for only in (None, table):
-        with counted(monkeypatch) as read:
-            compared = comparison.compare(
-                store, store.open(NAME), parse_version(before), parse_version(after)
-            )
-            found = list(compared.differences(only))
-        assert len(found) == 1
-        schema_pages = 1
-        assert depth(db, table) >= 3
-        assert len(read) <= 4 * depth(db, table) + schema_pages, read
-    for other in {"small", "quiet", "big", "keyed"} - {table}:
-        with counted(monkeypatch) as read:
-            compared = comparison.compare(
-                store, store.open(NAME), parse_version(before), parse_version(after)
-            )
-            assert list(compared.differences(other)) == []
-        own = {number for (number,) in db.execute("SELECT pageno FROM dbstat WHERE name = ?", (other,))}
-        assert not own & set(read)
-
-
-def test_the_same_version_costs_the_schema(large, monkeypatch):
-    url, db = large
-    version = parse_version(db.pragma("mv_version"))
-    store = open_store(url, create=False)
-    with counted(monkeypatch) as read:
-        assert list(comparison.compare(store, store.open(NAME), version, version).differences()) == []
-    assert read == [1]
-
-
-def test_commit_by_commit_a_row_costs_its_page(large, monkeypatch):
-    """What the last comparison has read serves the next one."""
-    url, db = large
-    before = db.pragma("mv_version")
-    for i in range(50):
-        db.execute("UPDATE big SET n = -n WHERE id = ?", (5000 + i,))
-    with counted(monkeypatch) as read:
-        commits = list(mvvfs.changes(NAME, since=before, store=url))
-        assert [len(list(commit)) for commit in commits] == [1] * 50
-    assert len(read) <= 50 + 4 * depth(db, "big")
-
-
 # ---- as a script ----
 
 
@@ -552,40 +444,6 @@ def dump(db: apsw.Connection, table: str) -> list[Any]:
     columns = [name(row[1]) for row in db.execute("SELECT * FROM pragma_table_info(?)", (table,))]
     shown = ", ".join(f"typeof({c}), hex({c}), format('%.17g', {c})" for c in columns)
     return db.execute(f"SELECT {shown} FROM {name(table)}").fetchall()
-
-
-def test_a_page_is_looked_for_where_it_was_found_before(store, db, monkeypatch):
-    """Of two tables that look alike, the one that does not change is not read again and again."""
-    series = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)"
-    for table in ("one", "other"):
-        db.execute(f"CREATE TABLE {table}(id INTEGER PRIMARY KEY, a TEXT)")
-        db.execute(f"{series} INSERT INTO {table} SELECT i, 'text ' || i FROM n")
-    before = db.pragma("mv_version")
-    for i in range(10):
-        db.execute("UPDATE other SET a = ? WHERE id = 1500", (str(i),))
-    with counted(monkeypatch) as read:
-        commits = list(mvvfs.changes(NAME, since=before, store=store))
-        assert [len(list(commit)) for commit in commits] == [1] * 10
-    own = {number for (number,) in db.execute("SELECT pageno FROM dbstat WHERE name = 'one'")}
-    assert len([number for number in read if number in own]) <= 2
-    assert len(read) <= 10 + 2 + 2 + 2
-
-
-@pytest.mark.parametrize(("table", "most"), [("t", 60), ("w", 600)])
-def test_a_tail_written_in_place_costs_what_is_near(store, db, monkeypatch, table, most):
-    """Some 3,000 pages: the owner of an overflow page is looked for nearby first."""
-    db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE w(id PRIMARY KEY, a) WITHOUT ROWID")
-    series = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
-    db.execute(f"{series} INSERT INTO t SELECT i, zeroblob(20000) FROM n")
-    db.execute(f"{series} INSERT INTO w SELECT i, zeroblob(20000) FROM n")
-    before = db.pragma("mv_version")
-    db.execute(
-        f"UPDATE {table} SET a = CAST(substr(a, 1, 19990) || x'01020304050607080910' AS BLOB) WHERE id = 150"
-    )
-    with counted(monkeypatch) as read:
-        (change,) = mvvfs.diff(NAME, before, store=store)
-    assert (change.table, change.op, change.key) == (table, "update", (150,))
-    assert len(read) <= most
 
 
 def test_commits_outlive_the_iteration_and_the_store(folder, connect_folder):

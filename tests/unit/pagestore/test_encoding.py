@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from pagestore import encoding
 from pagestore.api import CorruptPageError, InvalidRequestError, PageNumber, StoredPage, Version
-from pagestore.encoding import FREED, MAX_CHAIN, Base, chain_of, check, decode, encode, encode_many, is_freed
+from pagestore.encoding import (
+    FREED,
+    MAX_CHAIN,
+    Base,
+    chain_of,
+    check,
+    decode,
+    encode,
+    encode_many,
+    is_freed,
+    is_index,
+)
 
 V = Version(bytes(10))
 P7 = PageNumber(7)
@@ -186,3 +197,20 @@ def test_two_megabytes_out_of_one_kilobyte_are_refused() -> None:
     bomb = encode(P7, bytes(65536), None).blob
     with pytest.raises(CorruptPageError):
         decode(stored(bomb), 512)
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"), [(2, True), (10, True), (5, False), (13, False), (0, False), (ord("S"), False)]
+)
+def test_a_blob_tells_of_an_index_page(first: int, expected: bool) -> None:
+    old = bytes([first]) + random.Random(first).randbytes(511)
+    new = old[:100] + b"changed" + old[107:]
+    zeros = bytes([first]) + bytes(511)
+    for content, base in ((old, None), (zeros, None), (new, Base(old, 0))):
+        for blob, chain in (encode(P7, content, base), *encode_many([(P7, content, base)])):
+            check(P7, blob, 512)
+            assert is_index(blob) is expected
+            assert is_freed(blob) is False
+            below = [encode(P7, old, None).blob] if chain else []
+            assert decode(stored(blob, *below), 512) == content
+    assert not is_index(FREED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,26 @@ def test_changelog_records_come_back(pages: set[int], message: str, time_us: int
 def test_changelog_example_of_the_module() -> None:
     record = changelog.Record([0, 3], TOKEN, "").at(0x00064412F3A9B400)
     assert record.hex() == "01" + "00064412f3a9b400" + TOKEN.hex() + "0003"
+    record = changelog.Record([3, 9], TOKEN, "", [9], index_pages=[9]).at(0x00064412F3A9B400)
+    assert record.hex() == "51" + "00064412f3a9b400" + TOKEN.hex() + "0000000100000000" + "09" + "0309" + "02"
+    assert changelog.read(V, record).index_pages == (9,)
+
+
+@given(st.sets(st.integers(0, 2**32 - 2), min_size=1, max_size=50), st.randoms(), st.text(max_size=9))
+def test_index_pages_come_back(pages: set[int], chance: random.Random, message: str) -> None:
+    chosen = [page for page in pages if chance.random() < 0.5]
+    record = changelog.Record(sorted(pages), TOKEN, message, index_pages=chosen).at(5)
+    change = changelog.read(V, record)
+    assert (change.pages, change.index_pages) == (tuple(sorted(pages)), tuple(sorted(chosen)))
+    without = changelog.Record(sorted(pages), TOKEN, message).at(5)
+    assert changelog.Rows([V], [record]).packed == changelog.Rows([V], [without]).packed
+    assert len(record) - len(without) == ((len(pages) + 7) // 8 if chosen else 0)
+
+
+@pytest.mark.parametrize(("rest", "why"), [(b"\3", "cut short"), (b"\3\2", "bits of pages")])
+def test_index_pages_that_do_not_fit(rest: bytes, why: str) -> None:
+    with pytest.raises(CorruptPageError, match=why):
+        changelog.read(V, b"\x11" + bytes(24) + rest)
 
 
 @pytest.mark.parametrize("record", [b"", b"\1" * 10, b"\3" + bytes(24) + b"\1", b"\2" + bytes(24) + b"\1"])
