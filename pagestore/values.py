@@ -50,7 +50,7 @@ class Change:
     """Those of the pages that were not allocated before, ascending."""
     freed: Sequence[PageNumber] = ()
     """Those of the pages that are not allocated any more, ascending."""
-    index_pages: tuple[PageNumber, ...] = ()
+    index_pages: Sequence[PageNumber] = ()
     """Those of the pages that are known to be an index's (or a WITHOUT ROWID table's), ascending."""
 
 
