@@ -284,7 +284,7 @@ def mv_py_commit(handle: Any, args: Any) -> int:
     try:
         structs = [args.parts[i] for i in range(args.part_count)]
         parts = [_part(struct) for struct in structs]
-        outcome = joint.commit(Version(ffi.buffer(args.base)[:]), parts)
+        outcome = joint.commit(Version(ffi.buffer(args.base)[:]), parts, tells_others=bool(args.tells_others))
     except LeaseEndedError as exc:
         args.lease_ended = 1
         return _failed(session, exc)
@@ -293,7 +293,9 @@ def mv_py_commit(handle: Any, args: Any) -> int:
     except BaseException as exc:  # noqa: BLE001
         return _failed(session, exc)
     ffi.memmove(args.version, outcome.version, 10)
-    for struct, part, others in zip(structs, parts, outcome.others, strict=True):
+    if outcome.others is None:
+        args.without_others = 1
+    for struct, part, others in zip(structs, parts, outcome.others or (), strict=False):
         if others:
             listed = part.session.kept = c_changes(others)
             struct.others = listed.array

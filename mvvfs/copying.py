@@ -212,7 +212,7 @@ class _Copy:
         committed = self._to.commit(
             CommitRequest(change.token, self._head, (part,), change.message, "normal", time_us=change.time_us)
         )
-        if any(committed.others):
+        if any(committed.others or ()):
             raise CopyError(f"somebody else writes to {self._target.name!r}: drop it, and copy again")
         self._head = committed.version
         self._compare(change, committed.version)

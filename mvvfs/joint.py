@@ -128,14 +128,16 @@ class Outcome(NamedTuple):
     """What a commit came to."""
 
     version: Version
-    others: Sequence[Changes]
-    """For each part, what others committed since the base."""
+    others: Sequence[Changes] | None
+    """For each part, what others committed since the base; None: that is not known."""
     interrupted: BaseException | None = None
     """What arrived while it was on its way, to be raised now that the outcome is known."""
 
 
-def commit(base: Version, parts: Sequence[Part]) -> Outcome:
+def commit(base: Version, parts: Sequence[Part], *, tells_others: bool = True) -> Outcome:
     """Commit, and say what others did meanwhile; the page caches learn both from the shim.
+
+    `tells_others`: that has to be known at once; else it may be left to the next begin from `base`.
 
     The changelog's message is the first one that a part's connection option or pragma gave; the commit is
     flushed if one of those that write asks for it."""
@@ -151,6 +153,8 @@ def commit(base: Version, parts: Sequence[Part]) -> Outcome:
         durability="full" if any(w.options.durability == "full" for w in writers) else "normal",
         ticket=turn.ticket if turn is not None else None,
         wish=alone.session.leases.wish(alone.allocated) if alone is not None else None,
+        read_version=alone.session.database.read_version_of(base) if alone is not None else None,
+        tells_others=tells_others or any(part.session.database.near is not None for part in parts),
     )
     for part in parts:
         part.session.starts_commit()
@@ -173,6 +177,8 @@ def commit(base: Version, parts: Sequence[Part]) -> Outcome:
         turn.end(given_up=[part.session for part in parts])
     if alone is not None:
         alone.session.leases.granted(done.lease)
+    if done.others is None:
+        return Outcome(done.version, None, interrupted)
     others = done.others or [ListedChanges()] * len(parts)
     for part, sent, changes in zip(parts, request.parts, others, strict=True):
         near = part.session.database.near

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -44,6 +45,9 @@ LEASE_SECONDS = 60.0
 """How long page numbers are ours; a writer that goes on takes new ones."""
 
 
+_READ_VERSIONS = 64
+"""Begins of this process of which a database remembers the name."""
+
 SMALLEST_LEASE, LARGEST_LEASE = 16, 1024
 """Page numbers, as in native/mainfile.h."""
 
@@ -66,6 +70,9 @@ class Database:
             lib.mv_db_set_word(self.cache, self._head.address, self._head.followed)
             lib.mv_db_set_recent(self.cache, self._head.recent, namespace.id)
         self._synced = ZERO_VERSION
+        self._read_versions: OrderedDict[Version, Version] = OrderedDict()
+        """How the store names the last begins, by the versions that they came to."""
+        self._noting = threading.Lock()
         self.is_watched = False
         """Whether `holding` looks at it."""
         self.near: NearCache | None = None
@@ -91,6 +98,8 @@ class Database:
         start = (self.store.recent(self.id, known, within) if within else None) or self.store.begin(
             self.id, known
         )
+        if start.read_version is not None:
+            self._note_read_version(start.version, start.read_version)
         if durable and not self.store.distant and start.version > self._synced:
             self.store.sync()
             self._synced = start.version
@@ -107,6 +116,18 @@ class Database:
             if lib.mv_db_apply(self.cache, changes.array, len(start.changes), start.version, word):
                 raise MemoryError("no memory for the changelog")
         return start.version
+
+    def _note_read_version(self, version: Version, read_version: Version) -> None:
+        with self._noting:
+            self._read_versions[version] = read_version
+            self._read_versions.move_to_end(version)
+            if len(self._read_versions) > _READ_VERSIONS:
+                self._read_versions.popitem(last=False)
+
+    def read_version_of(self, base: Version) -> Version | None:
+        """For a commit: of a begin that came to its base (see `CommitRequest.read_version`)."""
+        with self._noting:
+            return self._read_versions.get(base)
 
     def reach(self, version: Version, word: int) -> None:
         """Nothing happened to this database from the last `begin` up to `version`."""

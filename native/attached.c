@@ -122,7 +122,7 @@ int mv_snapshot_join(mv_file *f, mv_start *start) {
     relabel_holders(f, v);
     if (args.alloc) {
       mv_db_hold(f->db, &f->snapshot, v);
-      *start = (mv_start){never, args.alloc, mv_db_page_size(f->db)};
+      *start = (mv_start){never, never, args.alloc, mv_db_page_size(f->db)};
       done = 1;
     } else { /* unless another thread has taken in what comes after it meanwhile */
       done = mv_db_begin_at(f->db, &f->snapshot, v, start);

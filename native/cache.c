@@ -151,7 +151,12 @@ static void supersede(mv_db *db, uint32_t number, mv_version v) {
 }
 
 static void note_change(mv_db *db, mv_version v) {
-  if (mv_version_cmp(v, db->last_change) > 0) db->last_change = v;
+  if (mv_version_cmp(v, db->last_change) > 0) {
+    db->change_before = db->last_change;
+    db->last_change = v;
+  } else if (mv_version_cmp(v, db->last_change) < 0 && mv_version_cmp(v, db->change_before) > 0) {
+    db->change_before = v;
+  }
 }
 
 /* ---- life ---- */
@@ -312,7 +317,7 @@ void mv_db_reset(mv_db *db, const uint8_t *version, uint64_t word, mv_alloc *all
     }
     mv_alloc_release(db->alloc);
     db->alloc = mv_alloc_retain(alloc);
-    note_change(db, v);
+    db->last_change = db->change_before = v; /* there may be any number of them */
   }
   reach(db, v, word);
   pthread_mutex_unlock(&db->mutex);
@@ -494,7 +499,7 @@ static void hold(mv_db *db, mv_snapshot *s, mv_version v) {
 
 static void start(mv_db *db, mv_snapshot *s, mv_start *out) {
   hold(db, s, db->applied);
-  *out = (mv_start){db->last_change, mv_alloc_retain(db->alloc), db->page_size};
+  *out = (mv_start){db->last_change, db->change_before, mv_alloc_retain(db->alloc), db->page_size};
 }
 
 int mv_db_quick_begin(mv_db *db, mv_snapshot *s, int64_t within, mv_start *out) {
@@ -563,6 +568,28 @@ void mv_db_relabel(mv_db *db, mv_snapshot *s, mv_version v) {
   pthread_mutex_unlock(&db->mutex);
 }
 
+/* The caller holds the mutex.  `late`: what came after `version` has been taken in already. */
+static void take_over(mv_db *db, const mv_part *part, mv_version version, mv_page **pages, int late) {
+  for (uint32_t i = 0; i < part->write_count; i++) {
+    mv_page *p = pages[i];
+    if (!p) continue; /* freed */
+    p->from = version;
+    p->open = !late;
+    p->end = successor(version);
+    link_page(db, p);
+  }
+}
+
+void mv_db_committed_unknown(mv_db *db, mv_snapshot *s, const mv_part *part, const uint8_t *at,
+                             mv_page **pages) {
+  mv_version version = mv_version_get(at);
+  pthread_mutex_lock(&db->mutex);
+  hold(db, s, version);
+  take_over(db, part, version, pages, mv_version_cmp(db->applied, version) > 0);
+  evict(db);
+  pthread_mutex_unlock(&db->mutex);
+}
+
 int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_part *part, const uint8_t *at, mv_page **pages,
                     uint64_t word_before) {
   mv_version base = s->version, version = mv_version_get(at);
@@ -583,15 +610,9 @@ int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_part *part, const uint8_
   if (rc == 0) {
     hold(db, s, version); /* first: what only the base needs may go */
     for (uint32_t i = 0; i < part->freed_count; i++) supersede(db, part->freed[i], version);
-    for (uint32_t i = 0; i < part->write_count; i++) {
-      mv_page *p = pages[i];
-      if (!p) continue; /* freed */
-      supersede(db, p->number, version);
-      p->from = version;
-      p->open = !late;
-      p->end = successor(version);
-      link_page(db, p);
-    }
+    for (uint32_t i = 0; i < part->write_count; i++)
+      if (pages[i]) supersede(db, pages[i]->number, version);
+    take_over(db, part, version, pages, late);
     reach(db, version, quick ? word_after : 0);
     evict(db);
   }

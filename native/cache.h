@@ -97,6 +97,7 @@ typedef struct mv_db {
   mv_version applied;
   mv_alloc *alloc; /* the allocation at `applied` */
   mv_version last_change; /* newest version known to have changed this namespace */
+  mv_version change_before; /* the newest but that one, or a later one */
   int has_applied;
   mv_page **buckets;
   uint32_t bucket_count, page_count;
@@ -139,7 +140,7 @@ int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t 
 
 /* From SQL threads. */
 typedef struct mv_start { /* what a transaction begins with */
-  mv_version last_change;
+  mv_version last_change, change_before;
   mv_alloc *alloc; /* one reference */
   uint32_t page_size;
 } mv_start;
@@ -176,5 +177,9 @@ void mv_collect_changes(mv_set *into);
 ** cache is then as if it had not been told). */
 int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_part *part, const uint8_t *version, mv_page **pages,
                     uint64_t word_before);
+/* The same where it is not known what others did: the pages are there for who begins at `version` or later,
+** when the changelog has been applied so far. */
+void mv_db_committed_unknown(mv_db *db, mv_snapshot *s, const mv_part *part, const uint8_t *version,
+                             mv_page **pages);
 
 #endif

@@ -83,6 +83,8 @@ typedef struct mv_commit {
   uint8_t base[10];
   mv_part *parts; /* one for each database that holds a snapshot; that of the call's session is the first */
   uint32_t part_count;
+  int tells_others;    /* in: the others' commits must be known; else they may be left out */
+  int without_others;  /* out: they were: they are told by the next begin from `base` */
   int lease_ended;     /* out: refused because a lease had ended */
   uint8_t version[10]; /* out */
 } mv_commit;

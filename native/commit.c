@@ -173,15 +173,23 @@ static void lose_view(mv_file *f) {
   f->must_move = 1;
 }
 
-static void accept(batch *b, const mv_part *part, const uint8_t *version) {
+static void accept(batch *b, const mv_part *part, const mv_commit *c) {
   mv_file *f = b->file;
+  int lost = 0;
   for (uint32_t i = 0; i < b->count; i++) {
     if (!b->pages[i]) continue;
     b->pages[i]->chain = b->writes[i].chain;
     *mv_map_at(&f->writes, b->pages[i]->number) = NULL; /* the cache's from here on */
   }
   unpin_before(b); /* before its successor may drop it */
-  int lost = mv_db_committed(f->db, &f->snapshot, part, version, b->pages, b->word) != 0;
+  f->unsure = c->without_others;
+  f->sure_until = mv_base(f);
+  if (f->unsure) {
+    mv_db_committed_unknown(f->db, &f->snapshot, part, c->version, b->pages);
+    lost = mv_set_add(&f->stale, MV_EVERYTHING) != 0;
+  } else {
+    lost = mv_db_committed(f->db, &f->snapshot, part, c->version, b->pages, b->word) != 0;
+  }
   if (keep_view(f, part) != SQLITE_OK || lost) lose_view(f);
   if (part->other_count) f->must_move = 1;
   f->outcome = 1;
@@ -251,7 +259,7 @@ static void prepare_next_try(const batch *b, const mv_part *part, int lease_ende
 }
 
 static void accept_all(batch *batches, uint32_t count, const mv_commit *c) {
-  for (uint32_t i = 0; i < count; i++) accept(&batches[i], &c->parts[i], c->version);
+  for (uint32_t i = 0; i < count; i++) accept(&batches[i], &c->parts[i], c);
   for (uint32_t i = 0; i < count; i++) {
     mv_file *f = batches[i].file;
     for (mv_file *g = f->peer; g != f; g = g->peer)
@@ -259,8 +267,18 @@ static void accept_all(batch *batches, uint32_t count, const mv_commit *c) {
   }
 }
 
+/* Whether SQLite may go on reading in this snapshot: another statement than the one that commits is open. */
+static int reads_on(const mv_file *f) {
+  int open = 0;
+  sqlite3_stmt *s = NULL;
+  if (!f->connection) return 1;
+  while ((s = api_next_stmt(f->host->api, f->connection, s)) != NULL) open += api_stmt_busy(f->host->api, s) != 0;
+  return open > 1;
+}
+
 static int send(mv_file *f, batch *batches, uint32_t count) {
   mv_commit c = {.part_count = count, .parts = calloc(count, sizeof *c.parts)};
+  c.tells_others = !f->distant || f->peer != f || f->within || reads_on(f);
   if (!c.parts) return SQLITE_NOMEM;
   mv_version_put(mv_base(f), c.base);
   for (uint32_t i = 0; i < count; i++) c.parts[i] = part_of(&batches[i]);

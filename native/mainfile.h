@@ -21,7 +21,9 @@
 ** 4. The page count and freelist shown are those of `list`, from xLock(SHARED) until the lock falls; what
 **    SQLite does to them is taken back out of its writes at commit (freelist.c).        (rules 18 to 23)
 ** 5. A commit is answered OK, 517 (SQLITE_BUSY_SNAPSHOT) or an error that is not BUSY.        (rule 10)
-** 6. The files of one connection and store that hold SHARED have the same `base`, and commit together.
+** 6. After a commit that did not tell what others did (`unsure`), nothing is read until the lock falls, and
+**    SQLite's cache is kept by the next snapshot only if that commit was the only one.
+** 7. The files of one connection and store that hold SHARED have the same `base`, and commit together.
 **                                                                                        (rules 15 to 17)
 */
 #ifndef MV_MAINFILE_H
@@ -70,6 +72,8 @@ struct mv_file {
   mv_snapshot snapshot; /* its version is the base of the transaction */
   mv_version previous;  /* where the last lock period ended */
   int has_previous;
+  int unsure;             /* the last commit did not tell what others had committed after ... */
+  mv_version sure_until;  /* ... this version */
   int must_move;    /* SQLite's cache can't be trusted at the next snapshot */
   uint32_t counter; /* the change counter shown */
   uint8_t header[MV_HEADER_SIZE]; /* bytes 28-39 shown */

@@ -57,6 +57,13 @@ static int start_at_newest(mv_file *f, mv_start *start) {
   }
 }
 
+/* Whether nobody committed between the one before the last own commit and the snapshot that starts, but
+** for that commit itself. */
+static int alone_since(const mv_file *f, const mv_start *start) {
+  if (mv_version_cmp(start->last_change, f->previous) > 0) return 0;
+  return !f->unsure || mv_version_cmp(start->change_before, f->sure_until) <= 0;
+}
+
 /* Begin at the newest version, or at that of the files that hold a snapshot.  Where the namespace is what it was when the last lock period ended,
 ** the counter stays and SQLite's cache serves; else it moves by 3: by 2 or more from the last one that
 ** SQLite saw, which may be one more than the last one shown (rules 2 and 3). */
@@ -74,11 +81,11 @@ int mv_snapshot_begin(mv_file *f) {
     rc = mv_holder(f) ? mv_snapshot_join(f, &start) : start_at_newest(f, &start);
     if (rc != SQLITE_OK) return rc;
     same = same && !f->must_move && f->reads.count <= KEPT_READS &&
-           mv_version_cmp(start.last_change, f->previous) <= 0 &&
-           mv_version_cmp(f->previous, mv_base(f)) <= 0;
+           alone_since(f, &start) && mv_version_cmp(f->previous, mv_base(f)) <= 0;
     mv_alloc_release(f->alloc);
     f->alloc = start.alloc;
     f->page_size = start.page_size;
+    f->unsure = 0;
   }
   mv_set_clear(&f->stale);
   if (same) return SQLITE_OK;

@@ -71,6 +71,11 @@ def of_row(key: bytes, value: bytes) -> Bulk:
     return Bulk(keys.version_of(key), value[:TOKEN_SIZE], int.from_bytes(value[TOKEN_SIZE:], "big"))
 
 
+def of_head(id_: NamespaceId, rows: Iterable[tuple[bytes, bytes]]) -> list[Bulk]:
+    """Those among the rows of `keys.namespace_and_bulks`, behind the record."""
+    return [of_row(key, value) for key, value in rows if key != keys.turn_told(id_)]
+
+
 def write(tx: Transaction, id_: NamespaceId, token: bytes, time_us: int) -> None:
     """Make the pages staged under the token visible with this commit."""
     staging.mark_committed(tx, id_, token)
@@ -89,8 +94,8 @@ def check_room(bulks: Sequence[Bulk]) -> None:
 
 
 def unfolded(tx: Snapshot, id_: NamespaceId) -> list[Bulk]:
-    begin, end = keys.namespace_and_bulks(id_)
-    return [of_row(*row) for row in tx.scan(KeyRange(begin + b"\0", end))]
+    _, end = keys.namespace_and_bulks(id_)
+    return [of_row(*row) for row in tx.scan(KeyRange(keys.bulk_prefix(id_), end))]
 
 
 def through(

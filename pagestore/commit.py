@@ -61,6 +61,7 @@ from pagestore.encoding import MAX_PAGE
 from pagestore.engines.base import Engine, KeyRange, Limits, Snapshot, Transaction
 from pagestore.faults import fault
 from pagestore.namespaces import Record, valid_page_size
+from pagestore.snapshot import Standpoint
 
 MAX_FRESH = 16
 """Pages whose new content a conflict's answer carries."""
@@ -159,7 +160,7 @@ class Part:
     def check(self, tx: Transaction, asked: _Asked) -> tuple[Record, changelog.Rows]:
         """The namespace record, and the commits after `checked`.  Raises ConflictError,
         FarBehind, NoSuchNamespaceError, BelowHorizonError, InvalidRequestError."""
-        record, self.bulks, rows = snapshot.take_namespace(tx, self.id, asked.log)
+        record, self.bulks, rows, _ = snapshot.take_namespace(tx, self.id, asked.log)
         kept.check_base(self.base, record)
         versions: list[Version] = []
         records: list[bytes] = []
@@ -193,6 +194,28 @@ class Part:
                 f"the pages of this database have {record.page_size} bytes, not {self.page_size}"
             )
         return record, later
+
+    def can_stand_at(self, seen: Standpoint) -> bool:
+        """Whether nothing has to be looked at for a commit as of what its begin saw: the engine finds out
+        whether anything came since that this commit would have to know of."""
+        return (
+            self.base == seen.version
+            and seen.record.page_size == self.page_size
+            and bool(self.written)
+            and not self._reads_all
+            and self.stage_index is None
+            and self.ticket is None
+            and not seen.has_bulks
+            and not turns.may_stop(seen.turn, self.written)
+        )
+
+    def check_as_of(self, tx: Transaction, seen: Standpoint) -> None:
+        """As `check`, as of `seen`, where nothing is newer than the base and the token was not there yet
+        (see `standpoints`).  Raises LeaseEndedError."""
+        tx.add_read_conflict(self.token_key, self.token_key + b"\0")
+        if self.lease is not None:
+            allocation.check_lease(allocation.ask_lease(tx, self.id, self.lease)(), self.allocated)
+        self.newest, self.newest_us, self.bulks = self.base, seen.newest_us, []
 
     def refuse_conflicts(self, later: changelog.Rows) -> None:
         """Raises ConflictError."""
@@ -249,11 +272,19 @@ class Commit:
         _check_request(request)
         self.request = request
         self.time_us = 0
-        self.others: tuple[changelog.Rows, ...] = ()
+        self.others: tuple[changelog.Rows, ...] | None = ()
         self.parts = [Part(request, part) for part in request.parts]
         self._now_us = time.time_ns() // 1000
         self._optimistic = False
+        self._seen: Standpoint | None = None
         _check_limits(self.parts, limits)
+
+    def stand_at(self, seen: Standpoint) -> Version | None:
+        """The read version at which `run` may begin, after a begin that saw this; None: it looks anew."""
+        if len(self.parts) > 1 or self.request.time_us is not None or not self.parts[0].can_stand_at(seen):
+            return None
+        self._seen = seen
+        return seen.read_version
 
     def run(self, tx: Transaction) -> Version | None:
         """The work of the engine transaction; sets `time_us` and `others`.
@@ -261,6 +292,16 @@ class Commit:
         None: written, the engine will tell the version.  A version: it had happened before, at that
         one.  Raises ConflictError, FarBehind, VoidTokenError, and what the namespaces' state forbids."""
         self._optimistic = tx.optimistic
+        if tx.as_of is not None:
+            assert self._seen is not None
+            (part,) = self.parts
+            part.check_as_of(tx, self._seen)
+            fault("commit.validated")
+            self.time_us = self._time(tx)
+            part.write(tx, self._seen.record, self.time_us)
+            self.others = (part.others,)
+            fault("commit.written")
+            return None
         asked = [part.ask(tx) for part in self.parts]
         for one in asked:
             happened = _happened(one.token())
@@ -282,9 +323,12 @@ class Commit:
         """Make `others` complete, now that the commit's version is known.
 
         On an optimistic engine others may have committed between this one's snapshot and itself.  They did
-        not meet it, but whoever stands at its version has to know of them.  Raises OutcomeUnknownError if
-        they can't be learnt."""
+        not meet it, but whoever stands at its version has to know of them.  Where the client does without,
+        they are left out (`others` None).  Raises OutcomeUnknownError if they can't be learnt."""
         if not self._optimistic:
+            return
+        if not self.request.tells_others:
+            self.others = None
             return
 
         def read(tx: Snapshot) -> list[changelog.Rows]:
@@ -297,6 +341,7 @@ class Commit:
         except StoreUnavailableError as exc:
             reason = f"it happened, but what others did meanwhile can't be learnt: {exc}"
             raise OutcomeUnknownError(self.request.token, reason) from exc
+        assert self.others is not None
         self.others = tuple(
             known + more if more else known for known, more in zip(self.others, between, strict=True)
         )

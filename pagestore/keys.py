@@ -17,6 +17,7 @@ engine and FoundationDB's own tools can read them (as a subspace whose raw prefi
     k kept       id, version, label       what needs a version, see `pagestore.kept`
     l log        id, version              changelog record, see `pagestore.changelog`
       namespace  id, end of log           namespace record, see `pagestore.namespaces`
+      turn       id, end of log, "t"      the turn that was given last, see `pagestore.turns`
       bulk       id, end of log, version  a commit whose pages are staged, see `pagestore.staging`
     m more       id, version, n           the rest of a long changelog record
     n name       name                     id, 8 bytes big-endian
@@ -33,8 +34,8 @@ engine and FoundationDB's own tools can read them (as a subspace whose raw prefi
 
 A namespace's record stands right behind its changelog, so that one reverse scan yields the record, the
 newest commit and those before it: that is all that `begin` and a commit's check need.  Behind the record
-stand the bulk commits that are not folded in yet, for the same scan.  Tokens come last
-because a small record that an engine keeps behind all keys then shares their B-tree leaf.
+stand the turn that was given last and the bulk commits that are not folded in yet, for the same scan.
+Tokens come last because a small record that an engine keeps behind all keys then shares their B-tree leaf.
 
 Worked example: page 3 of namespace 1 at version 00000001 0000000000ff is
 
@@ -162,14 +163,20 @@ def log_prefix(id_: NamespaceId) -> bytes:
 
 
 def log_and_namespace(id_: NamespaceId, since: Version) -> tuple[bytes, bytes]:
-    """Changelog records of versions >= `since`, behind them the namespace record, then bulk commits."""
+    """Changelog records of versions >= `since`, behind them the namespace record, then the turn that was
+    given last and the bulk commits."""
     prefix = _LOG + _integer(id_)
     return prefix + _STAMP + since, after_integer(prefix)
 
 
 def namespace_and_bulks(id_: NamespaceId) -> tuple[bytes, bytes]:
-    """The namespace record and the bulk commits that are not folded in."""
+    """The namespace record, the turn that was given last, and the bulk commits that are not folded in."""
     return namespace(id_), after_integer(_LOG + _integer(id_))
+
+
+def turn_told(id_: NamespaceId) -> bytes:
+    """The turn that was given last, between the namespace record and the bulk commits."""
+    return namespace(id_) + _string(_TEXT, b"t")
 
 
 def bulk_prefix(id_: NamespaceId) -> bytes:

@@ -65,43 +65,79 @@ class Taken(NamedTuple):
     """Bulk commits that are not folded in."""
     rows: Iterator[tuple[bytes, bytes]]
     """Changelog rows, newest first."""
+    turn: bytes | None = None
+    """The one that was given last, see `turns`."""
 
 
 def take_namespace(tx: Snapshot, id_: NamespaceId, rows: Iterator[tuple[bytes, bytes]]) -> Taken:
     """What `ask_log` found.  A newest commit that is above the engine's own version fails closed."""
     rows = iter(rows)
     bulks: list[Bulk] = []
+    turn = None
     key, value = next(rows, (b"", b""))
     while key > keys.namespace(id_):
-        bulks.append(bulk.of_row(key, value))
+        if key == keys.turn_told(id_):
+            turn = value
+        else:
+            bulks.append(bulk.of_row(key, value))
         key, value = next(rows, (b"", b""))
     record = alive(id_, value if key == keys.namespace(id_) else None)
     if len(bulks) > _BULK_ROWS:
         raise StoreUnavailableError(f"{len(bulks)} large transactions are still being folded in")
     newest = next(rows, None)
     if newest is None:
-        return Taken(record, bulks, iter(()))
+        return Taken(record, bulks, iter(()), turn)
     tx.confirm(keys.version_of(newest[0]))
-    return Taken(record, bulks, chain((newest,), rows))
+    return Taken(record, bulks, chain((newest,), rows), turn)
 
 
-def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | None) -> Begin:
+class Standpoint(NamedTuple):
+    """What a begin saw of a namespace beside its answer: enough for a commit that stands there, too."""
+
+    version: Version
+    """Of the newest commit."""
+    read_version: Version
+    """The engine's."""
+    record: Record
+    newest_us: int
+    """Time of the newest commit, Unix µs."""
+    has_bulks: bool
+    turn: bytes | None
+
+
+class Begun(NamedTuple):
+    start: Begin
+    standpoint: Standpoint | None
+    """None: in the past, or not at a commit of the namespace's own."""
+
+
+def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | None) -> Begun:
     """See `Store.begin`.
 
     The version is that of the namespace's newest commit, not the store's newest: its state is the same
     at both, and to learn the latter would take another read.  Where the client knows a later version
     (from a commit to another namespace), that one holds."""
     if at is not None:
-        return _begin_at(tx, id_, since, at)
+        return Begun(_begin_at(tx, id_, since, at), None)
     if since is None:
-        return _begin_anew(tx, id_)
-    record, rows = namespace_and_log(tx, id_, since, MAX_CHANGES + 2)
+        return Begun(_begin_anew(tx, id_), None)
+    taken = take_namespace(tx, id_, ask_log(tx, id_, since, MAX_CHANGES + 2))
+    record = taken.record
+    head = next(taken.rows, None)
     changes = _Changes()
-    if not changes.add_until(tx, id_, since, rows):
+    if not changes.add_until(tx, id_, since, chain((head,), taken.rows) if head else iter(())):
         kept.check_not_ahead(tx, since)  # not one of this namespace's own, so not known to be genuine
     newest = changes.newest or max(since, record.created)
     listed = changes.oldest_first() if since >= record.horizon else None  # there are gaps below it
-    return _everything(tx, id_, record, newest) if listed is None else Begin(newest, listed, record.page_size)
+    if listed is None:
+        start = _everything(tx, id_, record, newest)
+    else:
+        start = Begin(newest, listed, record.page_size)
+    standpoint = None
+    if head is not None and keys.version_of(head[0]) == newest:
+        newest_us = changelog.time_of(head[1])
+        standpoint = Standpoint(newest, tx.read_version(), record, newest_us, bool(taken.bulks), taken.turn)
+    return Begun(start, standpoint)
 
 
 def _begin_anew(tx: Snapshot, id_: NamespaceId) -> Begin:
@@ -194,7 +230,7 @@ def read(tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[Pag
     asked = ask_pages(tx, id_, version, numbers)
     record = _record_of(id_, head)
     kept.check_readable(tx, id_, version, record)
-    bulks = [bulk.of_row(*row) for row in head]
+    bulks = bulk.of_head(id_, head)
     pages = bulk.through(tx, id_, bulks, version, asked)
     return Read(_put_together(tx, numbers, pages, record.ancestors), bulks)
 

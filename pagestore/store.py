@@ -8,6 +8,7 @@ call of the engine (`Engine.read` or `Engine.transact`) around one function of t
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 
@@ -69,6 +70,7 @@ from pagestore.api import (
 from pagestore.commit import KEY_OVERHEAD, MAX_FRESH, Commit, FarBehind
 from pagestore.engines.base import Engine, Result, Snapshot, Transaction
 from pagestore.namespaces import Namespaces, find, rely_on
+from pagestore.standpoints import Standpoints
 from pagestore.watch import PollingWatch
 
 log = logging.getLogger("pagestore")
@@ -88,6 +90,7 @@ class PageStore(Store):
         self.max_commit_bytes = engine.limits.max_bytes // 4  # keys and conflicts take room, too
         self._namespaces = Namespaces(engine, lambda: self.timeout)
         self._folder = bulk.Folder(engine, lambda: self.timeout)
+        self._standpoints = Standpoints()
 
     # ---- namespaces ----
 
@@ -123,7 +126,12 @@ class PageStore(Store):
     # ---- transactions ----
 
     def begin(self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None) -> Begin:
-        return self.engine.read(lambda tx: snapshot.begin(tx, namespace, since, at), timeout=self.timeout)
+        asked = time.monotonic()
+        begun = self.engine.read(lambda tx: snapshot.begin(tx, namespace, since, at), timeout=self.timeout)
+        if begun.standpoint is not None and self.engine.reaches_back:
+            self._standpoints.note(namespace, begun.standpoint, asked)
+            return replace(begun.start, read_version=begun.standpoint.read_version)
+        return begun.start
 
     def read(
         self, namespace: NamespaceId, version: Version, numbers: Sequence[PageNumber]
@@ -147,7 +155,7 @@ class PageStore(Store):
         request = self._small_enough(request)
         commit = Commit(request, self.engine.limits)
         try:
-            result = self._run(commit)
+            result = self._run(commit, self._standpoint(commit))
         except ConflictError as conflict:
             self._discard(commit)
             raise self._with_content(conflict) from None
@@ -186,13 +194,22 @@ class PageStore(Store):
         ]
         return replace(request, parts=parts)
 
-    def _run(self, commit: Commit) -> Result[Version | None]:
+    def _standpoint(self, commit: Commit) -> Version | None:
+        """The read version at which the commit may run first."""
+        request = commit.request
+        if request.read_version is None:
+            return None
+        seen = self._standpoints.of(request.parts[0].namespace, request.read_version)
+        return None if seen is None else commit.stand_at(seen)
+
+    def _run(self, commit: Commit, as_of: Version | None) -> Result[Version | None]:
         while True:
             try:
                 return self.engine.transact(
-                    commit.run, durability=commit.request.durability, timeout=self.timeout
+                    commit.run, durability=commit.request.durability, timeout=self.timeout, as_of=as_of
                 )
             except FarBehind:
+                as_of = None
                 commit.check_ahead(self.engine, self.timeout)
 
     def _discard(self, commit: Commit) -> None:
@@ -289,6 +306,7 @@ class PageStore(Store):
     # ---- turns ----
 
     def take_turn(self, namespace: NamespaceId, ticket: bytes, pages: PageSet | None, seconds: float) -> bool:
+        self._standpoints.forget()  # commits made here look at the queue from now on
         return turns.take(self.engine, namespace, ticket, pages, seconds, self.timeout)
 
     def leave_turn(self, namespace: NamespaceId, ticket: bytes) -> None:

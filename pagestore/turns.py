@@ -9,6 +9,9 @@ Called by `store`, and by `commit` for the check.  Calls the engine.
    lasts, a commit of somebody else that writes a page which the holder declared waits.  Other commits,
    and all who only read, never look.
 3. A commit that holds the turn gives it up in the same engine transaction.
+4. Where commits can stand at their begin's read version (`Engine.reaches_back`), the turn is told behind the
+   namespace record as well, for begins to see: a commit looks at the queue only if its begin saw a turn that
+   might stand in its way, or was long ago.  What is told there is never taken back: it ends.
 
 Place: end in Unix µs (8 bytes), state (one byte: 0 waiting, 1 has the turn for the pages that follow, 2 has
 the turn for all pages), page numbers (4 bytes each, ascending).  All big-endian.
@@ -137,6 +140,7 @@ def take(
                 mine = True
                 if first:
                     tx.set(place.key, _value(now + round(seconds * 1e6), state, declared))
+                    _tell(tx, id_, now + round(seconds * 1e6), state, declared)
                 else:
                     tx.set(place.key, _value(now + round(WAITING_SECONDS * 1e6), _WAITING))
                 break
@@ -145,11 +149,10 @@ def take(
             else:
                 first = False
         if not mine:
-            entry = (
-                _value(now + round(seconds * 1e6), state, declared)
-                if first
-                else _value(now + round(WAITING_SECONDS * 1e6), _WAITING)
-            )
+            entry = _value(now + round(WAITING_SECONDS * 1e6), _WAITING)
+            if first:
+                entry = _value(now + round(seconds * 1e6), state, declared)
+                _tell(tx, id_, now + round(seconds * 1e6), state, declared)
             tx.add_write_conflict(*keys.queue(id_))
             tx.set_versioned_key(
                 keys.queue_prefix(id_), keys.VERSION_SUFFIX + keys.ticket_suffix(ticket), entry
@@ -158,6 +161,19 @@ def take(
 
     came = engine.read(look, timeout=timeout)
     return engine.transact(work, durability="normal", timeout=timeout).value if came is None else came
+
+
+def _tell(tx: Transaction, id_: NamespaceId, ends_us: int, state: int, declared: bytes) -> None:
+    if tx.optimistic:
+        tx.set(keys.turn_told(id_), _value(ends_us, state, declared))
+
+
+def may_stop(told: bytes | None, written: Sequence[PageNumber]) -> bool:
+    """Whether the turn that a begin was told of may stand in the way of a commit."""
+    if told is None:
+        return False
+    (place,) = _parsed(iter(((b"", told),)))
+    return place.ends_us > _now_us() and place.stops(written)
 
 
 def leave(engine: Engine, id_: NamespaceId, ticket: bytes, timeout: float) -> None:

@@ -148,6 +148,8 @@ class Begin:
     """Bytes; 0 while the namespace is empty and undecided."""
     allocation: Allocation | None = None
     """At `version`; given where `changes` is None."""
+    read_version: Version | None = None
+    """Names this begin to the commit of the same transaction (`CommitRequest.read_version`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,14 +222,20 @@ class CommitRequest:
     wish: LeaseWish | None = None
     """Page numbers in the first part's namespace for the transaction after this one.  A distant store answers
     with them, if they can be had, so that they take no call of their own; others don't look at it."""
+    read_version: Version | None = None
+    """Of the transaction's own begin, if its answer had one: a store that knows it may save a question."""
+    tells_others: bool = True
+    """False: the answer may leave out what others committed, where it would cost to find out.  The client
+    then knows of nothing after `base`, until it begins from there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
     version: Version
     time_us: int
-    others: tuple[Changes, ...] = ()
-    """Per part: the commits of others in (base, version), oldest first."""
+    others: tuple[Changes, ...] | None = ()
+    """Per part: the commits of others in (base, version), oldest first; None: left out, see
+    `CommitRequest.tells_others`."""
     lease: Lease | None = None
     """What the request wished for."""
 

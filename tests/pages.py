@@ -59,8 +59,12 @@ class Pages:
         return CommitPart(self.id, PageSet.of(reads), writes, self.page_size, allocated, freed)
 
     def request(self, contents: Mapping[int, bytes | None]) -> CommitRequest:
-        base = self.version()
-        return CommitRequest(new_token(), base, (self.part(contents, base),), "", "normal")
+        start = self.store.begin(self.id)
+        start = self.store.begin(self.id, start.version)  # as who begins again: the engine may be told where
+        part = self.part(contents, start.version)
+        return CommitRequest(
+            new_token(), start.version, (part,), "", "normal", read_version=start.read_version
+        )
 
     def with_ticket(self, request: CommitRequest, ticket: bytes) -> CommitRequest:
         return replace(request, ticket=ticket)

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Final, cast
 
 from mvvfs.options import parse_page_size
@@ -221,9 +222,13 @@ class RemoteStore(Store):
         except ConflictError as conflict:
             self._follower(conflict.namespace).must_reach(conflict.version)
             raise
-        for part, others in zip(request.parts, done.others, strict=False):
+        for part, others in zip(
+            request.parts, repeat(None) if done.others is None else done.others, strict=False
+        ):
             follower = self._followers.get(part.namespace)
-            if follower is not None:
+            if follower is not None and others is None:
+                follower.must_reach(done.version)
+            elif follower is not None and others is not None:
                 own = commits.own_change(request, part, done)
                 follower.heard(
                     request.base, done.version, ListedChanges((*others, *own)), asked, part.page_size

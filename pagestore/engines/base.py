@@ -81,6 +81,9 @@ class Transaction(Snapshot):
     optimistic: ClassVar[bool] = True
     """False: others wait, conflicts need no naming, and a caller may save itself the work of it."""
 
+    as_of: Version | None = None
+    """The read version that the caller asked for, in a run that stands there."""
+
     @abstractmethod
     def set(self, key: bytes, value: bytes) -> None: ...
 
@@ -170,6 +173,9 @@ class Engine(ABC):
     distant: ClassVar[bool] = False
     """Every call costs a round trip over a network."""
 
+    reaches_back: ClassVar[bool] = False
+    """`transact` can stand at the read version of an earlier `read`."""
+
     clears_ranges_at_once: ClassVar[bool] = False
     """`clear_range` costs the same whatever lies in the range."""
 
@@ -194,8 +200,13 @@ class Engine(ABC):
         durability: Durability = "full",
         timeout: float | None = None,
         idempotent: bool = True,
+        as_of: Version | None = None,
     ) -> Result[T]:
         """Run `work` and commit, again and again until it goes through or raises.
+
+        `as_of`: the read version of some `read` here, where the engine `reaches_back`.  The first run, whose
+        transaction says so, sees the store as of then, and its read conflicts are checked against all
+        that was committed since.  If it does not go through, the next run is like any other.
 
         With durability "full" returns only once the commit would survive a power cut.  An exception
         from `work` rolls back and comes out as it is.  When the engine cannot tell whether a commit

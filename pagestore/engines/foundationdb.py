@@ -10,7 +10,9 @@ Called by `pagestore.store` through the engine interface; opened by `pagestore.o
 3. Reads do not see a transaction's own writes (`read_your_writes_disable`), as the interface says.
 4. What FoundationDB says can be tried again is, after the pause that its client makes, within the time that
    the caller gave: the transaction's timeout covers all tries.
-5. A commit whose fate is unknown (`commit_unknown_result`) runs again if it can find out by itself
+5. A transaction that stands at an earlier read version (`as_of`) costs no question; where it fails because
+   others committed meanwhile, or because five seconds went by, the next run asks as ever, at once.
+6. A commit whose fate is unknown (`commit_unknown_result`) runs again if it can find out by itself
    (`idempotent`).  One that ran out of time while it was on its way leaves it unknown.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -34,7 +37,12 @@ from pagestore.api import (
 )
 from pagestore.engines import foundationdb_client
 from pagestore.engines.base import Engine, Limits, Operations, Result, Snapshot, Transaction
-from pagestore.engines.foundationdb_client import COMMIT_UNKNOWN_RESULT, TIMED_OUT
+from pagestore.engines.foundationdb_client import (
+    COMMIT_UNKNOWN_RESULT,
+    NOT_COMMITTED,
+    TIMED_OUT,
+    TRANSACTION_TOO_OLD,
+)
 from pagestore.engines.foundationdb_transaction import FoundationSnapshot, FoundationTransaction, head_key
 from pagestore.faults import fault
 
@@ -42,12 +50,15 @@ T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 5.0
 
+_MOVED_ON = (NOT_COMMITTED, TRANSACTION_TOO_OLD)
+
 
 class FoundationEngine(Engine):
     """See the head of this file."""
 
     limits = Limits(max_seconds=5, max_bytes=10_000_000, max_value_bytes=100_000)
     distant = True
+    reaches_back = True
     clears_ranges_at_once = True
 
     def __init__(self, cluster_file: str | None, prefix: bytes, *, read_only: bool = False) -> None:
@@ -89,12 +100,16 @@ class FoundationEngine(Engine):
         durability: Durability = "full",
         timeout: float | None = None,
         idempotent: bool = True,
+        as_of: Version | None = None,
     ) -> Result[T]:
         if self._read_only:
             raise StoreReadOnlyError("the store was opened read-only")
         tries = _Tries(self, timeout)
+        if as_of is not None:
+            tries.tr.set_read_version(int.from_bytes(as_of[:8], "big"))
         while True:
             tx = FoundationTransaction(self._client, tries.tr, self._prefix)
+            tx.as_of = as_of
             committing = False
             try:
                 value = work(tx)
@@ -109,19 +124,22 @@ class FoundationEngine(Engine):
                 tx.counted.commits += 1
                 return Result(value, Version(bytes(stamp.wait().value)))
             except self._client.error as exc:
-                tries.after_commit(exc, committing, idempotent)
+                if as_of is not None and foundationdb_client.code_of(exc) in _MOVED_ON:
+                    tries.at_once()
+                else:
+                    tries.after_commit(exc, committing, idempotent)
+                as_of = None
             finally:
                 self._count(tx.counted)
 
-    def begin_tries(self, timeout: float | None) -> Any:
-        """A transaction of the package, its time running."""
+    def begin_tries(self, timeout: float) -> Any:
+        """A transaction of the package, its time (in seconds) running."""
         if self._pid != os.getpid():
             foundationdb_client.refuse_inherited()
         if not self._open:
             raise StoreUnavailableError("the store can't be used any more: it was closed")
         tr = self._db.create_transaction()
-        seconds = DEFAULT_TIMEOUT if timeout is None else timeout
-        tr.options.set_timeout(max(1, round(1000 * seconds)))
+        tr.options.set_timeout(max(1, round(1000 * timeout)))
         return tr
 
     @property
@@ -186,7 +204,9 @@ class _Tries:
 
     def __init__(self, engine: FoundationEngine, timeout: float | None, *, own_writes: bool = False) -> None:
         self._engine = engine
-        self.tr = engine.begin_tries(timeout)
+        self._timeout = DEFAULT_TIMEOUT if timeout is None else timeout
+        self._started = time.monotonic()
+        self.tr = engine.begin_tries(self._timeout)
         self._unknown = False
         """Whether a try before may have been committed."""
         self._last: str | None = None
@@ -197,6 +217,12 @@ class _Tries:
         """Of all options only the timeout outlasts a try."""
         if not self._own_writes:
             self.tr.options.set_read_your_writes_disable()
+
+    def at_once(self) -> None:
+        """Another try, without a pause."""
+        self._engine.count_retry()
+        self.tr = self._engine.begin_tries(self._timeout - (time.monotonic() - self._started))
+        self._prepare()
 
     def again(self, error: Exception) -> None:
         """Wait as the client library says.  Raises StoreError if another try is of no use."""

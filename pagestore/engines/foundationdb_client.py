@@ -23,12 +23,12 @@ from pagestore.api import LimitError, StoreError, StoreUnavailableError
 API_VERSION = 710
 """Clusters and libraries of 7.1 to 7.3 speak it."""
 
-COMMIT_UNKNOWN_RESULT, TIMED_OUT = 1021, 1031
+TRANSACTION_TOO_OLD, NOT_COMMITTED, COMMIT_UNKNOWN_RESULT, TIMED_OUT = 1007, 1020, 1021, 1031
 
 _NAMES = {
-    1007: "transaction_too_old",
+    TRANSACTION_TOO_OLD: "transaction_too_old",
     1009: "future_version",
-    1020: "not_committed",
+    NOT_COMMITTED: "not_committed",
     COMMIT_UNKNOWN_RESULT: "commit_unknown_result",
     1025: "transaction_cancelled",
     TIMED_OUT: "transaction_timed_out",
@@ -58,6 +58,10 @@ _INHERITED = (
     "FoundationDB can't be used in a process that was forked off one that used it: "
     "start the process anew (multiprocessing's 'spawn'), or open the store only after the fork"
 )
+
+
+def code_of(error: Any) -> int:
+    return int(error.code)
 
 
 def name_of(error: Any) -> str:

@@ -29,9 +29,13 @@ class FoundationSnapshot(Snapshot):
         self._snapshot = tr.snapshot
         self._prefix = prefix
         self.counted = Operations()
+        self._read_version: Version | None = None
 
     def read_version(self) -> Version:
-        return Version(self._tr.get_read_version().wait().to_bytes(8, "big") + _HIGHEST_BATCH)
+        if self._read_version is None:
+            number = self._tr.get_read_version().wait()
+            self._read_version = Version(number.to_bytes(8, "big") + _HIGHEST_BATCH)
+        return self._read_version
 
     def confirm(self, version: Version) -> None:
         if version > self.read_version():

@@ -7,6 +7,7 @@ Called by `pagestore.store`; opened by `pagestore.opener` and by tests.  Nothing
    snapshot; if they meet, `work` runs again.
 3. Versions are given at commit; until then nobody knows them.
 4. With `twice=True`, every `work` runs once for nothing before it counts, as it may on any engine.
+5. The last `KEPT` commits stay known, so that a transaction can stand at what an earlier one has read.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from pagestore.api import VERSION_SIZE, Durability, HeadWord, NamespaceId, Versi
 from pagestore.engines.base import Engine, KeyRange, Limits, Result, Snapshot, Transaction
 
 T = TypeVar("T")
+
+KEPT = 16
+"""Commits that a transaction may reach back over."""
 
 _CHUNK = 64
 """Rows that a scan takes at a time."""
@@ -152,6 +156,7 @@ class MemoryEngine(Engine):
     """See the head of this file."""
 
     limits = Limits(max_seconds=0, max_bytes=0, max_value_bytes=0)
+    reaches_back = True
 
     def __init__(self, *, twice: bool = False) -> None:
         self.lock = threading.Lock()
@@ -162,6 +167,8 @@ class MemoryEngine(Engine):
         """How many transactions stand at each commit number."""
         self._commits: deque[tuple[int, list[_Range]]] = deque()
         """Write conflicts of the commits that running transactions have to be checked against."""
+        self._oldest = 0
+        """The first commit number at which a transaction can stand."""
 
     def read(
         self,
@@ -171,6 +178,7 @@ class MemoryEngine(Engine):
         reaching: Version | None = None,
     ) -> T:
         number = self._begin()
+        assert number is not None
         try:
             if self._twice:
                 work(MemorySnapshot(self, number))
@@ -185,19 +193,26 @@ class MemoryEngine(Engine):
         durability: Durability = "full",
         timeout: float | None = None,
         idempotent: bool = True,
+        as_of: Version | None = None,
     ) -> Result[T]:
         if self._twice:
-            self._attempt(work, commit=False)
+            self._attempt(work, commit=False, as_of=as_of)
         while True:
-            result = self._attempt(work, commit=True)
+            result = self._attempt(work, commit=True, as_of=as_of)
             if result is not None:
                 return result
+            as_of = None
 
-    def _attempt(self, work: Callable[[Transaction], T], *, commit: bool) -> Result[T] | None:
+    def _attempt(
+        self, work: Callable[[Transaction], T], *, commit: bool, as_of: Version | None
+    ) -> Result[T] | None:
         """Run `work` once and commit; None if that met a conflict, or was not wanted."""
-        number = self._begin()
+        number = self._begin(as_of)
+        if number is None:
+            return None
         try:
             tx = MemoryTransaction(self, number)
+            tx.as_of = as_of
             value = work(tx)
             if not commit:
                 return None
@@ -223,7 +238,7 @@ class MemoryEngine(Engine):
         data = self.data
         number = data.newest + 1
         version = _version(number)
-        oldest = min(self._snapshots)
+        oldest = min(*self._snapshots, max(number - KEPT, 0))
         for write in tx.writes:
             if isinstance(write, _Range):
                 for key in data.keys_in(write):
@@ -234,12 +249,17 @@ class MemoryEngine(Engine):
         self._commits.append((number, tx.write_conflicts))
         while self._commits[0][0] <= oldest:
             self._commits.popleft()
+        self._oldest = oldest
         return version
 
-    def _begin(self) -> int:
+    def _begin(self, as_of: Version | None = None) -> int | None:
+        """The number of the commit to stand at; None: too much has been forgotten since `as_of`."""
         with self.lock:
-            self._snapshots[self.data.newest] += 1
-            return self.data.newest
+            number = self.data.newest if as_of is None else int.from_bytes(as_of, "big")
+            if number < self._oldest:
+                return None
+            self._snapshots[number] += 1
+            return number
 
     def _end(self, number: int) -> None:
         with self.lock:

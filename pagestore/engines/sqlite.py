@@ -123,6 +123,7 @@ class SqliteEngine(Engine):
         durability: Durability = "full",
         timeout: float | None = None,
         idempotent: bool = True,
+        as_of: Version | None = None,
     ) -> Result[T]:
         if self._read_only:
             raise StoreReadOnlyError("the store was opened read-only")

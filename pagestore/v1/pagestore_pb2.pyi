@@ -306,20 +306,22 @@ class BeginRequest(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., since: _Optional[bytes] = ..., at: _Optional[bytes] = ..., chores: _Optional[_Union[Chores, _Mapping]] = ...) -> None: ...
 
 class BeginResponse(_message.Message):
-    __slots__ = ("version", "forget", "changes", "page_size", "allocation", "lease")
+    __slots__ = ("version", "forget", "changes", "page_size", "allocation", "lease", "read_version")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FORGET_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    READ_VERSION_FIELD_NUMBER: _ClassVar[int]
     version: bytes
     forget: bool
     changes: _containers.RepeatedCompositeFieldContainer[Change]
     page_size: int
     allocation: Allocation
     lease: Lease
-    def __init__(self, version: _Optional[bytes] = ..., forget: _Optional[bool] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., page_size: _Optional[int] = ..., allocation: _Optional[_Union[Allocation, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
+    read_version: bytes
+    def __init__(self, version: _Optional[bytes] = ..., forget: _Optional[bool] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., page_size: _Optional[int] = ..., allocation: _Optional[_Union[Allocation, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., read_version: _Optional[bytes] = ...) -> None: ...
 
 class ReadRequest(_message.Message):
     __slots__ = ("namespace", "version", "numbers")
@@ -360,7 +362,7 @@ class CommitPart(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., reads: _Optional[_Union[PageNumbers, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[PageWrite, _Mapping]]] = ..., page_size: _Optional[int] = ..., allocated: _Optional[_Union[PageNumbers, _Mapping]] = ..., freed: _Optional[_Union[PageNumbers, _Mapping]] = ..., lease: _Optional[bytes] = ..., staged: _Optional[_Union[PageNumbers, _Mapping]] = ..., reads_all: _Optional[bool] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
-    __slots__ = ("token", "base", "parts", "message", "durability", "ticket", "chores", "time_us")
+    __slots__ = ("token", "base", "parts", "message", "durability", "ticket", "chores", "time_us", "read_version", "without_others")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
@@ -369,6 +371,8 @@ class CommitRequest(_message.Message):
     TICKET_FIELD_NUMBER: _ClassVar[int]
     CHORES_FIELD_NUMBER: _ClassVar[int]
     TIME_US_FIELD_NUMBER: _ClassVar[int]
+    READ_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_OTHERS_FIELD_NUMBER: _ClassVar[int]
     token: bytes
     base: bytes
     parts: _containers.RepeatedCompositeFieldContainer[CommitPart]
@@ -377,7 +381,9 @@ class CommitRequest(_message.Message):
     ticket: bytes
     chores: Chores
     time_us: int
-    def __init__(self, token: _Optional[bytes] = ..., base: _Optional[bytes] = ..., parts: _Optional[_Iterable[_Union[CommitPart, _Mapping]]] = ..., message: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ..., ticket: _Optional[bytes] = ..., chores: _Optional[_Union[Chores, _Mapping]] = ..., time_us: _Optional[int] = ...) -> None: ...
+    read_version: bytes
+    without_others: bool
+    def __init__(self, token: _Optional[bytes] = ..., base: _Optional[bytes] = ..., parts: _Optional[_Iterable[_Union[CommitPart, _Mapping]]] = ..., message: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ..., ticket: _Optional[bytes] = ..., chores: _Optional[_Union[Chores, _Mapping]] = ..., time_us: _Optional[int] = ..., read_version: _Optional[bytes] = ..., without_others: _Optional[bool] = ...) -> None: ...
 
 class CommitResponse(_message.Message):
     __slots__ = ("committed", "conflict", "lease")
@@ -390,14 +396,16 @@ class CommitResponse(_message.Message):
     def __init__(self, committed: _Optional[_Union[Committed, _Mapping]] = ..., conflict: _Optional[_Union[Conflict, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
 
 class Committed(_message.Message):
-    __slots__ = ("version", "time_us", "others")
+    __slots__ = ("version", "time_us", "others", "without_others")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TIME_US_FIELD_NUMBER: _ClassVar[int]
     OTHERS_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_OTHERS_FIELD_NUMBER: _ClassVar[int]
     version: bytes
     time_us: int
     others: _containers.RepeatedCompositeFieldContainer[Others]
-    def __init__(self, version: _Optional[bytes] = ..., time_us: _Optional[int] = ..., others: _Optional[_Iterable[_Union[Others, _Mapping]]] = ...) -> None: ...
+    without_others: bool
+    def __init__(self, version: _Optional[bytes] = ..., time_us: _Optional[int] = ..., others: _Optional[_Iterable[_Union[Others, _Mapping]]] = ..., without_others: _Optional[bool] = ...) -> None: ...
 
 class Others(_message.Message):
     __slots__ = ("changes", "omitted")

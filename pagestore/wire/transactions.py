@@ -29,6 +29,7 @@ from pagestore.wire.fields import (
     namespace_id_of,
     numbers_message,
     numbers_of,
+    optional_version_of,
     page_number_of,
     page_set_message,
     page_set_of,
@@ -40,7 +41,9 @@ from pagestore.wire.history import allocation_message, allocation_of, change_mes
 
 
 def begin_message(begin: Begin) -> pb.BeginResponse:
-    message = pb.BeginResponse(version=begin.version, page_size=begin.page_size)
+    message = pb.BeginResponse(
+        version=begin.version, page_size=begin.page_size, read_version=begin.read_version or b""
+    )
     if begin.changes is None:
         message.forget = True
     elif begin.changes:
@@ -56,6 +59,7 @@ def begin_of(message: pb.BeginResponse) -> Begin:
         changes=None if message.forget else changes_of(message.changes),
         page_size=message.page_size,
         allocation=allocation_of(message.allocation) if message.HasField("allocation") else None,
+        read_version=optional_version_of(message.read_version, "read_version"),
     )
 
 
@@ -139,6 +143,8 @@ def commit_message(request: CommitRequest) -> pb.CommitRequest:
         ticket=request.ticket or b"",
         time_us=request.time_us,
         chores=None if request.wish is None else pb.Chores(lease=wish_message(request.wish)),
+        read_version=request.read_version or b"",
+        without_others=not request.tells_others,
     )
 
 
@@ -152,6 +158,8 @@ def commit_of(message: pb.CommitRequest) -> CommitRequest:
         ticket=token_of(message.ticket, "ticket") if message.ticket else None,
         time_us=message.time_us if message.HasField("time_us") else None,
         wish=wish_of(message.chores.lease) if message.chores.HasField("lease") else None,
+        read_version=optional_version_of(message.read_version, "read_version"),
+        tells_others=not message.without_others,
     )
 
 
@@ -191,7 +199,8 @@ def committed_message(committed: Committed) -> pb.Committed:
     return pb.Committed(
         version=committed.version,
         time_us=committed.time_us,
-        others=[pb.Others(changes=change_messages(changes)) for changes in committed.others],
+        others=[pb.Others(changes=change_messages(changes)) for changes in committed.others or ()],
+        without_others=committed.others is None,
     )
 
 
@@ -200,7 +209,9 @@ def committed_of(message: pb.Committed, omitted: Callable[[int], Changes]) -> Co
     return Committed(
         version=version_of(message.version),
         time_us=message.time_us,
-        others=tuple(
+        others=None
+        if message.without_others
+        else tuple(
             omitted(index) if others.omitted else changes_of(others.changes)
             for index, others in enumerate(message.others)
         ),
