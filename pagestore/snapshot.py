@@ -235,6 +235,12 @@ def read(tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[Pag
     return Read(_put_together(tx, numbers, pages, record.ancestors), bulks)
 
 
+def read_as_of(tx: Snapshot, id_: NamespaceId, seen: Standpoint, numbers: Sequence[PageNumber]) -> Read:
+    """As `read`, of the version that a begin came to, in a snapshot that stands where it stood."""
+    asked = ask_pages(tx, id_, seen.version, numbers)
+    return Read(_put_together(tx, numbers, [rows for _, rows in asked], seen.record.ancestors), [])
+
+
 def read_pages(
     tx: Snapshot,
     id_: NamespaceId,

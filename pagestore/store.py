@@ -136,9 +136,15 @@ class PageStore(Store):
     def read(
         self, namespace: NamespaceId, version: Version, numbers: Sequence[PageNumber]
     ) -> list[StoredPage | None]:
-        found = self.engine.read(
-            lambda tx: snapshot.read(tx, namespace, version, numbers), timeout=self.timeout
-        )
+        seen = self._standpoints.at(namespace, version)
+
+        def work(tx: Snapshot) -> snapshot.Read:
+            if tx.as_of is None or seen is None:
+                return snapshot.read(tx, namespace, version, numbers)
+            return snapshot.read_as_of(tx, namespace, seen, numbers)
+
+        as_of = None if seen is None else seen.read_version
+        found = self.engine.read(work, timeout=self.timeout, as_of=as_of)
         if found.bulks:
             self._folder.notice(namespace, found.bulks)
         return found.pages
@@ -306,7 +312,7 @@ class PageStore(Store):
     # ---- turns ----
 
     def take_turn(self, namespace: NamespaceId, ticket: bytes, pages: PageSet | None, seconds: float) -> bool:
-        self._standpoints.forget()  # commits made here look at the queue from now on
+        self._standpoints.look_again()
         return turns.take(self.engine, namespace, ticket, pages, seconds, self.timeout)
 
     def leave_turn(self, namespace: NamespaceId, ticket: bytes) -> None:

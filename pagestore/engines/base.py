@@ -49,6 +49,9 @@ class Limits:
 class Snapshot(ABC):
     """A consistent view of all keys, for the length of one `Engine.read` call."""
 
+    as_of: Version | None = None
+    """The read version that the caller asked for, in a run that stands there."""
+
     @abstractmethod
     def read_version(self) -> Version:
         """Every commit visible here has a version <= this; later ones get a greater one."""
@@ -80,9 +83,6 @@ class Transaction(Snapshot):
 
     optimistic: ClassVar[bool] = True
     """False: others wait, conflicts need no naming, and a caller may save itself the work of it."""
-
-    as_of: Version | None = None
-    """The read version that the caller asked for, in a run that stands there."""
 
     @abstractmethod
     def set(self, key: bytes, value: bytes) -> None: ...
@@ -174,7 +174,7 @@ class Engine(ABC):
     """Every call costs a round trip over a network."""
 
     reaches_back: ClassVar[bool] = False
-    """`transact` can stand at the read version of an earlier `read`."""
+    """`read` and `transact` can stand at the read version of an earlier `read`."""
 
     clears_ranges_at_once: ClassVar[bool] = False
     """`clear_range` costs the same whatever lies in the range."""
@@ -186,9 +186,13 @@ class Engine(ABC):
         *,
         timeout: float | None = None,
         reaching: Version | None = None,
+        as_of: Version | None = None,
     ) -> T:
         """Run `work` on one consistent snapshot: the newest, or with `reaching` one that sees at least all
         commits up to that version, which was committed here just now: an engine may save a question.
+
+        `as_of`: the read version of some `read` here, where the engine `reaches_back`: the snapshot, which
+        says so, is that one; or, if that can't be had any more, the newest, which does not.
 
         Raises StoreUnavailableError after `timeout` seconds."""
 

@@ -80,16 +80,17 @@ class FoundationEngine(Engine):
         *,
         timeout: float | None = None,
         reaching: Version | None = None,
+        as_of: Version | None = None,
     ) -> T:
-        tries = _Tries(self, timeout)
-        if reaching is not None:
-            tries.tr.set_read_version(int.from_bytes(reaching[:8], "big"))
+        tries = _Tries(self, timeout, stands_at=as_of or reaching)
         while True:
             tx = FoundationSnapshot(self._client, tries.tr, self._prefix)
+            tx.as_of = as_of
             try:
                 return work(tx)
             except self._client.error as exc:
-                tries.again(exc)
+                tries.after_read(exc, as_of is not None)
+                as_of = None
             finally:
                 self._count(tx.counted)
 
@@ -104,9 +105,7 @@ class FoundationEngine(Engine):
     ) -> Result[T]:
         if self._read_only:
             raise StoreReadOnlyError("the store was opened read-only")
-        tries = _Tries(self, timeout)
-        if as_of is not None:
-            tries.tr.set_read_version(int.from_bytes(as_of[:8], "big"))
+        tries = _Tries(self, timeout, stands_at=as_of)
         while True:
             tx = FoundationTransaction(self._client, tries.tr, self._prefix)
             tx.as_of = as_of
@@ -124,10 +123,7 @@ class FoundationEngine(Engine):
                 tx.counted.commits += 1
                 return Result(value, Version(bytes(stamp.wait().value)))
             except self._client.error as exc:
-                if as_of is not None and foundationdb_client.code_of(exc) in _MOVED_ON:
-                    tries.at_once()
-                else:
-                    tries.after_commit(exc, committing, idempotent)
+                tries.after_commit(exc, as_of is not None, committing, idempotent)
                 as_of = None
             finally:
                 self._count(tx.counted)
@@ -202,7 +198,14 @@ class _WatchedKey(Signal):
 class _Tries:
     """The runs of one `read` or `transact`, within one deadline."""
 
-    def __init__(self, engine: FoundationEngine, timeout: float | None, *, own_writes: bool = False) -> None:
+    def __init__(
+        self,
+        engine: FoundationEngine,
+        timeout: float | None,
+        *,
+        stands_at: Version | None = None,
+        own_writes: bool = False,
+    ) -> None:
         self._engine = engine
         self._timeout = DEFAULT_TIMEOUT if timeout is None else timeout
         self._started = time.monotonic()
@@ -212,14 +215,16 @@ class _Tries:
         self._last: str | None = None
         self._own_writes = own_writes
         self._prepare()
+        if stands_at is not None:
+            self.tr.set_read_version(int.from_bytes(stands_at[:8], "big"))
 
     def _prepare(self) -> None:
         """Of all options only the timeout outlasts a try."""
         if not self._own_writes:
             self.tr.options.set_read_your_writes_disable()
 
-    def at_once(self) -> None:
-        """Another try, without a pause."""
+    def _at_once(self) -> None:
+        """Another try, at the newest version, without a pause."""
         self._engine.count_retry()
         self.tr = self._engine.begin_tries(self._timeout - (time.monotonic() - self._started))
         self._prepare()
@@ -235,8 +240,18 @@ class _Tries:
         self._last = foundationdb_client.name_of(error)
         self._prepare()
 
-    def after_commit(self, error: Any, committing: bool, idempotent: bool) -> None:
-        """As `again`.  Raises OutcomeUnknownError if it can't be told whether a commit happened."""
+    def after_read(self, error: Any, as_of: bool) -> None:
+        """As `again`; at once if this try stood at an earlier version, which can't be had any more."""
+        if as_of and error.code in _MOVED_ON:
+            self._at_once()
+        else:
+            self.again(error)
+
+    def after_commit(self, error: Any, as_of: bool, committing: bool, idempotent: bool) -> None:
+        """As `after_read`.  Raises OutcomeUnknownError if it can't be told whether a commit happened."""
+        if as_of and error.code in _MOVED_ON:
+            self._at_once()
+            return
         self._unknown = self._unknown or error.code == COMMIT_UNKNOWN_RESULT
         if (committing and error.code == TIMED_OUT) or (self._unknown and not idempotent):
             raise OutcomeUnknownError(b"", foundationdb_client.name_of(error)) from error

@@ -60,10 +60,6 @@ _INHERITED = (
 )
 
 
-def code_of(error: Any) -> int:
-    return int(error.code)
-
-
 def name_of(error: Any) -> str:
     """A FoundationDB error as its documentation calls it, with its number."""
     return f"{_NAMES.get(error.code, error.description.decode(errors='replace'))} ({error.code})"

@@ -176,13 +176,18 @@ class MemoryEngine(Engine):
         *,
         timeout: float | None = None,
         reaching: Version | None = None,
+        as_of: Version | None = None,
     ) -> T:
-        number = self._begin()
+        number = self._begin(as_of)
+        if number is None:
+            as_of, number = None, self._begin()
         assert number is not None
         try:
+            tx = MemorySnapshot(self, number)
+            tx.as_of = as_of
             if self._twice:
-                work(MemorySnapshot(self, number))
-            return work(MemorySnapshot(self, number))
+                work(tx)
+            return work(tx)
         finally:
             self._end(number)
 

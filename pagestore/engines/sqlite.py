@@ -99,6 +99,7 @@ class SqliteEngine(Engine):
         *,
         timeout: float | None = None,
         reaching: Version | None = None,
+        as_of: Version | None = None,
     ) -> T:
         connection = self._take(timeout)
         db = connection.db
