@@ -237,7 +237,9 @@ def on_a_cluster(direct: str, served: str) -> Iterator[Case]:
                 mode=AS_IS.name,
                 flush_us=0,
                 bar=bar,
-                baseline=Arm("bare FoundationDB", ClusterTarget(store=direct, bare=True)),
+                baseline=Arm(
+                    "bare FoundationDB", ClusterTarget(store=direct, bare=True, reads_page=processes > 1)
+                ),
                 candidate=Arm("mv", ClusterTarget(store=url)),
             )
 

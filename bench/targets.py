@@ -208,6 +208,8 @@ class ClusterTarget(MvTarget):
 
     kind: ClassVar[str] = "cluster"
     bare: bool = False
+    reads_page: bool = False
+    """Of a bare one: it reads the page, as who has it in no cache, or finds it changed by others, has to."""
 
     def place(self, directory: Path) -> Path:
         return directory / f"bench-{random.getrandbits(48):012x}"  # a name in a store that others use too

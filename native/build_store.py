@@ -1,4 +1,5 @@
-"""Builds `pagestore._native`: the C of the page store (deltas, changelog records, head words, the gate)."""
+"""Builds `pagestore._native`: the C of the page store (deltas, changelog records, head words, waiting,
+FoundationDB's client library)."""
 
 from pathlib import Path
 
@@ -12,7 +13,7 @@ ffibuilder.cdef(DECLARATIONS)
 ffibuilder.set_source(
     "pagestore._native",
     '#include "store.h"',
-    sources=[f"{HERE}/{name}" for name in ("delta.c", "gate.c", "log.c", "recent.c", "words.c")],
+    sources=[f"{HERE}/{name}" for name in ("delta.c", "fdb.c", "gate.c", "log.c", "recent.c", "words.c")],
     depends=[f"{HERE}/{name}" for name in ("recent.h", "store.h")],
     include_dirs=[HERE],
     define_macros=[("_GNU_SOURCE", "1")],

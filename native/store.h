@@ -14,6 +14,20 @@ uint32_t mv_gate_look(uint64_t address);
 uint32_t mv_gate_wait(uint64_t address, uint32_t looked, uint32_t us);
 void mv_gate_open(uint64_t address);
 
+/* FoundationDB's client library (fdb.c): the addresses of its functions. */
+typedef struct mv_fdb_functions {
+  uint64_t set, clear, clear_range, atomic_op, add_conflict_range, set_option, set_callback;
+} mv_fdb_functions;
+enum { MV_FDB_SET, MV_FDB_CLEAR, MV_FDB_CLEAR_RANGE, MV_FDB_ATOMIC, MV_FDB_CONFLICT, MV_FDB_NO_CONFLICT };
+/* Each operation: its kind and a code (a mutation's or a conflict range's type), one byte each; the lengths of two
+** strings, int32_t, native-endian; the strings.  0, or the library's error. */
+int mv_fdb_send(const mv_fdb_functions *functions, uint64_t transaction, const uint8_t *operations, uint64_t size);
+/* A wait for a future; 0: no memory. */
+uint64_t mv_fdb_wait_start(const mv_fdb_functions *functions, uint64_t future);
+/* Whether it has come, after at most `us` microseconds or a signal. */
+int mv_fdb_wait(uint64_t wait, uint32_t us);
+void mv_fdb_wait_end(uint64_t wait);
+
 /* Recent changes (recent.h, recent.c).  `address` is that of a mapping of mv_recent_size() bytes. */
 uint64_t mv_recent_size(void);
 uint64_t mv_recent_begin(uint64_t address);

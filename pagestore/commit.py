@@ -75,6 +75,10 @@ KEY_OVERHEAD = 100
 MAX_RUNS = 1000
 """Conflict ranges that a commit names at most for what it read, and for what it wrote."""
 
+FEW_RUNS = 8
+"""The same of a commit that stands at its begin's read version: where others wrote in between the runs, it
+looks anew, which is no loss but of time; and each range costs every commit time."""
+
 
 class FarBehind(Exception):
     """Too many commits came after the base to look at them while others wait: `Commit.check_ahead`."""
@@ -257,10 +261,11 @@ class Part:
         tx.add_read_conflict(namespace, namespace + b"\0")
         if self._reads_all:
             tx.add_read_conflict(*keys.all_conflicts(self.id))
+        most = MAX_RUNS if tx.as_of is None else FEW_RUNS
         touched = self.touched if isinstance(self.touched, PageRuns) else sorted(self.touched)
-        for first, last in few_runs(touched):
+        for first, last in few_runs(touched, most):
             tx.add_read_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
-        for first, last in few_runs(self.written):
+        for first, last in few_runs(self.written, MAX_RUNS):
             tx.add_write_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
 
 
@@ -399,14 +404,14 @@ def _happened(happened: bytes | None) -> Version | None:
     return None if happened is None else Version(happened)
 
 
-def few_runs(numbers: Sequence[int]) -> list[tuple[PageNumber, PageNumber]]:
-    """At most `MAX_RUNS` runs that cover `numbers` (ascending): the narrowest gaps are covered too.
+def few_runs(numbers: Sequence[int], most: int) -> list[tuple[PageNumber, PageNumber]]:
+    """At most `most` runs that cover `numbers` (ascending): the narrowest gaps are covered too.
 
     Where a gap is covered, a commit may have to look again at what did not concern it; it is not lost."""
     runs = [(run.first, PageNumber(run.first + run.length - 1)) for run in runs_in(numbers)]
-    if len(runs) <= MAX_RUNS:
+    if len(runs) <= most:
         return runs
-    gaps = sorted(range(1, len(runs)), key=lambda at: runs[at - 1][1] - runs[at][0])[: MAX_RUNS - 1]
+    gaps = sorted(range(1, len(runs)), key=lambda at: runs[at - 1][1] - runs[at][0])[: most - 1]
     starts = [0, *sorted(gaps)]
     ends = [*(at - 1 for at in starts[1:]), len(runs) - 1]
     return [(runs[start][0], runs[end][1]) for start, end in zip(starts, ends, strict=True)]

@@ -121,6 +121,7 @@ def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | N
         return Begun(_begin_at(tx, id_, since, at), None)
     if since is None:
         return Begun(_begin_anew(tx, id_), None)
+    tx.ask_read_version()
     taken = take_namespace(tx, id_, ask_log(tx, id_, since, MAX_CHANGES + 2))
     record = taken.record
     head = next(taken.rows, None)

@@ -2,14 +2,14 @@
 
 Called by `store`, on engines that reach back (`Engine.reaches_back`), which are optimistic and distant.
 
-1. A read at the version that a begin came to can stand at that begin's read version.  What the begin saw of the
-   namespace holds there, and nothing can have been removed: only the pages are read.
+1. A read at the version that a begin came to can stand at that begin's read version.  What the begin saw of
+   the namespace holds there, and nothing can have been removed: only the pages are read.
 2. A commit whose base was the newest version when its transaction began needs to look at nothing again: it
    runs as of that begin's read version, and the engine refuses it if anything that it depends on has
    changed since.
-3. For a commit it has to be the transaction's own begin.  That one came before the commit's token was made, so
-   a commit with this token that went through already, or its being given up (`Store.outcome`), came after it
-   and is met.
+3. For a commit it has to be the transaction's own begin.  That one came before the commit's token was made,
+   so a commit with this token that went through already, or its being given up (`Store.outcome`), came
+   after it and is met.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Small transactions on a FoundationDB cluster beside a bare FoundationDB transaction.
 
-The peer does, through the same binding and in one transaction, what one of ours asks of the cluster: the same
-reads, all in flight together, the same keys set, the same conflict ranges; no SQL, no pages, no cache.
+The peer does, through the same binding and in one transaction, what one of ours asks of the cluster: the
+changelog's end, the page where several processes write (each then finds its cached pages changed, as ours do:
+`python -m bench cluster` counts them), the same keys set, the same conflict ranges; no SQL and no cache.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import apsw
 from bench.targets import ClusterTarget, Target
 from bench.workloads.base import Client, Evidence, Workload
 from bench.workloads.updates import ReadModifyWriteClient, check_counters, load_counters
+from pagestore.snapshot import CHAIN_ROWS
 
 _API_VERSION = 710
 _BLOB, _RECORD = bytes(40), bytes(30)
@@ -44,7 +46,7 @@ class ClusterUpdates(Workload):
     ) -> Client:
         assert isinstance(target, ClusterTarget)
         if target.bare:
-            return _Bare(path.name, self.rows * self.row_bytes // 3000, rng)
+            return _Bare(path.name, self.rows * self.row_bytes // 3000, rng, reads_page=target.reads_page)
         return ReadModifyWriteClient(target, connection, lambda: rng.randrange(self.rows) + 1)
 
     def check(self, connection: apsw.Connection, evidence: Sequence[Evidence]) -> None:
@@ -53,7 +55,7 @@ class ClusterUpdates(Workload):
 
 
 class _Bare(Client):
-    def __init__(self, name: str, pages: int, rng: random.Random) -> None:
+    def __init__(self, name: str, pages: int, rng: random.Random, *, reads_page: bool) -> None:
         fdb = importlib.import_module("fdb")
 
         self._fdb: Any = fdb
@@ -61,6 +63,7 @@ class _Bare(Client):
         self._db = fdb.open()
         self._prefix = b"\x02bench\0" + name.encode()
         self._pages, self._rng = max(pages, 1), rng
+        self._reads_page = reads_page
 
     def operate(self) -> int:
         page = b"%08d" % self._rng.randrange(self._pages)
@@ -79,16 +82,10 @@ class _Bare(Client):
         prefix, token = self._prefix, os.urandom(16)
         tr.options.set_read_your_writes_disable()
         log = prefix + b"l"
-        asked = [
-            tr.snapshot.get_range(log, log + b"\xff", 2, True),  # begin
-            tr.snapshot.get_range(log, log + b"\xff", 2, True),  # the commit's check
-            tr.snapshot.get_range(prefix + b"q", prefix + b"r", 0),
-            tr.snapshot.get_range(log + b"\xff", log + b"\xff\xff", 0, True),  # what came in between
-        ]
-        happened = tr.snapshot.get(prefix + b"u" + token)
-        for rows in asked:
-            list(rows)
-        happened.wait()
+        list(tr.snapshot.get_range(log, log + b"\xff", 2, True))
+        if self._reads_page:
+            first = prefix + b"p" + page
+            list(tr.snapshot.get_range(first, first + b"\xff", CHAIN_ROWS, True))
         for key in (prefix + b"u" + token, prefix + b"n", prefix + b"x" + page):
             tr.add_read_conflict_range(key, key + b"\0")
         tr.add_write_conflict_range(prefix + b"x" + page, prefix + b"x" + page + b"\0")
@@ -96,6 +93,8 @@ class _Bare(Client):
             tr.options.set_next_write_no_write_conflict_range()
             tr.set_versionstamped_key(_with_gap(prefix + key), value)
         tr.set_versionstamped_value(prefix + b"u" + token, bytes(10) + struct.pack("<I", 0))
+        tr.options.set_next_write_no_write_conflict_range()
+        tr.set_versionstamped_value(prefix + b"h", bytes(10) + struct.pack("<I", 0))
         stamp = tr.get_versionstamp()
         tr.commit().wait()
         stamp.wait()

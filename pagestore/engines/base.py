@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
@@ -55,6 +55,10 @@ class Snapshot(ABC):
     @abstractmethod
     def read_version(self) -> Version:
         """Every commit visible here has a version <= this; later ones get a greater one."""
+
+    def ask_read_version(self) -> None:
+        """`read_version` will be wanted: have it under way with the reads that are asked for next."""
+        return
 
     def confirm(self, version: Version) -> None:
         """For a version that was found stored: raises StoreUnavailableError if later commits might be given
@@ -152,8 +156,15 @@ class Operations:
     retries: int = 0
 
     def add(self, other: Operations) -> None:
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        self.gets += other.gets  # one by one: every call of the engine comes here
+        self.range_reads += other.range_reads
+        self.parts += other.parts
+        self.rows += other.rows
+        self.sets += other.sets
+        self.clears += other.clears
+        self.conflicts += other.conflicts
+        self.commits += other.commits
+        self.retries += other.retries
 
     def copy(self) -> Operations:
         return replace(self)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -50,6 +51,9 @@ T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 5.0
 
+_KEPT_SECONDS, _MOST_KEPT = 0.1, 256
+"""How long, and how many, transactions are kept for others to go on with."""
+
 _MOVED_ON = (NOT_COMMITTED, TRANSACTION_TOO_OLD)
 
 
@@ -73,6 +77,7 @@ class FoundationEngine(Engine):
         self._open = True
         self._counting = threading.Lock()
         self._operations = Operations()
+        self._kept = _Kept()
 
     def read(
         self,
@@ -87,7 +92,10 @@ class FoundationEngine(Engine):
             tx = FoundationSnapshot(self._client, tries.tr, self._prefix)
             tx.as_of = as_of
             try:
-                return work(tx)
+                value = work(tx)
+                if as_of is not None or tx.is_wanted_again:
+                    self._kept.put(as_of or tx.read_version(), tries)
+                return value
             except self._client.error as exc:
                 tries.after_read(exc, as_of is not None)
                 as_of = None
@@ -114,19 +122,24 @@ class FoundationEngine(Engine):
                 value = work(tx)
                 if not tx.wrote:
                     return Result(value, None)
+                tx.send()
                 stamp = tries.tr.get_versionstamp()
                 committing = True
                 done = tries.tr.commit()
                 fault("commit.sent")
-                done.wait()
+                self._client.wait(done)
                 fault("commit.after_commit")
                 tx.counted.commits += 1
-                return Result(value, Version(bytes(stamp.wait().value)))
+                return Result(value, Version(bytes(self._client.wait(stamp).value)))
             except self._client.error as exc:
                 tries.after_commit(exc, as_of is not None, committing, idempotent)
                 as_of = None
             finally:
                 self._count(tx.counted)
+
+    def take_kept(self, read_version: Version, timeout: float) -> Any:
+        """A transaction that stands there, with that timeout; or None."""
+        return self._kept.take(read_version, timeout) if self.usable() else None
 
     def begin_tries(self, timeout: float) -> Any:
         """A transaction of the package, its time (in seconds) running."""
@@ -137,6 +150,9 @@ class FoundationEngine(Engine):
         tr = self._db.create_transaction()
         tr.options.set_timeout(max(1, round(1000 * timeout)))
         return tr
+
+    def wait(self, future: Any) -> Any:
+        return self._client.wait(future)
 
     @property
     def error_type(self) -> type[Exception]:
@@ -167,6 +183,7 @@ class FoundationEngine(Engine):
 
     def close(self) -> None:
         self._open = False
+        self._kept.clear()
         self._db = None
 
 
@@ -185,7 +202,7 @@ class _WatchedKey(Signal):
         while True:
             try:
                 watch = tries.tr.watch(self._key)
-                tries.tr.commit().wait()
+                self._engine.wait(tries.tr.commit())
                 self._watch = watch
                 return
             except self._engine.error_type as exc:
@@ -193,6 +210,42 @@ class _WatchedKey(Signal):
 
     def has_fired(self) -> bool:
         return self._watch is None or self._watch.is_ready()  # an error counts: then it is armed anew
+
+
+class _Kept:
+    """Transactions of reads whose read version was asked for: whoever stands there next goes on with them,
+    which spares the library the making of another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tries: OrderedDict[Version, list[_Tries]] = OrderedDict()
+
+    def put(self, read_version: Version, tries: _Tries) -> None:
+        with self._lock:
+            self._tries.setdefault(read_version, []).append(tries)
+            while self._tries:
+                oldest = next(iter(self._tries.values()))
+                if len(self._tries) <= _MOST_KEPT and _is_young(oldest[-1]):
+                    return
+                self._tries.popitem(last=False)
+
+    def take(self, read_version: Version, timeout: float) -> Any:
+        with self._lock:
+            found = self._tries.get(read_version)
+            if found is None:
+                return None
+            tries = found.pop()
+            if not found:
+                del self._tries[read_version]
+        return tries.tr if tries.timeout == timeout and _is_young(tries) else None
+
+    def clear(self) -> None:
+        with self._lock:
+            self._tries.clear()
+
+
+def _is_young(tries: _Tries) -> bool:
+    return time.monotonic() - tries.started < min(_KEPT_SECONDS, tries.timeout / 20)
 
 
 class _Tries:
@@ -207,16 +260,18 @@ class _Tries:
         own_writes: bool = False,
     ) -> None:
         self._engine = engine
-        self._timeout = DEFAULT_TIMEOUT if timeout is None else timeout
-        self._started = time.monotonic()
-        self.tr = engine.begin_tries(self._timeout)
+        self.timeout = DEFAULT_TIMEOUT if timeout is None else timeout
+        self.started = time.monotonic()
         self._unknown = False
         """Whether a try before may have been committed."""
         self._last: str | None = None
         self._own_writes = own_writes
-        self._prepare()
-        if stands_at is not None:
-            self.tr.set_read_version(int.from_bytes(stands_at[:8], "big"))
+        kept = None if stands_at is None else engine.take_kept(stands_at, self.timeout)
+        self.tr: Any = kept or engine.begin_tries(self.timeout)
+        if kept is None:
+            self._prepare()
+            if stands_at is not None:
+                self.tr.set_read_version(int.from_bytes(stands_at[:8], "big"))
 
     def _prepare(self) -> None:
         """Of all options only the timeout outlasts a try."""
@@ -226,7 +281,7 @@ class _Tries:
     def _at_once(self) -> None:
         """Another try, at the newest version, without a pause."""
         self._engine.count_retry()
-        self.tr = self._engine.begin_tries(self._timeout - (time.monotonic() - self._started))
+        self.tr = self._engine.begin_tries(self.timeout - (time.monotonic() - self.started))
         self._prepare()
 
     def again(self, error: Exception) -> None:
@@ -234,7 +289,7 @@ class _Tries:
         self._engine.count_retry()
         error_type = type(error)
         try:
-            self.tr.on_error(error).wait()
+            self._engine.wait(self.tr.on_error(error))
         except error_type as exc:
             raise self._given_up(exc) from exc
         self._last = foundationdb_client.name_of(error)

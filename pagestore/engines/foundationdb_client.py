@@ -7,23 +7,30 @@ Called by `foundationdb`; calls the `foundationdb` package
    process ends: the library can't be started twice.  The package stops the thread at exit.
 2. A forked child has no network thread, and locks of the library may be held by threads that it does not
    have.  So it leaves all that it inherited alone, does not even free it, and can open nothing.
-3. One table says what becomes of an error that another try does not help.
+3. What a transaction writes is handed over at once, and who waits for an answer is woken in C (native/fdb.c):
+   the library's thread is woken seldom, and runs no Python.
+4. One table says what becomes of an error that another try does not help.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from pagestore._native import ffi, lib
 from pagestore.api import LimitError, StoreError, StoreUnavailableError
 
 API_VERSION = 710
 """Clusters and libraries of 7.1 to 7.3 speak it."""
 
 TRANSACTION_TOO_OLD, NOT_COMMITTED, COMMIT_UNKNOWN_RESULT, TIMED_OUT = 1007, 1020, 1021, 1031
+
+_LOOK_US = 1_000_000
+"""A sleep, in microseconds: the longest that a signal which comes between two of them can wait."""
 
 _NAMES = {
     TRANSACTION_TOO_OLD: "transaction_too_old",
@@ -93,6 +100,46 @@ class Client:
         self.error: type[Exception] = self.fdb.FDBError
         self.first_key: Callable[[bytes], Any] = self.fdb.KeySelector.first_greater_or_equal
         self.iterator_mode: int = self.fdb.StreamingMode.iterator
+        self._functions = self._addresses()
+
+    def _addresses(self) -> Any:
+        """`mv_fdb_functions`, of the library that the package has loaded."""
+        library = self.fdb.impl._capi
+
+        def address(name: str) -> int:
+            return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+
+        return ffi.new(
+            "mv_fdb_functions *",
+            {
+                "set": address("fdb_transaction_set"),
+                "clear": address("fdb_transaction_clear"),
+                "clear_range": address("fdb_transaction_clear_range"),
+                "atomic_op": address("fdb_transaction_atomic_op"),
+                "add_conflict_range": address("fdb_transaction_add_conflict_range"),
+                "set_option": address("fdb_transaction_set_option"),
+                "set_callback": address("fdb_future_set_callback"),
+            },
+        )
+
+    def send(self, tr: Any, operations: bytes) -> None:
+        """Give a transaction of the package what is to be set (`mv_fdb_send`)."""
+        error = lib.mv_fdb_send(self._functions, tr.tpointer, operations, len(operations))
+        if error:
+            raise self.error(error)
+
+    def wait(self, future: Any) -> Any:
+        """What a future of the package comes to.  Raises its error; signals are handled meanwhile."""
+        if not future.is_ready():
+            wait = lib.mv_fdb_wait_start(self._functions, future.fpointer)
+            if not wait:
+                raise MemoryError("no memory to wait for FoundationDB")
+            try:
+                while not lib.mv_fdb_wait(wait, _LOOK_US):
+                    pass
+            finally:
+                lib.mv_fdb_wait_end(wait)
+        return future.wait()
 
     def open(self, cluster_file: str | None) -> Any:
         """The package's database; nothing is sent yet.  Raises StoreUnavailableError.

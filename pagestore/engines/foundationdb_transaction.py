@@ -6,7 +6,8 @@ Called by `foundationdb`; calls the transaction of the `foundationdb` package.
 2. Reads are sent when they are asked for and waited for when they are used; of a range, the next part is
    sent for only once it is wanted.
 3. What carries the commit's version adds no write conflict of its own: nobody else can write that key.
-4. Everything that is sent is counted.
+4. What is written is collected, and handed to the library right before the commit.
+5. Everything that is sent is counted.
 """
 
 from __future__ import annotations
@@ -15,11 +16,18 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from pagestore._native import lib
 from pagestore.api import VERSION_SIZE, NamespaceId, StoreUnavailableError, Version, format_version
 from pagestore.engines.base import KeyRange, Operations, Snapshot, Transaction
 from pagestore.engines.foundationdb_client import Client
 
 _HIGHEST_BATCH = b"\xff\xff"
+
+_VERSIONSTAMPED_KEY, _VERSIONSTAMPED_VALUE = 14, 15
+_READ_CONFLICT, _WRITE_CONFLICT = 0, 1
+"""FDBMutationType and FDBConflictRangeType (https://apple.github.io/foundationdb/api-c.html)."""
+
+_HEADER = struct.Struct("=BBii")
 
 
 class FoundationSnapshot(Snapshot):
@@ -29,11 +37,18 @@ class FoundationSnapshot(Snapshot):
         self._snapshot = tr.snapshot
         self._prefix = prefix
         self.counted = Operations()
+        self._version_asked: Any = None
+        self.is_wanted_again = False
+        """Whether somebody may want to stand where this one stands."""
         self._read_version: Version | None = None
+
+    def ask_read_version(self) -> None:
+        self.is_wanted_again = True
+        self._version_asked = self._tr.get_read_version()
 
     def read_version(self) -> Version:
         if self._read_version is None:
-            number = self._tr.get_read_version().wait()
+            number = self._client.wait(self._version_asked or self._tr.get_read_version())
             self._read_version = Version(number.to_bytes(8, "big") + _HIGHEST_BATCH)
         return self._read_version
 
@@ -50,7 +65,7 @@ class FoundationSnapshot(Snapshot):
         value = self._snapshot.get(self._prefix + key)
 
         def wait() -> bytes | None:
-            found: bytes | None = value.wait().value
+            found: bytes | None = self._client.wait(value).value
             return found
 
         return wait
@@ -76,7 +91,7 @@ class FoundationSnapshot(Snapshot):
     def _rows(self, begin: Any, end: Any, wanted: KeyRange, part: Any) -> Iterator[tuple[bytes, bytes]]:
         cut, limit, iteration = len(self._prefix), wanted.limit, 1
         while True:
-            rows, count, more = part.wait()
+            rows, count, more = self._client.wait(part)
             self.counted.rows += count
             for row in rows:
                 yield row.key[cut:], row.value
@@ -94,48 +109,53 @@ class FoundationSnapshot(Snapshot):
 class FoundationTransaction(FoundationSnapshot, Transaction):
     def __init__(self, client: Client, tr: Any, prefix: bytes) -> None:
         super().__init__(client, tr, prefix)
-        self._no_conflict = tr.options.set_next_write_no_write_conflict_range
+        self._operations: list[bytes] = []
 
     @property
     def wrote(self) -> bool:
         return bool(self.counted.sets or self.counted.clears)
 
+    def send(self) -> None:
+        """What was set, cleared and named; to be called before the commit."""
+        self._client.send(self._tr, b"".join(self._operations))
+
+    def _add(self, kind: int, a: bytes = b"", b: bytes = b"", code: int = 0) -> None:
+        self._operations += (_HEADER.pack(kind, code, len(a), len(b)), a, b)
+
     def set(self, key: bytes, value: bytes) -> None:
         self.counted.sets += 1
-        self._tr.set(self._prefix + key, value)
+        self._add(lib.MV_FDB_SET, self._prefix + key, value)
 
     def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
         self.counted.sets += 1
-        self._no_conflict()
-        self._tr.set_versionstamped_key(_with_gap(self._prefix + prefix, suffix), value)
+        self._add(lib.MV_FDB_NO_CONFLICT)
+        self._add(lib.MV_FDB_ATOMIC, _with_gap(self._prefix + prefix, suffix), value, _VERSIONSTAMPED_KEY)
 
     def set_versioned_value(self, key: bytes, prefix: bytes, suffix: bytes) -> None:
         self.counted.sets += 1
-        self._tr.set_versionstamped_value(self._prefix + key, _with_gap(prefix, suffix))
+        self._add(lib.MV_FDB_ATOMIC, self._prefix + key, _with_gap(prefix, suffix), _VERSIONSTAMPED_VALUE)
 
     def clear(self, key: bytes) -> None:
         self.counted.clears += 1
-        self._tr.clear(self._prefix + key)
+        self._add(lib.MV_FDB_CLEAR, self._prefix + key)
 
     def clear_range(self, begin: bytes, end: bytes) -> None:
         if begin < end:
             self.counted.clears += 1
-            self._tr.clear_range(self._prefix + begin, self._prefix + end)
+            self._add(lib.MV_FDB_CLEAR_RANGE, self._prefix + begin, self._prefix + end)
 
     def add_read_conflict(self, begin: bytes, end: bytes) -> None:
         self.counted.conflicts += 1
-        self._tr.add_read_conflict_range(self._prefix + begin, self._prefix + end)
+        self._add(lib.MV_FDB_CONFLICT, self._prefix + begin, self._prefix + end, _READ_CONFLICT)
 
     def add_write_conflict(self, begin: bytes, end: bytes) -> None:
         self.counted.conflicts += 1
-        self._tr.add_write_conflict_range(self._prefix + begin, self._prefix + end)
+        self._add(lib.MV_FDB_CONFLICT, self._prefix + begin, self._prefix + end, _WRITE_CONFLICT)
 
     def announce(self, namespace: NamespaceId, before: Version | None = None, numbers: bytes = b"") -> None:
         """Set the key that `Signal`s watch; nobody conflicts on it."""
-        self.counted.sets += 1
-        self._no_conflict()
-        key = self._prefix + head_key(namespace)
-        self._tr.set_versionstamped_value(key, _with_gap(b"", b""))
+        self._add(lib.MV_FDB_NO_CONFLICT)
+        self.set_versioned_value(head_key(namespace), b"", b"")
 
     def commit_time(self, now_us: int) -> int:
         return now_us  # to read the last commit's time with conflict would make all commits meet
