@@ -9,12 +9,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import apsw
 import pytest
 from _pytest.mark.structures import ParameterSet
 
 import mvvfs
+from pagestore.engines.memory import MemoryEngine
 from pagestore.opener import open_store
 from tests import cluster
 
@@ -80,18 +82,23 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @contextmanager
 def fresh(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of a store of that kind which nobody has made yet."""
+    """The URL of a store of that kind which nobody has made yet.
+
+    One in memory says that it is distant: it stands for a cluster where there is none."""
     if kind == "cluster":
         with cluster.prefix() as prefix:
             yield cluster.url(prefix)
+    elif kind == "memory":
+        with patch.object(MemoryEngine, "distant", True):
+            yield f"memory:{folder}"
     else:
-        yield str(folder / "store") if kind == "folder" else f"memory:{folder}"
+        yield str(folder / "store")
 
 
 def refused_at(connection: apsw.Connection | sqlite3.Connection, store: str, write: str) -> str:
     """At which statement a transaction that can only lose is told so: at its first write, or, where it takes
     a round trip to ask for the newest version, at COMMIT; then `write` is done."""
-    if not store.startswith("fdb:"):
+    if not store.startswith(("fdb:", "memory:")):
         return write
     connection.execute(write)
     return "COMMIT"

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,9 @@ class _Transaction:
 class _Failed:
     def __init__(self, error: Exception) -> None:
         self._error = error
+
+    def is_ready(self) -> bool:
+        return True
 
     def wait(self) -> None:
         raise self._error
@@ -395,6 +398,23 @@ def test_a_commit_of_n_pages_is_n_sets_and_a_constant(pages: Pages, engine: Engi
     assert asked["rows"] == 2
     assert asked["conflicts"] == 4  # the token, the record, one run of pages read, one of pages written
     assert (asked["commits"], asked.get("retries", 0), asked.get("clears", 0)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("count", [1, 10, 39])
+def test_a_commit_that_stands_at_its_begin_reads_nothing(pages: Pages, engine: Engine, count: int) -> None:
+    request = pages.request({number: content("new", number) for number in range(1, count + 1)})
+    request = replace(request, token=_quiet_token(1), tells_others=False)
+    spent = Meter(engine)
+    done = pages.store.commit(request)
+    assert done.others is None
+    assert spent() == {"sets": count + 4, "conflicts": 4, "commits": 1}
+
+
+def test_a_read_at_a_begins_version_reads_pages_only(pages: Pages, engine: Engine) -> None:
+    version = pages.store.begin(pages.id, pages.version()).version
+    spent = Meter(engine)
+    assert len(pages.store.read(pages.id, version, [PageNumber(n) for n in range(1, 11)])) == 10
+    assert {what: n for what, n in spent().items() if what != "rows"} == {"range_reads": 10, "parts": 10}
 
 
 def test_no_key_is_read_twice(pages: Pages, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

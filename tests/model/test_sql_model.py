@@ -417,8 +417,15 @@ class SqlModelOfTwoDatabasesWithSmallCaches(SqlModelOfTwoDatabases):
     cache_size = 5
 
 
+class SqlModelFarAway(SqlModel):
+    """Where what others committed meanwhile is told by the next begin only."""
+
+    kind = "memory"
+
+
 MODELS = [
     SqlModel,
+    SqlModelFarAway,
     SqlModelWithSmallCaches,
     SqlModelWithoutLeases,
     SqlModelOfTwoDatabases,

@@ -183,7 +183,7 @@ def lose(loser: apsw.Connection, winner: apsw.Connection) -> None:
     assert not loser.in_transaction
 
 
-@pytest.mark.parametrize("store", ["folder", "memory"], indirect=True)
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
 def test_a_conflict_that_shows_before_the_commit(connect: Connect) -> None:
     """The write lock is refused to a transaction that could only lose."""
     winner, loser = connect(), connect()
