@@ -118,6 +118,42 @@ static void a_commit_takes_its_pages_over(void) {
   mv_db_release(db);
 }
 
+/* What others committed up to it is not known: it waits for the changelog to get there. */
+static void a_commit_waits_for_what_others_did(void) {
+  mv_db *db = mv_db_new(1 << 20);
+  mv_snapshot s = {0};
+  mv_start start;
+  advance(db, 10, 0);
+  put(db, 7, 4, 10, 'a');
+  put(db, 8, 4, 10, 'a');
+  mv_db_hold(db, &s, v(10));
+  mv_page *page = mv_page_new(7, 512);
+  memset(page->data, 'b', 512);
+  mv_part c = {.write_count = 1};
+  mv_db_committed_unknown(db, &s, &c, version(12), &page);
+  CHECK(mv_version_cmp(s.version, v(12)) == 0 && mv_version_cmp(db->applied, v(10)) == 0);
+  CHECK(content(db, 7, 10) == 'a' && content(db, 7, 12) == -1 && content(db, 8, 12) == -1);
+
+  uint32_t seven = 7, eight = 8;
+  mv_change log[] = {{.pages = &eight, .page_count = 1}, {.pages = &seven, .page_count = 1}};
+  memcpy(log[0].version, version(11), MV_VERSION_SIZE);
+  memcpy(log[1].version, version(12), MV_VERSION_SIZE);
+  CHECK(mv_db_apply(db, log, 2, version(12), 0) == 0);
+  CHECK(content(db, 7, 12) == 'b' && content(db, 8, 12) == -1); /* ours is there, theirs has to be fetched */
+  mv_db_begin(db, &s, &start);
+  CHECK(mv_version_cmp(start.last_change, v(12)) == 0 && mv_version_cmp(start.change_before, v(11)) == 0);
+  mv_alloc_release(start.alloc);
+
+  page = mv_page_new(7, 512); /* another thread has taken in what came after it already */
+  memset(page->data, 'c', 512);
+  change(db, 13, 7);
+  change(db, 14, 7);
+  mv_db_committed_unknown(db, &s, &c, version(13), &page);
+  CHECK(content(db, 7, 13) == 'c' && content(db, 7, 14) == -1);
+  mv_db_drop(db, &s);
+  mv_db_release(db);
+}
+
 static int64_t now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -314,6 +350,7 @@ int main(void) {
   a_change_during_a_fetch_is_not_lost();
   forgetting_ends_every_entry();
   a_commit_takes_its_pages_over();
+  a_commit_waits_for_what_others_did();
   a_followed_word_grows_old();
   a_snapshot_may_stand_at_another_databases_version();
   a_part_that_wrote_nothing_moves_the_snapshot();

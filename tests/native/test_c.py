@@ -17,6 +17,7 @@ SOURCES = {
     "alloc": ["alloc.c"],
     "cache": ["ahead.c", "alloc.c", "cache.c", "recent.c", "sets.c"],
     "delta": ["delta.c"],
+    "fdb": ["fdb.c", "gate.c"],
     "gate": ["gate.c"],
     "journal": ["journal.c"],
     "log": ["log.c"],
