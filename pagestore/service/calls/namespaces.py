@@ -30,7 +30,7 @@ async def info(backend: Backend, call: Call, request: pb.InfoRequest) -> pb.Info
     settings = backend.settings
     return pb.InfoResponse(
         release=_release(),
-        store_id=backend.store.store_id(),
+        store_id=await backend.look(backend.store.store_id),
         max_message_bytes=settings.max_message,
         max_commit_bytes=min(settings.max_commit, backend.store.max_commit_bytes or settings.max_commit),
         max_read_pages=settings.max_read_pages,

@@ -71,9 +71,11 @@ def test_changes(change):
     assert wire.change_of(wire.change_message(change)) == change
 
 
-@given(VERSIONS, st.none() | LISTS, st.none() | NUMBERS)
-def test_begins(version, changes, numbers):
-    value = api.Begin(version, changes, 4096, None if numbers is None else allocation(numbers))
+@given(VERSIONS, st.none() | LISTS, st.none() | NUMBERS, st.none() | VERSIONS)
+def test_begins(version, changes, numbers, read_version):
+    value = api.Begin(
+        version, changes, 4096, None if numbers is None else allocation(numbers), read_version
+    )
     assert wire.begin_of(wire.begin_message(value)) == value
 
 
@@ -108,6 +110,8 @@ def test_commits(data):
         durability=data.draw(st.sampled_from(["full", "normal"])),
         ticket=data.draw(st.none() | TOKENS),
         time_us=data.draw(st.none() | st.integers(0, 1 << 60)),
+        read_version=data.draw(st.none() | VERSIONS),
+        tells_others=data.draw(st.booleans()),
     )
     found = wire.commit_of(wire.commit_message(request))
     (other,) = found.parts
@@ -129,6 +133,12 @@ def test_committed(version, changes):
     del message.others[0].changes[:]
     message.others[0].omitted = True
     assert wire.committed_of(message, lambda index: {0: changes}[index]) == value
+
+
+def test_what_was_left_out_is_not_nothing():
+    for others in (None, ()):
+        value = api.Committed(api.ZERO_VERSION, 17, others)
+        assert wire.committed_of(wire.committed_message(value), lambda _: api.ListedChanges()) == value
 
 
 @given(NUMBERS, st.lists(PAGES, max_size=3).map(tuple))
