@@ -1,6 +1,6 @@
-"""Commits whose answer leaves out what others did meanwhile: on distant stores, to begin from there costs nothing.
+"""Commits whose answer leaves out what others did meanwhile: on distant stores, the next begin tells.
 
-In each test `other` commits between `one`'s begin and commit, to pages that `one` has read before and does not use now.
+In each test `other` commits between the begin and the commit of `one`, to pages that `one` does not use.
 """
 
 from __future__ import annotations
