@@ -73,9 +73,7 @@ def test_changes(change):
 
 @given(VERSIONS, st.none() | LISTS, st.none() | NUMBERS, st.none() | VERSIONS)
 def test_begins(version, changes, numbers, read_version):
-    value = api.Begin(
-        version, changes, 4096, None if numbers is None else allocation(numbers), read_version
-    )
+    value = api.Begin(version, changes, 4096, None if numbers is None else allocation(numbers), read_version)
     assert wire.begin_of(wire.begin_message(value)) == value
 
 
