@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from bench import cluster, growth, service, suite, trouble
+from bench import cluster, growth, service, sizes, suite, trouble
 from bench.errors import BenchError
 from bench.plot import svg
 from bench.profiling import profile
@@ -24,7 +24,6 @@ from bench.workloads import WORKLOADS
 console = Console()
 DIRECTORY = ROOT / "build" / "bench"
 PAGE, DATA, PLOT = (ROOT / "docs" / f"benchmarks.{suffix}" for suffix in ("md", "json", "svg"))
-HISTORY = ("history-commits", "history-reads", "open-past")
 
 
 @click.group()
@@ -95,7 +94,7 @@ def run(
         return
     cases = [
         case
-        for case in (*suite.against_plain(), *suite.behind_a_service())
+        for case in (*suite.against_plain(), *suite.behind_a_service(), *suite.branches())
         if (not workloads or case.workload in workloads)
         and (not processes or case.processes in processes)
         and (not modes or case.mode in modes)
@@ -104,8 +103,11 @@ def run(
     with _errors_end_the_run():
         for number, case in enumerate(cases, 1):
             save(output, [_measure(case, plan, f"{number}/{len(cases)} {case.key}")], {})
-        if history and (not workloads or set(workloads) & set(HISTORY)):
-            _run_history(plan, 200 if quick else history, histories, output)
+        if history and (not workloads or set(workloads) & set(suite.HISTORY)):
+            _run_history(plan, 200 if quick else history, histories, workloads, output)
+        for workload, run_sizes in (("branch-large", _run_branches), ("diff-row", _run_diffs)):
+            if not workloads or workload in workloads:
+                run_sizes(plan, output)
         if not workloads or set(workloads) & set(suite.SERVICE):
             _run_service(plan, workloads, processes, output)
         if not output.exists():
@@ -125,7 +127,9 @@ def _measure(case: suite.Case, plan: Plan, name: str) -> CaseResult:
     return result
 
 
-def _run_history(plan: Plan, commits: int, histories: Path | None, output: Path) -> None:
+def _run_history(
+    plan: Plan, commits: int, histories: Path | None, workloads: Sequence[str], output: Path
+) -> None:
     plan.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="history-", dir=plan.directory) as scratch:
         with console.status("growing histories") as status:
@@ -137,8 +141,32 @@ def _run_history(plan: Plan, commits: int, histories: Path | None, output: Path)
                 status.update,
             )
         cases = suite.short_and_long(grown.short, grown.long, plan.small)
-        results = [_measure(case, plan, case.key) for case in cases]
+        results = [
+            _measure(case, plan, case.key) for case in cases if not workloads or case.workload in workloads
+        ]
     save(output, results, {"bytes_per_commit": grown.bytes_per_commit})
+
+
+@contextmanager
+def _sizes(plan: Plan, build: Callable[[Path, bool], sizes.Sizes]) -> Iterator[sizes.Sizes]:
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="sizes-", dir=plan.directory) as scratch:
+        with console.status("a small and a large database"):
+            built = build(Path(scratch), plan.small)
+        yield built
+
+
+def _run_branches(plan: Plan, output: Path) -> None:
+    with _sizes(plan, sizes.branches) as built:
+        case = suite.branches_by_size(built.small, built.large)
+        save(output, [_measure(case, plan, case.key)], {})
+
+
+def _run_diffs(plan: Plan, output: Path) -> None:
+    with _sizes(plan, sizes.diffs) as built:
+        case = suite.diffs_by_size(built.small, built.large)
+        save(output, [_measure(case, plan, case.key)], {})
+        _find(sizes.pages_read(built.large), output)
 
 
 def _run_service(plan: Plan, workloads: Sequence[str], processes: Sequence[int], output: Path) -> None:

@@ -77,11 +77,10 @@ def table(results: Iterable[CaseResult]) -> Table:
 
 def markdown(results: Sequence[CaseResult], sizes: dict[str, float], findings: Sequence[Finding] = ()) -> str:
     """What stands between the marks of docs/benchmarks.md."""
-    barred = [result for result in results if result.case.bar is not None]
     lines = ["### Against the bars", ""]
     lines += _markdown_table(
         ("workload", "processes", "mode", "", "found", "interval", "wanted", ""),
-        [row for result in barred for row in (_bar_cells(result), *_limit_cells(result))],
+        [row for result in results for row in (*_bar_cells(result), *_limit_cells(result))],
     )
     if findings:
         lines += ["", "### Against a time limit", ""]
@@ -112,9 +111,12 @@ def document(page: Path, data: Path) -> str:
     return f"{head}{BEGIN_MARK}\n\n{measured}\n{END_MARK}{tail}"
 
 
-def _bar_cells(result: CaseResult) -> tuple[str, ...]:
+def _bar_cells(result: CaseResult) -> Iterator[tuple[str, ...]]:
+    """The row for its ratio, if there is a bar for it."""
+    if result.case.bar is None:
+        return
     ratio = result.ratio()
-    return (
+    yield (
         title(result),
         str(result.case.processes),
         result.case.mode,
@@ -143,6 +145,11 @@ def _limit_cells(result: CaseResult) -> Iterator[tuple[str, ...]]:
     if limits.tries is not None:
         most = max(each.most_tries for each in ours)
         yield *head, "most tries", f"{most}", "", f"at most {limits.tries}", _verdict(most <= limits.tries)
+    if limits.p50_us is not None:
+        values = [each.p50_us for each in ours]
+        middle, span = statistics.median(values), f"{_number(min(values))} to {_number(max(values))}"
+        wanted, verdict = f"at most {_number(limits.p50_us)}", _verdict(middle <= limits.p50_us)
+        yield *head, "p50 µs", _number(middle), span, wanted, verdict
 
 
 def _finding_cells(found: Finding) -> tuple[str, ...]:

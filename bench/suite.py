@@ -98,6 +98,7 @@ BARS: dict[tuple[str, int, str], float] = {
     ("bulk", 1, AS_IS.name): 0.6,
     ("look-up-cold", 1, NORMAL.name): 0.95,
     ("bounded-reads", 1, AS_IS.name): round(1 / 1.3, 3),
+    ("branch", 1, LONGER.name): 0.95,
 } | {
     (f"service-{call}", processes, NORMAL.name): 0.6
     for call in ("begin", "read", "read-32", "commit")
@@ -116,6 +117,8 @@ class Limits:
     """Commits of the slowest process by those of the fastest, at least."""
     tries: int | None = None
     """Of any transaction, at most."""
+    p50_us: float | None = None
+    """Median latency, at most."""
 
 
 LIMITS: dict[tuple[str, int, str], Limits] = {
@@ -124,6 +127,8 @@ LIMITS: dict[tuple[str, int, str], Limits] = {
     ("insert-random", 8, LONGER.name): Limits(conflicts=0.05),
     ("hot-row", 8, LONGER.name): Limits(fairness=0.6, tries=10),
     ("hot-row-immediate", 8, LONGER.name): Limits(fairness=0.6, tries=10),
+    ("template", 1, AS_IS.name): Limits(p50_us=10_000),
+    ("template-served", 1, AS_IS.name): Limits(p50_us=10_000),
 }
 """By workload, processes and mode, beside the ratio."""
 
@@ -285,6 +290,71 @@ def behind_a_service() -> Iterator[Case]:
             )
 
 
+def branches() -> Iterator[Case]:
+    """Branches against commits, and against other ways to make a database.
+
+    A branch is one small commit, whatever the size, so with flushes of some length it is as fast as the
+    commit of a row: what it costs beside the flush may differ by a twentieth of it (the bar)."""
+    for mode in (LONGER, AS_IS):
+        yield Case(
+            workload="branch",
+            processes=1,
+            mode=mode.name,
+            flush_us=mode.flush_us,
+            bar=BARS.get(("branch", 1, mode.name)),
+            baseline=Arm("commit", MvTarget(durability=mode.durability)),
+            candidate=Arm("branch", MvTarget(durability=mode.durability, branches=True)),
+        )
+    for workload, kind in (("template", MvTarget), ("template-served", ServedTarget)):
+        yield Case(
+            workload=workload,
+            processes=1,
+            mode=AS_IS.name,
+            flush_us=0,
+            baseline=Arm("script", kind(durability="full")),
+            candidate=Arm("branch", kind(durability="full", branches=True)),
+        )
+
+
+def branches_by_size(small: Path, large: Path) -> Case:
+    """Branches of a small and of a large database: `bench.sizes` makes the two.
+
+    The bar: latencies within 1.2 times of each other."""
+    target = MvTarget(durability="full", branches=True)
+    return Case(
+        workload="branch-large",
+        processes=1,
+        mode=AS_IS.name,
+        flush_us=0,
+        bar=round(1 / 1.2, 3),
+        operations=500,
+        compares="latency",
+        baseline=Arm("small", target, small),
+        candidate=Arm("large", target, large),
+    )
+
+
+def diffs_by_size(small: Path, large: Path) -> Case:
+    """Differences of one row in a small and in a large table: `bench.sizes` makes the two.
+
+    The bar: twice as long at most, because a tree is deeper by a level or two."""
+    target = MvTarget(durability="normal")
+    return Case(
+        workload="diff-row",
+        processes=1,
+        mode=NORMAL.name,
+        flush_us=0,
+        bar=0.5,
+        compares="latency",
+        baseline=Arm("small", target, small),
+        candidate=Arm("large", target, large),
+    )
+
+
+HISTORY = ("history-commits", "history-reads", "open-past", "open-version", "open-tag", "open-back")
+"""Workloads that need a long history."""
+
+
 def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:
     """mvvfs on a short history against mvvfs on a long one: `bench.growth` makes the two databases.
 
@@ -307,13 +377,20 @@ def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:
             baseline=Arm("short history", target, short),
             candidate=Arm("long history", target, long),
         )
-    yield Case(
-        workload="open-past",
-        processes=1,
-        mode=NORMAL.name,
-        flush_us=0,
-        bar=0.5,
-        compares="latency",
-        baseline=Arm("now", usual, long),
-        candidate=Arm("then", PastTarget(durability="normal"), long),
+    moments: tuple[tuple[str, Literal["time", "version", "tag", "back"]], ...] = (
+        ("open-past", "time"),
+        ("open-version", "version"),
+        ("open-tag", "tag"),
+        ("open-back", "back"),
     )
+    for workload, by in moments:
+        yield Case(
+            workload=workload,
+            processes=1,
+            mode=NORMAL.name,
+            flush_us=0,
+            bar=0.5,
+            compares="latency",
+            baseline=Arm("now", usual, long),
+            candidate=Arm("then", PastTarget(durability="normal", by=by), long),
+        )

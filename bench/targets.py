@@ -133,6 +133,8 @@ class MvTarget(Target):
     begin: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED"
     """How `transaction` begins."""
     read_ahead: Literal["on", "off"] | None = None
+    branches: bool = False
+    """Whether a workload that makes databases makes them as branches."""
 
     def place(self, directory: Path) -> Path:
         if self.read_ahead is not None:  # cases and arms share a store
@@ -140,12 +142,23 @@ class MvTarget(Target):
         return directory / "database.mv"
 
     def connect(self, path: Path) -> apsw.Connection:
+        name = str(path) if self.store is None else path.name
+        return self._connect(name, self.store)
+
+    def connect_to(self, path: Path, name: str) -> apsw.Connection:
+        """To another database of the same store."""
+        return self._connect(name, self.url(path))
+
+    def url(self, path: Path) -> str:
+        """Of the store that the database at `path` is in."""
+        return self.store or str(path)
+
+    def _connect(self, name: str, store: str | None) -> apsw.Connection:
         import mvvfs
 
-        name = str(path) if self.store is None else path.name
         return mvvfs.connect(
             name,
-            store=self.store,
+            store=store,
             durability=self.durability,
             cache_bytes=self.cache_bytes,
             leases=self.leases,
@@ -179,9 +192,11 @@ class MvTarget(Target):
 
 @dataclass(frozen=True, slots=True)
 class PastTarget(MvTarget):
-    """mvvfs at the versions of random moments of the database's past, another one each time it is opened."""
+    """mvvfs at random moments of the database's past, another one each time it is opened."""
 
     kind: ClassVar[str] = "past"
+    by: Literal["time", "version", "tag", "back"] = "time"
+    """How the moment is written; `back`: HEAD~n."""
 
     def connect_at(self, path: Path, at: str) -> apsw.Connection:
         import mvvfs
@@ -226,11 +241,17 @@ class ServedTarget(MvTarget):
     freshness: str = "latest"
 
     def connect(self, path: Path) -> apsw.Connection:
+        return self._connect("main", self.url(path))
+
+    def url(self, path: Path) -> str:
+        return f"grpc+unix:{_socket(path)}"
+
+    def _connect(self, name: str, store: str | None) -> apsw.Connection:
         import mvvfs
 
         return mvvfs.connect(
-            "main",
-            store=f"grpc+unix:{_socket(path)}",
+            name,
+            store=store,
             durability=self.durability,
             cache_bytes=self.cache_bytes,
             leases=self.leases,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bench.workloads.base import Workload
+from bench.workloads.branches import Branches, Templates
 from bench.workloads.calls import ServiceCalls
 from bench.workloads.cluster import ClusterUpdates
+from bench.workloads.diffs import DiffRow
 from bench.workloads.history import HistoryCommits, HistoryReads, OpenPast
 from bench.workloads.inserts import BulkLoad, Inserts, RandomInserts
 from bench.workloads.jobs import ClaimJobs
@@ -56,6 +58,14 @@ _ALL: tuple[Workload, ...] = (
     ReadModifyWrite(name="served-updates", title="read-modify-write, served, latest", distribution="uniform"),
     HistoryReads(name="history-reads", title="uncached reads on a long history"),
     OpenPast(name="open-past", title="open at a moment of a long history, against now"),
+    OpenPast(name="open-version", title="open at a version of a long history, against now"),
+    OpenPast(name="open-tag", title="open at a tag in a long history, against now"),
+    OpenPast(name="open-back", title="open at HEAD~n of a long history, any n, against now"),
+    Branches(name="branch", title="branch, against a commit of one row"),
+    Branches(name="branch-large", title="branch of 1,000,000 rows, against one of 1,000"),
+    Templates(name="template", title="a new database as a branch of a template, against a script"),
+    Templates(name="template-served", title="the same, through a service"),
+    DiffRow(name="diff-row", title="diff of one changed row of 1,000,000, against one of 1,000"),
     ServiceCalls(name="service-begin", title="service: begin", call="begin"),
     ServiceCalls(name="service-read", title="service: read of 1 page", call="read"),
     ServiceCalls(name="service-read-32", title="service: read of 32 pages", call="read", pages=32),

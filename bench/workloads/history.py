@@ -17,7 +17,10 @@ from bench.targets import PastTarget, Target
 from bench.workloads.base import Client, Evidence, Workload, expect, scalar
 from bench.workloads.updates import load_counters
 from mvvfs.when import format_time
+from pagestore.api import format_version
 from pagestore.opener import open_store
+
+_MOMENTS = 200
 
 UPDATE = "UPDATE counters SET value = value + 1 WHERE id = ?"
 
@@ -106,7 +109,7 @@ class UncachedReadClient(Client):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenPast(HistoryWorkload):
-    """Open a connection, read one row, close it: now, or at a random moment of the past."""
+    """Open a connection, read one row, close it: now, or at a random moment of the past (`PastTarget.by`)."""
 
     kind: ClassVar[Literal["write", "read"]] = "read"
     unit: ClassVar[str] = "opens"
@@ -121,14 +124,33 @@ class OpenPast(HistoryWorkload):
 class OpenPastClient(Client):
     def __init__(self, target: Target, path: Path, rows: int, rng: random.Random) -> None:
         self._target, self._path, self._rows, self._rng = target, path, rows, rng
-        self._from, self._to = 0, 0
+        self._moments: list[str] = []
 
     def warm(self) -> None:
+        """Look up some moments of the past, so that no time goes into choosing them."""
+        if not isinstance(self._target, PastTarget):
+            return
         store = open_store(str(self._path), create=False)
         namespace = store.open("main").id
-        self._from, self._to = (
+        first, last = (
             next(store.changelog(namespace, newest_first=newest, limit=1)).time_us for newest in (False, True)
         )
+        connection = self._target.connect(self._path)
+        commits = scalar(connection, "SELECT sum(value) FROM counters")  # and those that made the table
+        connection.close()
+        for _ in range(_MOMENTS):
+            time_us = self._rng.randint(first, last)
+            version = store.version_at(namespace, time_us)
+            match self._target.by:
+                case "time":
+                    moment = format_time(time_us)
+                case "version":
+                    moment = format_version(version)
+                case "tag":
+                    moment = f"tag:{store.tag(namespace, format_version(version), version).name}"
+                case "back":
+                    moment = f"HEAD~{self._rng.randint(0, commits)}"
+            self._moments.append(moment)
         store.close()
 
     def operate(self) -> int:
@@ -142,5 +164,4 @@ class OpenPastClient(Client):
     def _open(self) -> apsw.Connection:
         if not isinstance(self._target, PastTarget):
             return self._target.connect(self._path)
-        moment = self._rng.randint(self._from, self._to)
-        return self._target.connect_at(self._path, format_time(moment))
+        return self._target.connect_at(self._path, self._rng.choice(self._moments))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import flush, runner, service, suite
+from bench import flush, runner, service, sizes, suite
 from bench.errors import BenchError, CheckFailedError
 from bench.report import markdown
 from bench.results import CaseResult, Finding, load, load_findings, save
@@ -93,8 +93,10 @@ def test_a_worker_that_dies_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_history_is_grown_and_compared(tmp_path: Path) -> None:
     places = ("--directory", str(tmp_path), "--output", str(tmp_path / "results.json"))
+    names = set(suite.HISTORY) - {"history-reads"}
+    wanted = [option for name in sorted(names) for option in ("--workload", name)]
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "run", "--quick", "--workload", "history-commits", *places],
+        [sys.executable, "-m", "bench", "run", "--quick", *wanted, *places],
         cwd=ROOT,
         env=os.environ | {"COLUMNS": "200"},
         capture_output=True,
@@ -103,8 +105,31 @@ def test_history_is_grown_and_compared(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     results, sizes = load(tmp_path / "results.json")
-    assert {result.case.workload for result in results} == {"history-commits", "history-reads", "open-past"}
+    assert {result.case.workload for result in results} == names
     assert sizes["bytes_per_commit"] > 0
+
+
+@pytest.mark.parametrize("key", ["branch/1/full", "template-served/1/full"])
+def test_branches_are_measured(tmp_path: Path, key: str) -> None:
+    plan = runner.Plan(tmp_path, rounds=1, seconds=0.1, small=True)
+    (case,) = (case for case in suite.branches() if case.key == key)
+    result = runner.run_case(case, plan, lambda doing: None)
+    assert all(each.operations > 0 for rounds in result.rounds.values() for each in rounds)
+    assert ("p50 µs" in markdown([result], {}).split("### Everything")[0]) == key.startswith("template")
+
+
+def test_what_must_not_go_with_the_size_is_measured(tmp_path: Path) -> None:
+    plan = runner.Plan(tmp_path, rounds=1, seconds=0.1, small=True)
+    branched, compared = sizes.branches(tmp_path / "a", True), sizes.diffs(tmp_path / "b", True)
+    for case in (
+        suite.branches_by_size(branched.small, branched.large),
+        suite.diffs_by_size(compared.small, compared.large),
+    ):
+        result = runner.run_case(case, plan, lambda doing: None)
+        assert all(each.operations > 0 for rounds in result.rounds.values() for each in rounds)
+    found = sizes.pages_read(compared.large)
+    assert len(found) == 5
+    assert all(0 < each.found <= 10 for each in found)
 
 
 def test_results_survive_the_file_and_are_replaced_case_by_case(tmp_path: Path) -> None:
