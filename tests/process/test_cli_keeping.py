@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from pagestore import retention, sweep
-from pagestore.opener import open_store
 
 from .test_cli import TIME, VERSION, Mvctl, mvctl, plain, versions
 
@@ -106,7 +105,7 @@ def test_gc_lets_go_of_what_nothing_needs(mvctl, app):
     assert gone >= COMMITS - 3
     assert pages > 4 * (COMMITS - 3)
     assert re.search(rf"readable from {app[0]} of {TIME} on$", said.strip())
-    assert [entry["version"] for entry in entries(mvctl("log", "app.db", "--json").stdout)][0] == app[0]
+    assert versions(mvctl, "app.db")[0] == app[0]
     left = entries(mvctl("du", "app.db", "--json").stdout)[0]
     assert left["live_pages"] == taken["live_pages"]
     assert left["history_bytes"] * 5 < taken["history_bytes"]
