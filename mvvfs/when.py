@@ -99,9 +99,8 @@ def version(text: str) -> Version:
 
 
 def _tagged(name: str, store: Store, namespace: NamespaceId) -> Version:
-    for tag in store.tags(namespace):
-        if tag.name == name:
-            return tag.version
+    for tag in store.tags(namespace, name) if name else ():
+        return tag.version
     raise NoSuchVersionError(f"the database has no tag {name!r}")
 
 

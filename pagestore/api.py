@@ -369,8 +369,8 @@ class Store(ABC):
         """Remove a tag.  Raises NoSuchVersionError if there is none of that name, NoSuchNamespaceError."""
         raise UnsupportedError(f"{self.url}: no untag in a store of this kind")
 
-    def tags(self, namespace: NamespaceId) -> list[Tag]:
-        """All tags, by name.  Raises NoSuchNamespaceError."""
+    def tags(self, namespace: NamespaceId, name: str | None = None) -> list[Tag]:
+        """All tags, by name; with `name` the one that is called so, or none.  Raises NoSuchNamespaceError."""
         raise UnsupportedError(f"{self.url}: no tags in a store of this kind")
 
     def hold(

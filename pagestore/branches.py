@@ -39,14 +39,16 @@ def branch(engine: Engine, id_: NamespaceId, new_name: str, version: Version, ti
     """See `Store.branch`."""
     check_name(new_name)
 
-    def read(tx: Snapshot) -> bytes:
+    def read(tx: Snapshot) -> tuple[bytes, bool]:
         record = find(tx, id_)
         kept.check_readable(tx, id_, version, record)
         kept.check_not_ahead(tx, version)
-        return allocation.pack_image(allocation.at(tx, id_, record.page_size, version))
+        image = allocation.pack_image(allocation.at(tx, id_, record.page_size, version))
+        return image, bool(bulk.unfolded(tx, id_))
 
-    bulk.fold(engine, id_, timeout)
-    image = engine.read(read, timeout=timeout)
+    image, waits = engine.read(read, timeout=timeout)
+    if waits:
+        bulk.fold(engine, id_, timeout)
 
     def work(tx: Transaction) -> None:
         parent = rely_on(tx, id_)

@@ -151,9 +151,14 @@ def untag(tx: Transaction, id_: NamespaceId, name: str) -> Version:
     return version
 
 
-def tags(tx: Snapshot, id_: NamespaceId) -> Iterator[Tag]:
-    """By name."""
+def tags(tx: Snapshot, id_: NamespaceId, name: str | None) -> Iterator[Tag]:
+    """See `Store.tags`."""
     find(tx, id_)
+    if name is not None:
+        found = tx.get(keys.tag(id_, name))
+        if found is not None:
+            yield _unpack_tag(name, found)
+        return
     for key, value in tx.scan(KeyRange(*keys.tags(id_))):
         yield _unpack_tag(keys.text_of_tag(key), value)
 

@@ -363,8 +363,8 @@ class PageStore(Store):
 
         self.engine.transact(work, timeout=self.timeout, idempotent=False)
 
-    def tags(self, namespace: NamespaceId) -> list[Tag]:
-        return self.engine.read(lambda tx: list(kept.tags(tx, namespace)), timeout=self.timeout)
+    def tags(self, namespace: NamespaceId, name: str | None = None) -> list[Tag]:
+        return self.engine.read(lambda tx: list(kept.tags(tx, namespace, name)), timeout=self.timeout)
 
     def hold(
         self, namespace: NamespaceId, version: Version, seconds: float, hold: bytes | None = None

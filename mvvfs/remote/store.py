@@ -314,10 +314,10 @@ class RemoteStore(Store):
         request = pb.DeleteTagRequest(namespace=namespace, name=_name(name))
         self._calls.call("DeleteTag", request, nothing, once=f"the removal of the tag {name!r}")
 
-    def tags(self, namespace: NamespaceId) -> list[Tag]:
+    def tags(self, namespace: NamespaceId, name: str | None = None) -> list[Tag]:
         return self._calls.call(
             "ListTags",
-            pb.ListTagsRequest(namespace=namespace),
+            pb.ListTagsRequest(namespace=namespace, name=name or ""),
             lambda answer: [wire.tag_of(each) for each in answer.tags],
         )
 

@@ -612,10 +612,12 @@ class DeleteTagRequest(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
 
 class ListTagsRequest(_message.Message):
-    __slots__ = ("namespace",)
+    __slots__ = ("namespace", "name")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     namespace: int
-    def __init__(self, namespace: _Optional[int] = ...) -> None: ...
+    name: str
+    def __init__(self, namespace: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Tag(_message.Message):
     __slots__ = ("name", "version", "time_us")

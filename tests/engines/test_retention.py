@@ -246,6 +246,8 @@ def test_tags(page_store: PageStore, pages: Pages) -> None:
     assert page_store.tag(pages.id, "b", versions[1]) == made
     page_store.tag(pages.id, "ä/b c", versions[1])
     assert [tag.name for tag in page_store.tags(pages.id)] == ["b", "ä/b c"]
+    assert page_store.tags(pages.id, "b") == page_store.tags(pages.id)[:1]
+    assert page_store.tags(pages.id, "c") == []
     with pytest.raises(NameTakenError, match="untag it first"):
         page_store.tag(pages.id, "b", versions[2])
     for wrong in ("", "\0", "x" * 1025, "\ud800"):

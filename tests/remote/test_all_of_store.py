@@ -62,7 +62,8 @@ def test_retention_and_tags(remote: RemoteStore, pages: Pages) -> None:
         assert remote.retention(pages.id) == kept
     tag = remote.tag(pages.id, "first", versions[0])
     assert (tag.name, tag.version) == ("first", versions[0])
-    assert remote.tags(pages.id) == [tag]
+    assert remote.tags(pages.id) == remote.tags(pages.id, "first") == [tag]
+    assert remote.tags(pages.id, "second") == []
     with pytest.raises(NameTakenError):
         remote.tag(pages.id, "first", versions[1])
     remote.untag(pages.id, "first")

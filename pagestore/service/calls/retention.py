@@ -40,7 +40,7 @@ async def delete_tag(backend: Backend, call: Call, request: pb.DeleteTagRequest)
 
 async def list_tags(backend: Backend, call: Call, request: pb.ListTagsRequest) -> pb.ListTagsResponse:
     namespace = await call.allow(Right.READ, request.namespace)
-    tags = await backend.quick(lambda: backend.store.tags(namespace))
+    tags = await backend.quick(lambda: backend.store.tags(namespace, request.name or None))
     if tags:
         await backend.tell(max(tag.version for tag in tags))
     return pb.ListTagsResponse(tags=map(wire.tag_message, tags))
