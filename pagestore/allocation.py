@@ -6,8 +6,9 @@ Called by `store`.  Calls the engine.
    or before V with the changes in (image, V] applied.  An image, once written, never changes: it is what
    the changes up to its version come to.
 2. Commits never touch an image or each other's leases, so allocation alone never makes two of them meet.
-3. Images are written behind commits, one in `IMAGE_EVERY` on average, picked by the commit's token: so
-   what must be replayed is bounded whoever commits, however often they restart.
+3. Images are written behind commits, one in `IMAGE_EVERY` on average, and one for `IMAGE_EVERY_PAGES` that
+   were allocated or freed, picked by the commit's token: so what must be replayed is bounded, in commits
+   and in page numbers, whoever commits, however often they restart.
 4. A lease is granted in one engine transaction that reads all leases of the namespace, with conflict: no
    number is in two unexpired ones.  A commit that takes numbers from a lease reads it, with conflict, and
    fails if it has ended.
@@ -54,6 +55,7 @@ from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
 from pagestore.namespaces import find, rely_on
 
 IMAGE_EVERY = 128
+IMAGE_EVERY_PAGES = 1024
 MAX_LEASE = 1024
 MAX_LEASE_SECONDS = 600.0
 
@@ -158,8 +160,10 @@ def at(
     return free.allocation() if free else allocation
 
 
-def image_is_due(token: bytes) -> bool:
-    return token[-1] % IMAGE_EVERY == 0
+def image_is_due(token: bytes, pages: int) -> bool:
+    """`pages`: how many the commit has allocated or freed."""
+    chance = int.from_bytes(token[-4:-2], "big") % IMAGE_EVERY_PAGES
+    return token[-1] % IMAGE_EVERY == 0 or chance < pages
 
 
 def write_image(engine: Engine, id_: NamespaceId, version: Version, timeout: float) -> None:

@@ -177,8 +177,7 @@ class PageStore(Store):
                 self._folder.fold(part.id)
             elif part.bulks:
                 self._folder.notice(part.id, part.bulks)
-        if allocation.image_is_due(request.token):
-            self._write_images(request, result.version)
+        self._write_images(request, result.version)
         if retention.is_due(request.token):
             self._let_go(request)
         return Committed(result.version, commit.time_us, commit.others)
@@ -229,6 +228,8 @@ class PageStore(Store):
 
     def _write_images(self, request: CommitRequest, version: Version) -> None:
         for part in request.parts:
+            if not allocation.image_is_due(request.token, len(part.allocated) + len(part.freed)):
+                continue
             try:
                 allocation.write_image(self.engine, part.namespace, version, self.timeout)
             except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError, LimitError) as exc:

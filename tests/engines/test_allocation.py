@@ -7,8 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from pagestore import allocation
-from pagestore.api import LeaseEndedError, LimitError, NoSuchNamespaceError, PageNumber, Version, new_token
+from pagestore import allocation, keys
+from pagestore.api import (
+    MAX_VERSION,
+    TOKEN_SIZE,
+    LeaseEndedError,
+    LimitError,
+    NoSuchNamespaceError,
+    PageNumber,
+    Version,
+    new_token,
+)
+from pagestore.engines.base import KeyRange
 from pagestore.store import PageStore
 from tests.pages import Pages, content
 
@@ -119,3 +129,25 @@ def test_bounds(page_store: PageStore, pages: Pages) -> None:
     page_store.drop("main")
     with pytest.raises(NoSuchNamespaceError):
         page_store.lease(pages.id, 5, 60)
+
+
+def images(page_store: PageStore, pages: Pages) -> list[Version]:
+    wanted = KeyRange(*keys.images(pages.id, MAX_VERSION))
+    return [keys.version_of(key) for key, _ in page_store.engine.read(lambda tx: list(tx.scan(wanted)))]
+
+
+def test_a_large_commit_is_followed_by_an_image(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nobody has to go through all of its page numbers again; whatever its token is."""
+    monkeypatch.setattr(allocation, "IMAGE_EVERY_PAGES", 50)
+    token = bytes([1]) * TOKEN_SIZE
+    small = pages.commit({1: content(1)}, token=token).version
+    assert images(page_store, pages) == []
+    large = pages.commit({n: content(n) for n in range(2, 60)}, token=token[:-1] + b"\3").version
+    assert images(page_store, pages) == [large]
+    freed = pages.commit(dict.fromkeys(range(5, 57)), token=token[:-1] + b"\5").version
+    pages.commit({n: content(n) for n in range(1, 5)}, token=token[:-1] + b"\7")
+    assert images(page_store, pages) == [large, freed]
+    assert allocated(page_store, pages, small) == {1}
+    assert allocated(page_store, pages, pages.version()) == {1, 2, 3, 4, 57, 58, 59}

@@ -29,7 +29,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def due(wanted: bool) -> bytes:
     """The token of a commit that writes an image, or of one that does not."""
-    return new_token()[:-1] + bytes([0 if wanted else 1])
+    return new_token()[:-4] + b"\xff\xff\1" + bytes([0 if wanted else 1])
 
 
 def all_of(page_store: PageStore, pages: Pages) -> list[Waypoint]:
