@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from mvvfs import errors, holding, joint, names, when
+from mvvfs import closing, errors, holding, joint, names, when
 from mvvfs._shim import ffi, lib
 from mvvfs.options import Options, from_uri
 from mvvfs.pragmas import PRAGMAS, TURN_SECONDS
@@ -84,15 +84,24 @@ def _session(handle: Any) -> Session:
 # ---- opening ----
 
 
+def _text(value: Any) -> str:
+    """What a host passes as UTF-8."""
+    data: bytes = ffi.string(value)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as exc:
+        raise errors.OptionError(f"{data!r} is not UTF-8: {exc}") from None
+
+
 def _open_options(args: Any) -> tuple[str, Options]:
     def parameter(key: str) -> str | None:
         value = lib.mv_uri(args.file, key.encode())
-        return None if value == ffi.NULL else ffi.string(value).decode()
+        return None if value == ffi.NULL else _text(value)
 
     for refused in ("nolock", "immutable"):
         if parameter(refused) not in (None, "0", "no", "off", "false"):
             raise errors.OptionError(f"{refused}=1 can't be used with an mv database")
-    return ffi.string(args.name).decode(), from_uri(parameter, os.environ)
+    return _text(args.name), from_uri(parameter, os.environ)
 
 
 def _open_store(
@@ -179,8 +188,11 @@ def mv_py_open(args: Any) -> int:
 
 @ffi.def_extern(onerror=_outside)
 def mv_py_close(handle: Any) -> None:
-    session = _session(handle)
-    del _handles[handle]
+    session = _handles.pop(handle)
+    closing.close(functools.partial(_close, session))
+
+
+def _close(session: Session) -> None:
     try:
         session.close()
     except StoreError as exc:  # the lease ends by itself
@@ -320,6 +332,8 @@ def mv_py_lease(handle: Any, args: Any) -> int:
     try:
         asked = time.monotonic()
         lease = session.lease(args.want)
+        if len(lease.numbers) > args.want:
+            raise StoreError(f"a lease of {len(lease.numbers)} page numbers where {args.want} were asked for")
         ffi.memmove(args.numbers, array("I", lease.numbers), 4 * len(lease.numbers))
         args.count = len(lease.numbers)
         args.seconds = lease.seconds - (time.monotonic() - asked)
@@ -338,7 +352,7 @@ def mv_py_turn(handle: Any, take: int) -> int:
     session = _session(handle)
     try:
         if not take:
-            session.leave_turn()
+            closing.close(session.leave_turn)
             return _OK
         sessions = session.peers(lib.MV_WRITABLE) if take == lib.MV_TURN_OF_ALL else [session]
         wait = min(_NEXT_WAIT if session.is_waiting else _FIRST_WAIT, session.options.timeout)
@@ -363,7 +377,7 @@ def _interrupt_later(interruption: BaseException) -> None:
 @ffi.def_extern(onerror=_outside)
 def mv_py_failed(handle: Any, file: Any, code: int, what: Any) -> None:
     session = _session(handle)
-    error = errors.for_code(code, ffi.string(what).decode())
+    error = errors.for_code(code, ffi.string(what).decode(errors="replace"))  # may be cut off
     session.last_error = f"{type(error).__name__}: {error}"
     if code != errors.BUSY:
         lib.mv_set_pending(id(error))
@@ -376,13 +390,12 @@ def mv_py_failed(handle: Any, file: Any, code: int, what: Any) -> None:
 @ffi.def_extern(error=_IOERR, onerror=_outside)
 def mv_py_pragma(handle: Any, file: Any, name: Any, value: Any, out: Any, size: int) -> int:
     session = _session(handle)
-    text = None if value == ffi.NULL else ffi.string(value).decode()
-    pragma = PRAGMAS.get(ffi.string(name).decode().lower())
+    pragma = PRAGMAS.get(ffi.string(name).decode(errors="replace").lower())
     if pragma is None:
         return _NOTFOUND
     code = _OK
     try:
-        answer = pragma(session, text)
+        answer = pragma(session, None if value == ffi.NULL else _text(value))
     except BaseException as exc:  # noqa: BLE001
         code, answer = _failed(session, exc), str(exc)  # SQLite makes it the statement's error message
     if answer:

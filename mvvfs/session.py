@@ -29,6 +29,7 @@ from pagestore.api import (
     ZERO_VERSION,
     Allocation,
     Changes,
+    CorruptPageError,
     Lease,
     LeaseWish,
     Namespace,
@@ -64,7 +65,7 @@ class Database:
         self.cache = ffi.gc(lib.mv_db_new(cache_bytes), lib.mv_db_release)
         if self.cache == ffi.NULL:
             raise MemoryError("no memory for a page cache")
-        lib.mv_db_set_page_size(self.cache, namespace.page_size)
+        self._set_page_size(namespace.page_size)
         self._head = store.head_word(namespace.id)  # holds the mapping that C looks at
         if self._head is not None:
             lib.mv_db_set_word(self.cache, self._head.address, self._head.followed)
@@ -77,6 +78,10 @@ class Database:
         """Whether `holding` looks at it."""
         self.near: NearCache | None = None
         """Where pages are kept on disk, if they are."""
+
+    def _set_page_size(self, size: int) -> None:
+        if lib.mv_db_set_page_size(self.cache, size):
+            raise CorruptPageError(f"the store says that {self.name!r} has pages of {size} bytes")
 
     def applied(self) -> Version | None:
         """The version up to which the changelog has been applied to the cache."""
@@ -105,7 +110,7 @@ class Database:
             self._synced = start.version
         if self.near is not None:
             self.near.begun(known, start.version, start.changes)
-        lib.mv_db_set_page_size(self.cache, start.page_size)
+        self._set_page_size(start.page_size)
         if start.changes is None:
             allocation = start.allocation or self.store.allocation(self.id, start.version)
             alloc = c_alloc(allocation)
@@ -173,7 +178,8 @@ def c_changes(changes: Changes) -> CChanges:
     packed = changes.packed
     words = ffi.from_buffer("uint32_t[]", packed)
     structs = ffi.new("mv_change[]", len(changes))
-    lib.mv_changes_list(words, len(words), structs, len(changes))
+    if lib.mv_changes_list(words, len(words), structs, len(changes)) < len(changes):
+        raise CorruptPageError("the changelog that the store sent is not whole")
     return CChanges(structs, words)
 
 

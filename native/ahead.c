@@ -78,7 +78,8 @@ static uint32_t overflow_pages(const cells *c, uint32_t *out) {
   return count;
 }
 
-static uint32_t most_children(uint32_t size) { return size / 4 + 1; }
+/* A cell pointer takes two bytes; that cells don't overlap is true of good pages only. */
+static uint32_t most_children(uint32_t size) { return size / 2 + 1; }
 
 /* What a page leads to, in order: a B-tree page to lower ones, or to the overflow pages of its cells; an
 ** overflow page to the next one.  `out` has room for most_children(). */

@@ -40,6 +40,11 @@ void mv_files_add(mv_file *f) {
   pthread_mutex_unlock(&files_mutex);
 }
 
+void mv_files_freeze(int frozen) {
+  if (frozen) pthread_mutex_lock(&files_mutex);
+  else pthread_mutex_unlock(&files_mutex);
+}
+
 static void leave_ring(mv_file *f) {
   mv_file *before = f;
   while (before->peer != f) before = before->peer;
@@ -53,7 +58,7 @@ void mv_files_remove(mv_file *f) {
   while (*at && *at != f) at = &(*at)->next;
   if (*at) *at = f->next;
   pthread_mutex_unlock(&files_mutex);
-  leave_ring(f);
+  if (f->fork_generation == mv_fork_generation) leave_ring(f);
 }
 
 void mv_files_connect(mv_file *f, sqlite3 *connection) {

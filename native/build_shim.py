@@ -52,9 +52,9 @@ ffibuilder.cdef(
     void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id);
     void mv_db_limit(mv_db *db, uint64_t cache_bytes);
     void mv_db_read_ahead(mv_db *db);
-    void mv_db_set_page_size(mv_db *db, uint32_t page_size);
+    int mv_db_set_page_size(mv_db *db, uint32_t page_size);
     uint32_t mv_db_page_size(mv_db *db);
-    void mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count);
+    uint32_t mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count);
     int mv_db_apply(mv_db *db, const mv_change *changes, uint32_t count, const uint8_t *version,
                     uint64_t word);
     void mv_db_reset(mv_db *db, const uint8_t *version, uint64_t word, mv_alloc *alloc);

@@ -207,10 +207,13 @@ void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id) {
   pthread_mutex_unlock(&db->mutex);
 }
 
-void mv_db_set_page_size(mv_db *db, uint32_t page_size) {
+int mv_db_set_page_size(mv_db *db, uint32_t page_size) {
+  if (page_size & (page_size - 1)) return -1;
+  if (page_size && (page_size < MV_SMALLEST_PAGE || page_size > MV_LARGEST_PAGE)) return -1;
   pthread_mutex_lock(&db->mutex);
   db->page_size = page_size;
   pthread_mutex_unlock(&db->mutex);
+  return 0;
 }
 
 uint32_t mv_db_page_size(mv_db *db) {
@@ -268,16 +271,19 @@ static int take_in(mv_db *db, const mv_change *changes, uint32_t count) {
   return 0;
 }
 
-void mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count) {
+uint32_t mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count) {
   const uint32_t *at = packed, *end = packed + words;
-  for (uint32_t i = 0; i < count && end - at >= 6; i++) {
+  for (uint32_t i = 0; i < count; i++) {
+    uint64_t left = (uint64_t)(end - at);
+    if (left < MV_PACKED_CHANGE || (uint64_t)at[3] + at[4] + at[5] > left - MV_PACKED_CHANGE) return i;
     memcpy(out[i].version, at, sizeof out[i].version);
     out[i].page_count = at[3], out[i].allocated_count = at[4], out[i].freed_count = at[5];
-    out[i].pages = at + 6;
+    out[i].pages = at + MV_PACKED_CHANGE;
     out[i].allocated = out[i].pages + out[i].page_count;
     out[i].freed = out[i].allocated + out[i].allocated_count;
     at = out[i].freed + out[i].freed_count;
   }
+  return count;
 }
 
 static void reach(mv_db *db, mv_version v, uint64_t word) {
@@ -383,14 +389,14 @@ static int word_still(mv_db *db, int64_t within) {
 ** a database that has no pages yet: its first commit also decides their size.) */
 static int catch_up(mv_db *db) {
   uint32_t packed[MOST_RECENT_WORDS], count;
-  mv_change changes[MOST_RECENT_WORDS / 7];
+  mv_change changes[MOST_RECENT_WORDS / MV_PACKED_CHANGE];
   uint8_t applied[MV_VERSION_SIZE];
   if (!db->recent || !db->head || !db->has_applied || !db->page_size) return 0;
   mv_version_put(db->applied, applied);
   uint64_t word =
       mv_recent_read(db->recent, &db->head->word, &db->recent_at, db->id, applied, packed, MOST_RECENT_WORDS, &count);
   if (!word) return 0;
-  mv_changes_list(packed, MOST_RECENT_WORDS, changes, count);
+  if (mv_changes_list(packed, MOST_RECENT_WORDS, changes, count) < count) return 0;
   if (take_in(db, changes, count)) return 0;
   reach(db, count ? mv_version_get(changes[count - 1].version) : db->applied, word);
   return 1;

@@ -33,6 +33,8 @@
 #include "sets.h"
 
 #define MV_VERSION_SIZE 10
+#define MV_SMALLEST_PAGE 512 /* bytes: https://www.sqlite.org/fileformat2.html#page_size */
+#define MV_LARGEST_PAGE 65536
 /* In a set of changed pages: any page may have changed; pages were allocated or freed. */
 #define MV_EVERYTHING 0xFFFFFFFEu
 #define MV_REALLOCATED 0xFFFFFFFDu
@@ -118,8 +120,10 @@ void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id);
 void mv_db_limit(mv_db *db, uint64_t cache_bytes);
 void mv_db_read_ahead(mv_db *db); /* from now on */
 
-/* `count` changes out of their packed form (`Changes.packed` in pagestore/api.py), which they point into. */
-void mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count);
+/* `count` changes out of their packed form (`Changes.packed` in pagestore/api.py), which they point into.
+** How many were there whole. */
+#define MV_PACKED_CHANGE 6 /* words, without the numbers: 10 bytes of version, 2 of nothing, three counts */
+uint32_t mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count);
 
 /* The changelog, from Python: every change in (applied, version], oldest first; older ones among them do
 ** no harm.  With `everything`, the changes are not known: no page is, and the allocation is `alloc`, of
@@ -131,7 +135,7 @@ int mv_db_applied(mv_db *db, uint8_t *version);
 uint32_t mv_db_snapshots(mv_db *db, uint8_t *versions, uint32_t room);
 uint64_t mv_db_load_word(mv_db *db);
 uint64_t mv_db_word_seen(mv_db *db);
-void mv_db_set_page_size(mv_db *db, uint32_t page_size);
+int mv_db_set_page_size(mv_db *db, uint32_t page_size); /* 0, or -1: no SQLite page has that size */
 uint32_t mv_db_page_size(mv_db *db);
 
 /* Content, from Python: a page read at `snapshot` whose own version is `from`. */

@@ -189,6 +189,7 @@ static void accept(batch *b, const mv_part *part, const mv_commit *c) {
     lost = mv_set_add(&f->stale, MV_EVERYTHING) != 0;
   } else {
     lost = mv_db_committed(f->db, &f->snapshot, part, c->version, b->pages, b->word) != 0;
+    for (uint32_t i = 0; lost && i < b->count; i++) free(b->pages[i]);
   }
   if (keep_view(f, part) != SQLITE_OK || lost) lose_view(f);
   if (part->other_count) f->must_move = 1;
@@ -272,17 +273,19 @@ static int reads_on(const mv_file *f) {
   int open = 0;
   sqlite3_stmt *s = NULL;
   if (!f->connection) return 1;
-  while ((s = api_next_stmt(f->host->api, f->connection, s)) != NULL) open += api_stmt_busy(f->host->api, s) != 0;
+  while (open < 2 && (s = api_next_stmt(f->host->api, f->connection, s)) != NULL)
+    open += api_stmt_busy(f->host->api, s) != 0;
   return open > 1;
 }
 
 static int send(mv_file *f, batch *batches, uint32_t count) {
   mv_commit c = {.part_count = count, .parts = calloc(count, sizeof *c.parts)};
-  c.tells_others = !f->distant || f->peer != f || f->within || reads_on(f);
+  int has_open_cursors = reads_on(f);
+  c.tells_others = !f->distant || f->peer != f || f->within || has_open_cursors;
   if (!c.parts) return SQLITE_NOMEM;
   mv_version_put(mv_base(f), c.base);
   for (uint32_t i = 0; i < count; i++) c.parts[i] = part_of(&batches[i]);
-  int rc = mv_call_commit(f->host, f->session, &c);
+  int rc = mv_call_commit(f->host, f->session, &c, has_open_cursors);
   if (rc == SQLITE_OK) accept_all(batches, count, &c);
   else
     for (uint32_t i = 0; i < count; i++)

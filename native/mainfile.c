@@ -9,8 +9,10 @@ int mv_fail(mv_file *f, int code, const char *what) {
   return code;
 }
 
+static int is_inherited(const mv_file *f) { return f->fork_generation != mv_fork_generation; }
+
 static int inherited(mv_file *f) {
-  if (f->fork_generation == mv_fork_generation) return 0;
+  if (!is_inherited(f)) return 0;
   mv_fail(f, SQLITE_MISUSE, "a connection can't be used across fork(): open a new one in the child");
   return 1;
 }
@@ -24,6 +26,7 @@ static int main_lock(sqlite3_file *file, int level) {
 
 static int main_unlock(sqlite3_file *file, int level) {
   mv_file *f = (mv_file *)file;
+  if (is_inherited(f)) return SQLITE_OK; /* another thread may have been at the cache when the fork happened */
   return level >= f->lock ? SQLITE_OK : mv_unlock(f, level);
 }
 
@@ -55,9 +58,15 @@ static int read_at_open(mv_file *f, uint8_t *out, uint32_t amount) {
   return rc;
 }
 
+/* More than any database has: 2^32 - 2 pages of 64 KiB (https://www.sqlite.org/limits.html). */
+static int is_outside(int amount, sqlite3_int64 offset) {
+  return amount < 0 || offset < 0 || offset > (sqlite3_int64)1 << 48;
+}
+
 static int main_read(sqlite3_file *file, void *out, int amount, sqlite3_int64 offset) {
   mv_file *f = (mv_file *)file;
   if (inherited(f)) return SQLITE_MISUSE;
+  if (is_outside(amount, offset)) return mv_fail(f, SQLITE_IOERR_READ, "a read outside of any database");
   if (f->lock == SQLITE_LOCK_NONE) {
     if (offset == 0 && amount <= 100) return read_at_open(f, out, (uint32_t)amount);
     return mv_fail(f, SQLITE_IOERR_READ, "a read without a lock");
@@ -70,10 +79,12 @@ static int main_read(sqlite3_file *file, void *out, int amount, sqlite3_int64 of
   int rc = SQLITE_OK;
   for (int done = 0; done < amount && rc == SQLITE_OK;) {
     uint32_t within = (uint32_t)((offset + done) % f->page_size), part = f->page_size - within;
+    sqlite3_int64 number = (offset + done) / f->page_size + 1;
     if (part > (uint32_t)(amount - done)) part = (uint32_t)(amount - done);
-    rc = mv_page_read(f, (uint32_t)((offset + done) / f->page_size) + 1, (uint8_t *)out + done, within, part);
-    done += (int)part;
-    if (rc == SQLITE_IOERR_SHORT_READ) memset((uint8_t *)out + done, 0, (size_t)(amount - done));
+    if (number > MV_HIGHEST_PAGE) rc = SQLITE_IOERR_SHORT_READ;
+    else rc = mv_page_read(f, (uint32_t)number, (uint8_t *)out + done, within, part);
+    if (rc != SQLITE_IOERR_SHORT_READ) done += (int)part;
+    else memset((uint8_t *)out + done, 0, (size_t)(amount - done));
   }
   return rc;
 }
@@ -179,8 +190,10 @@ static void free_file(mv_file *f) {
 static int main_close(sqlite3_file *file) {
   mv_file *f = (mv_file *)file;
   mv_files_remove(f);
-  mv_call_close(f->host, f->session);
-  free_file(f);
+  if (!is_inherited(f)) { /* else the parent closes it; the little that it takes here stays */
+    mv_call_close(f->host, f->session);
+    free_file(f);
+  }
   f->base_file.pMethods = NULL;
   return SQLITE_OK;
 }

@@ -28,7 +28,7 @@ int mv_stored(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uint32
   if (offset == 0 && amount == f->page_size) {
     rc = fetch(f, number, out, amount, &found);
   } else {
-    if (!f->scratch && !(f->scratch = malloc(65536))) return SQLITE_NOMEM;
+    if (!f->scratch && !(f->scratch = malloc(MV_LARGEST_PAGE))) return SQLITE_NOMEM;
     rc = fetch(f, number, f->scratch, f->page_size, &found);
     if (rc == SQLITE_OK && found) memcpy(out, f->scratch + offset, amount);
   }
@@ -82,8 +82,10 @@ int mv_page_read(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uin
 
 int mv_page_write(mv_file *f, const void *in, int amount, sqlite3_int64 offset) {
   uint32_t size = f->page_size ? f->page_size : (uint32_t)amount;
-  if ((uint32_t)amount != size || offset % amount || amount < 512 || amount > 65536)
+  if (amount < MV_SMALLEST_PAGE || amount > MV_LARGEST_PAGE || (uint32_t)amount != size || offset % amount)
     return mv_fail(f, SQLITE_IOERR_WRITE, "the page size of a database can't be changed");
+  if (offset < 0 || offset / amount >= MV_HIGHEST_PAGE)
+    return mv_fail(f, SQLITE_IOERR_WRITE, "a write outside of any database");
   uint32_t number = (uint32_t)(offset / amount) + 1;
   mv_page **at = (mv_page **)mv_map_at(&f->writes, number);
   if (!at) return SQLITE_NOMEM;

@@ -94,13 +94,13 @@ static int map_grow(mv_map *m) {
 }
 
 void **mv_map_at(mv_map *m, uint32_t number) {
+  uint32_t i = m->count ? probe(m->keys, m->capacity, number + 1) : 0;
+  if (m->count && m->keys[i]) return &m->values[i];
   if (m->count * 3 >= m->capacity * 2 && map_grow(m)) return NULL;
-  uint32_t i = probe(m->keys, m->capacity, number + 1);
-  if (!m->keys[i]) {
-    m->keys[i] = number + 1;
-    m->values[i] = NULL;
-    m->count++;
-  }
+  i = probe(m->keys, m->capacity, number + 1);
+  m->keys[i] = number + 1;
+  m->values[i] = NULL;
+  m->count++;
   return &m->values[i];
 }
 

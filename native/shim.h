@@ -23,7 +23,7 @@ void mv_call_close(const mv_host *host, void *session);
 int mv_call_begin(const mv_host *host, void *session, mv_begin *args);
 int mv_call_join(const mv_host *host, void *session, mv_join *args);
 int mv_call_fetch(const mv_host *host, void *session, mv_fetch *args);
-int mv_call_commit(const mv_host *host, void *session, mv_commit *args);
+int mv_call_commit(const mv_host *host, void *session, mv_commit *args, int has_open_cursors);
 int mv_call_lease(const mv_host *host, void *session, mv_lease *args);
 int mv_call_pragma(const mv_host *host, void *session, void *file, const char *name, const char *value,
                    char **result);
@@ -39,6 +39,7 @@ int mv_journal_open(const mv_host *host, sqlite3_file *file, int flags, int *out
 int mv_journal_size(void);
 
 /* attached.c */
+void mv_files_freeze(int frozen); /* no file is opened or closed meanwhile: for fork() */
 int mv_check_journal(const mv_host *host, const char *name);
 void mv_super_created(const char *name);
 int mv_super_present(const char *name);

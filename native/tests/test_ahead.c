@@ -191,6 +191,22 @@ static void nonsense(void) {
   mv_tree_free(&tree);
 }
 
+/* As many cells as their pointers fill the page with, all of them in the same bytes. */
+static void a_page_of_overlapping_cells_has_no_more_children_than_room(void) {
+  static const uint8_t types[] = {2, 5, 10, 13};
+  start_cold();
+  for (uint32_t i = 0; i < 4; i++) {
+    uint8_t *p = pages[20 + i];
+    memset(p, 0xff, SIZE);
+    uint32_t header = types[i] < 10 ? 12 : 8, cells = (SIZE - header) / 2;
+    p[0] = types[i];
+    p[3] = (uint8_t)(cells >> 8), p[4] = (uint8_t)cells;
+    for (uint32_t c = 0; c < cells; c++) p[header + 2 * c] = 0, p[header + 2 * c + 1] = 16;
+    arrives(20 + i);
+  }
+  start_cold();
+}
+
 int main(void) {
   a_path_is_fetched_page_by_page();
   a_scan_doubles(1);
@@ -200,5 +216,6 @@ int main(void) {
   by_number_after_three();
   chains_of_several_rows();
   nonsense();
+  a_page_of_overlapping_cells_has_no_more_children_than_room();
   return 0;
 }

@@ -344,6 +344,29 @@ static void threads_agree(void) {
   mv_db_release(db);
 }
 
+static void what_is_not_whole_is_not_listed(void) {
+  uint32_t packed[] = {0, 0, 0, 2, 0, 1, 7, 8, 9, 0, 0, 0, 1, 0, 0, 5};
+  const uint64_t words = sizeof packed / sizeof *packed;
+  mv_change out[2];
+  CHECK(mv_changes_list(packed, words, out, 2) == 2);
+  CHECK(out[0].page_count == 2 && out[0].freed[0] == 9 && out[1].pages[0] == 5);
+  CHECK(mv_changes_list(packed, words - 1, out, 2) == 1);
+  CHECK(mv_changes_list(packed, words - 2, out, 2) == 1);
+  packed[3] = UINT32_MAX; /* the sum of two would not fit into 32 bits */
+  CHECK(mv_changes_list(packed, words, out, 2) == 0);
+  CHECK(mv_changes_list(packed, 0, out, 1) == 0);
+}
+
+static void pages_have_the_sizes_that_sqlite_has(void) {
+  static const uint32_t no[] = {1, 256, 513, 4095, 131072, 0x80000000u};
+  mv_db *db = mv_db_new(1 << 20);
+  for (uint32_t size = 512; size <= 65536; size *= 2) CHECK(mv_db_set_page_size(db, size) == 0);
+  for (uint32_t i = 0; i < sizeof no / sizeof *no; i++) CHECK(mv_db_set_page_size(db, no[i]) == -1);
+  CHECK(mv_db_page_size(db) == 65536);
+  CHECK(mv_db_set_page_size(db, 0) == 0);
+  mv_db_release(db);
+}
+
 int main(void) {
   versions_are_ten_big_endian_bytes();
   an_open_entry_lasts_until_its_page_changes();
@@ -358,5 +381,7 @@ int main(void) {
   memory_is_bounded();
   superseded_versions_do_not_pile_up();
   threads_agree();
+  what_is_not_whole_is_not_listed();
+  pages_have_the_sizes_that_sqlite_has();
   return 0;
 }

@@ -43,6 +43,9 @@ static void map_keeps_values(void) {
   for (uint32_t n = 0; n < 3000; n++) CHECK(mv_map_get(&m, n * 7) == &values[n]);
   CHECK(!mv_map_get(&m, 1));
   CHECK(*mv_map_at(&m, 7) == &values[1] && m.count == 3000);
+  for (uint32_t n = 3000; m.count * 3 < m.capacity * 2; n++) *mv_map_at(&m, n * 7) = &values[0];
+  uint32_t capacity = m.capacity; /* the next new one would need more memory; one that is there needs none */
+  CHECK(*mv_map_at(&m, 7) == &values[1] && m.capacity == capacity);
   mv_map_clear(&m);
   CHECK(m.count == 0 && !mv_map_get(&m, 7));
   mv_map_free(&m);

@@ -54,6 +54,17 @@ def test_a_database_of_any_name(connect: Connect, store: str, name: str) -> None
         opened.close()
 
 
+@pytest.mark.parametrize(
+    "uri", ["%ff?vfs=mv&store={}", "app?vfs=mv&store={}&at=%fe", "app?vfs=mv&store={}%ff"]
+)
+def test_what_is_not_utf_8_is_refused(folder: str, uri: str) -> None:
+    mvvfs.register(sqlite3=False)
+    flags = apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    with pytest.raises(errors.OptionError, match="not UTF-8"):
+        apsw.Connection("file:" + uri.format(folder), flags=flags)
+    assert not Path(folder).exists()
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != ".."])
 def test_a_store_folder_of_any_name(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
