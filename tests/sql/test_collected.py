@@ -172,7 +172,7 @@ def test_a_connection_is_collected_while_tables_of_the_process_are_locked(connec
     Cycle(connection)
     del connection
     started = time.monotonic()
-    with holding._lock, opener._lock, bridge._databases._lock:
+    with holding._lock, opener._shared._lock, bridge._databases._lock:
         gc.collect()
         assert not bridge._handles
     assert time.monotonic() - started < 10
