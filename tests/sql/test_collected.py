@@ -200,13 +200,13 @@ def test_an_open_cursor_is_not_collected_inside_its_connections_commit(folder: s
     commits = []
     commit = joint.commit
 
-    def in_the_middle(*args: Any) -> joint.Outcome:
+    def in_the_middle(*args: Any, **options: Any) -> joint.Outcome:
         commits.append(gc.isenabled())
         gc.set_threshold(1, 1, 1)
         litter = [[[]] for _ in range(1000)]
         gc.set_threshold(1_000_000, 1000, 1000)
         del litter
-        return commit(*args)
+        return commit(*args, **options)
 
     monkeypatch.setattr(joint, "commit", in_the_middle)
     cursor = an_open_cursor(connection)
