@@ -430,6 +430,21 @@ class Store(ABC):
         changelog, by the commit's version and token."""
         return b""
 
+    def incarnation(self) -> int:
+        """A number of 31 bits that is another one once the store was put back from a backup; 0: it never was.
+
+        A service makes it part of the ids that it tells, so that its clients notice."""
+        return 0
+
+    def renew(self, *, only_if_copied: bool = False) -> bool:
+        """Give the store another incarnation: after it was put back by other means than `mvctl restore`, and
+        while nobody else has it open.
+
+        `only_if_copied`: if its files are not those that the last commit was made to, as far as that can be
+        told.  False: they are.  Raises UnsupportedError (a service's client), StoreReadOnlyError,
+        StoreUnavailableError."""
+        raise UnsupportedError("only who has the store itself can renew it, not a service's client")
+
     @abstractmethod
     def sync(self) -> None:
         """Flush what any commit, of any process, has made visible so far."""

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from pagestore import format, verify
+from pagestore import format, keys, verify
 from pagestore.api import (
     FormatError,
     NoSuchStoreError,
@@ -110,7 +110,8 @@ def backup(folder: str, file: str, progress: Progress | None = None) -> None:
 def restore(file: str, folder: str, progress: Progress | None = None) -> None:
     """Make a new store of a backup, verified before it becomes one.
 
-    Its versions are those of the backup; as it is another file, the first commit raises the epoch.
+    Its versions are those of the backup; as it is another file, the first commit raises the epoch.  It has
+    another incarnation, by which clients of a service notice.
     Raises FileExistsError if there is a store already, FormatError (the file is no backup, or the folder
     holds something else), CorruptPageError, StoreFullError, StoreReadOnlyError, StoreUnavailableError."""
 
@@ -121,7 +122,7 @@ def restore(file: str, folder: str, progress: Progress | None = None) -> None:
         with sqlite_file.examined(unfinished) as (_, snapshot):
             verify.verify(snapshot, meter.verified)
         fault("restore.verified")
-        sqlite_file.make_ready(unfinished)
+        sqlite_file.make_ready(unfinished, {keys.FORMAT: format.renewed})
 
     meter = _Meter(progress)
     _refuse_other_things(folder)

@@ -1,7 +1,8 @@
 """The format key: what kind of store this is, checked by everyone who opens one.
 
 Called by `opener` and `embedded`; calls the engine.  The value is JSON, so that any release can say what
-it found: `{"format": 1, "features": [], "store": "<32 hex digits>"}`.
+it found: `{"format": 1, "features": [], "store": "<32 hex digits>"}`, and once it was put back from a backup
+`"incarnation": 1234567`.
 
 1. A release opens a store only if it knows the format number and every feature.
 2. What an older release would misread raises the number or adds a feature.  New key families that older
@@ -43,9 +44,30 @@ def store_id(tx: Snapshot) -> bytes:
     return _record(tx).store
 
 
+def incarnation(tx: Snapshot) -> int:
+    """See `Store.incarnation`.  Raises FormatError."""
+    return _record(tx).incarnation
+
+
+def renew(tx: Transaction) -> None:
+    """Another incarnation than the one that the store has, or had at any time, but for one chance in 2^31."""
+    tx.add_read_conflict(keys.FORMAT, keys.FORMAT + b"\0")
+    value = renewed(tx.get(keys.FORMAT))
+    tx.set(keys.FORMAT, value)
+
+
+def renewed(record: bytes | None) -> bytes:
+    """The format record, with another incarnation.  Raises FormatError."""
+    before = _unpack(record).incarnation
+    drawn = before
+    while drawn in (0, before):
+        drawn = int.from_bytes(os.urandom(4)) >> 1
+    return json.dumps({**json.loads(record or b""), "incarnation": drawn}).encode()
+
+
 def check(tx: Snapshot) -> None:
     """Raises FormatError."""
-    number, features, _ = _record(tx)
+    number, features, *_ = _record(tx)
     if number != FORMAT:
         raise FormatError(f"it has format {number}; this release reads format {FORMAT}")
     if not features <= FEATURES:
@@ -57,16 +79,23 @@ class _Record(NamedTuple):
     number: int
     features: set[str]
     store: bytes
+    incarnation: int
 
 
 def _record(tx: Snapshot) -> _Record:
-    found = tx.get(keys.FORMAT)
+    return _unpack(tx.get(keys.FORMAT))
+
+
+def _unpack(found: bytes | None) -> _Record:
     if found is None:
         raise FormatError("there is no page store in it")
     try:
         value = json.loads(found)
         features = set(map(str, value["features"]))
-        return _Record(int(value["format"]), features, bytes.fromhex(value.get("store", "")))
+        store, incarnation = bytes.fromhex(value.get("store", "")), int(value.get("incarnation", 0))
+        if not 0 <= incarnation < 1 << 31:
+            raise ValueError
+        return _Record(int(value["format"]), features, store, incarnation)
     except (ValueError, KeyError, TypeError) as exc:
         raise FormatError(f"its format record can't be read: {found[:80]!r}") from exc
 

@@ -420,6 +420,20 @@ class PageStore(Store):
     def store_id(self) -> bytes:
         return self.engine.read(format.store_id, timeout=self.timeout)
 
+    def incarnation(self) -> int:
+        return self.engine.read(format.incarnation, timeout=self.timeout)
+
+    def renew(self, *, only_if_copied: bool = False) -> bool:
+        def work(tx: Transaction) -> bool:
+            if only_if_copied and not self.engine.is_copied(tx):
+                return False
+            format.renew(tx)
+            return True
+
+        if only_if_copied and not self.engine.read(self.engine.is_copied, timeout=self.timeout):
+            return False
+        return self.engine.transact(work, timeout=self.timeout).value
+
     def sync(self) -> None:
         self.engine.sync()
 

@@ -1,4 +1,4 @@
-"""`mvctl import export checkout copy backup restore`: databases and files.
+"""`mvctl import export checkout copy backup restore renew`: databases and files.
 
 The work is in `mvvfs.transfer` and `mvvfs.copying`."""
 
@@ -8,7 +8,7 @@ import os
 
 import click
 
-from mvvfs import copying, cut, transfer
+from mvvfs import copying, cut, names, transfer
 from mvvfs.cli import databases, target
 from mvvfs.cli.output import note, progress, say, size
 from mvvfs.errors import DatabaseExistsError
@@ -164,4 +164,16 @@ def restore(file: str, store: str) -> None:
     say(f"restored {store} from {file}: verified")
 
 
-COMMANDS = (import_, export, checkout, copy, backup, restore)
+@click.command()
+@click.argument("store")
+def renew(store: str) -> None:
+    """After a STORE was put back by other means than `restore`: have its services' clients begin anew.
+
+    While nobody has it open."""
+    url = names.store_url(store)
+    with target.opened_store(names.Location(url, "", "as given")) as opened:
+        opened.renew()
+    say(f"renewed {url}: start its services again; who knew it before has to connect anew")
+
+
+COMMANDS = (import_, export, checkout, copy, backup, restore, renew)

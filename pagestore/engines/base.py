@@ -238,6 +238,10 @@ class Engine(ABC):
         there is much of it; `whole`: all, however long others have to wait.  How many bytes that were."""
         return 0
 
+    def is_copied(self, tx: Snapshot) -> bool:
+        """Whether what this engine opened is known to be a copy: not what the last commit was made to."""
+        return False
+
     def signal(self, namespace: NamespaceId) -> Signal | None:
         """What tells of commits that announce the namespace; None: only asking does."""
         return None

@@ -14,10 +14,13 @@ and `recent`.
 5. The write-ahead log is bounded: the committer that finds it longer than `MAX_LOG_FRAMES` copies it to
    the main file, first without any lock that others wait for, then, with little left to do, so that
    the log starts anew.  Where a reader is in the way it is left for later: nobody waits for a reader.
+6. Commits to a file that nobody can open any more would be lost: who comes to know that the file was removed
+   or replaced (when a store is put back from a backup, say) closes the engine.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -30,6 +33,7 @@ from typing import TypeVar
 import apsw
 
 from pagestore.api import (
+    ZERO_VERSION,
     Durability,
     HeadWord,
     NamespaceId,
@@ -83,6 +87,8 @@ class SqliteEngine(Engine):
         self._checkpoint_at = MAX_LOG_FRAMES
         connection = self._take(DEFAULT_TIMEOUT, opening=True)
         self._here = clock.place(path)
+        found = os.stat(path)
+        self._file = found.st_dev, found.st_ino
         folder = os.path.dirname(path)
         self._heads = heads.Heads(os.path.join(folder, "heads"), read_only=read_only)
         self._recent = recent.Recent(os.path.join(folder, "recent"), read_only=read_only)
@@ -208,6 +214,12 @@ class SqliteEngine(Engine):
 
     # ---- the rest ----
 
+    def is_copied(self, tx: Snapshot) -> bool:
+        """A file keeps its inode over moves and boots; a copy has another one, mostly."""
+        assert isinstance(tx, SqliteSnapshot)
+        last = tx.clock()
+        return last.version != ZERO_VERSION and last.place.inode != self._here.inode
+
     def head_word(self, namespace: NamespaceId) -> HeadWord | None:
         word = self._heads.word(namespace)
         if word is None:
@@ -297,6 +309,8 @@ class SqliteEngine(Engine):
             raise StoreUnavailableError("a store opened before fork() can't be used after it: open it again")
         if self._unusable is not None:
             raise StoreUnavailableError(f"the store can't be used any more: {self._unusable}")
+        if not opening and not self._is_in_place():
+            raise StoreUnavailableError(self._give_up(f"{self._path} was removed, or another file put there"))
         try:
             connection = self._pool.take()
         except apsw.Error as exc:
@@ -305,6 +319,14 @@ class SqliteEngine(Engine):
             raise StoreUnavailableError(f"its files can't be opened: {exc}") from exc
         connection.wait_at_most(DEFAULT_TIMEOUT if timeout is None else timeout)
         return connection
+
+    def _is_in_place(self) -> bool:
+        """Rule 6."""
+        try:
+            found = os.stat(self._path)
+        except OSError as exc:
+            return exc.errno not in (errno.ENOENT, errno.ENOTDIR)
+        return (found.st_dev, found.st_ino) == self._file
 
     def _give_back(self, connection: Connection, used: SqliteSnapshot | None = None) -> None:
         try:

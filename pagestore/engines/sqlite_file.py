@@ -38,10 +38,12 @@ def create(path: str, rows: Mapping[bytes, bytes]) -> None:
         db.close(True)
 
 
-def make_ready(path: str) -> None:
-    """Of a copy, make a file that engines can open.  Raises StoreError."""
+def make_ready(path: str, change: Mapping[bytes, Callable[[bytes | None], bytes]]) -> None:
+    """Of a copy, make a file that engines can open, with some values changed.  Raises StoreError."""
     db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE)
     try:
+        for key, changed in change.items():
+            db.execute(SET, (key, changed(SqliteSnapshot(db).get(key))))
         db.pragma("journal_mode", "wal")
     except apsw.Error as exc:
         raise as_store_error(exc, db.system_errno) from exc

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pagestore.api import NamespaceId, Store, Version
 from pagestore.service.committer import Committer
+from pagestore.service.ids import Ids
 from pagestore.service.metrics import Metrics
 from pagestore.service.names import Names
 from pagestore.service.settings import Settings
@@ -32,6 +33,7 @@ class Backend:
         self.store = store
         self.settings = settings
         self.metrics = metrics
+        self.ids = Ids(store.incarnation())
         self.names = Names(store)
         self.committer = Committer(store, failed, metrics)
         self.watching = Watching(store, self.committer, metrics)

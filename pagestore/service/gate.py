@@ -125,7 +125,7 @@ class Gate:
             with _Measured(self, method, context) as measured:
                 measured.received(len(data))
                 call = self._admit(method, context, measured)
-                answer = (await function(self._backend, call, _parse(request, data))).SerializeToString()
+                answer = self._answer(await function(self._backend, call, self._parse(request, data)))
                 measured.sent(len(answer))
             if measured.failure is not None:
                 await _abort(context, measured.failure)
@@ -140,11 +140,11 @@ class Gate:
             async def messages() -> AsyncIterator[Message]:
                 async for data in stream:
                     measured.received(len(data))
-                    yield _parse(request, data)
+                    yield self._parse(request, data)
 
             with _Measured(self, method, context) as measured:
                 call = self._admit(method, context, measured)
-                answer = (await function(self._backend, call, messages())).SerializeToString()
+                answer = self._answer(await function(self._backend, call, messages()))
                 measured.sent(len(answer))
             if measured.failure is not None:
                 await _abort(context, measured.failure)
@@ -160,10 +160,10 @@ class Gate:
                 measured.received(len(data))
                 call = self._admit(method, context, measured)
                 with self._one_more_stream(call.caller):
-                    async for message in function(self._backend, call, _parse(request, data)):
+                    async for message in function(self._backend, call, self._parse(request, data)):
                         if self._tokens is not None and not self._tokens.holds(call.caller):
                             raise _UnauthenticatedError("the token was revoked")
-                        answer = message.SerializeToString()
+                        answer = self._answer(message)
                         measured.sent(len(answer))
                         yield answer
             if measured.failure is not None:
@@ -180,6 +180,20 @@ class Gate:
                 self._running -= 1
 
         return counted
+
+    # ---- messages ----
+
+    def _parse(self, kind: type[Message], data: bytes) -> Message:
+        try:
+            message = kind.FromString(data)
+        except DecodeError as exc:
+            raise InvalidRequestError(f"no {kind.DESCRIPTOR.name}: {exc}") from exc
+        self._backend.ids.received(message)
+        return message
+
+    def _answer(self, message: Message) -> bytes:
+        self._backend.ids.sent(message)
+        return message.SerializeToString()
 
     # ---- who, and how often ----
 
@@ -319,13 +333,6 @@ async def _abort(context: ServicerContext, failure: wire.Failure) -> NoReturn:
         failure.error.message,
         ((wire.ERROR_KEY, failure.error.SerializeToString()),),
     )
-
-
-def _parse(kind: type[Message], data: bytes) -> Message:
-    try:
-        return kind.FromString(data)
-    except DecodeError as exc:
-        raise InvalidRequestError(f"no {kind.DESCRIPTOR.name}: {exc}") from exc
 
 
 class _Stream:

@@ -71,6 +71,8 @@ class Service:
         self._store = open_store(
             settings.store, create=settings.create, read_only=settings.read_only, timeout=settings.timeout
         )
+        if not settings.read_only:
+            self._store.renew(only_if_copied=True)
         metrics = Metrics(settings.metrics_namespaces, self.registry)
         self.registry.register(EngineOperations(self._store.operations))
         self.backend = Backend(self._store, settings, metrics, self._give_up)

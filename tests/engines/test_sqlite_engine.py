@@ -185,6 +185,45 @@ def test_moving_the_folder_changes_nothing(
     assert put(open_engine(tmp_path / "moved" / path.name))[:4] == FIRST_EPOCH
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_nobody_can_open_any_more_takes_no_commits(
+    path: Path, tmp_path: Path, open_engine: Callable[..., SqliteEngine], replaced: bool
+) -> None:
+    """A store that is removed, or put back from a backup, under who uses it."""
+    engine, reader = open_engine(), open_engine(read_only=True)
+    put(engine)
+    shutil.copytree(path.parent, tmp_path / "copy")
+    shutil.rmtree(path.parent)
+    if replaced:
+        shutil.move(tmp_path / "copy", path.parent)
+    for one in (engine, reader):
+        with pytest.raises(StoreUnavailableError, match="removed, or another file put there"):
+            one.read(lambda tx: tx.read_version())
+        assert not one.usable()
+    with pytest.raises(StoreUnavailableError, match="removed, or another file put there"):
+        put(engine)
+    if replaced:
+        assert put(open_engine())[:4] == SECOND_EPOCH
+
+
+def test_a_copy_is_known_until_its_first_commit(
+    path: Path, tmp_path: Path, open_engine: Callable[..., SqliteEngine]
+) -> None:
+    def is_copied(engine: SqliteEngine) -> bool:
+        return engine.read(engine.is_copied)
+
+    engine = open_engine()
+    assert not is_copied(engine)  # nothing was committed yet
+    put(engine)
+    assert not is_copied(engine)
+    engine.close()
+    shutil.copytree(path.parent, tmp_path / "copy")
+    copy = open_engine(tmp_path / "copy" / path.name)
+    assert is_copied(copy)
+    put(copy)
+    assert not is_copied(copy)
+
+
 # ---- head words ----
 
 

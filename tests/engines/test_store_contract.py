@@ -535,3 +535,17 @@ def test_others_are_complete(pages: Pages, open_engine: OpenEngine) -> None:
     assert before.version < between[0].version < done.version
     assert [change.version for change in done.others[0]] == [before.version, between[0].version]
     assert done.others[0].packed.count(before.version) == 1
+
+
+def test_incarnations(page_store: PageStore, pages: Pages) -> None:
+    pages.commit({1: content(1)})
+    store_id = page_store.store_id()
+    assert page_store.incarnation() == 0
+    assert not page_store.renew(only_if_copied=True)
+    assert page_store.incarnation() == 0
+    assert page_store.renew()
+    first = page_store.incarnation()
+    assert page_store.renew()
+    assert len({0, first, page_store.incarnation()}) == 3
+    assert page_store.store_id() == store_id
+    assert pages.read(1, pages.version()) == content(1)

@@ -26,7 +26,13 @@ from tests.proxy import Fault, Proxy
 def test_nothing_of_the_interface_is_left_out() -> None:
     """What `Store` has an answer of its own for is a call of the service here."""
     offered = {name for name, value in vars(Store).items() if callable(value) and not name.startswith("_")}
-    own = {"settle", "operations", "signal"}  # what the service does or knows for itself
+    own = {
+        "settle",
+        "operations",
+        "signal",
+        "incarnation",
+        "renew",
+    }  # what the service does or knows for itself
     assert offered - set(vars(RemoteStore)) == own
 
 

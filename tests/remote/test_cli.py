@@ -22,7 +22,7 @@ Mvctl = Callable[..., str]
 
 VERSION = r"v[0-9a-f]{20}"
 
-ELSEWHERE = {"backup", "restore", "version"}
+ELSEWHERE = {"backup", "renew", "restore", "version"}
 """What is about folders, or about no store at all."""
 
 

@@ -507,3 +507,51 @@ def test_a_damaged_page_spoils_backup_and_restore(
     with pytest.raises(CorruptPageError):
         backup(str(folder), str(tmp_path / "again"))
     assert not (tmp_path / "again").exists()
+
+
+def test_a_restored_store_is_another_incarnation(folder: Path, tmp_path: Path) -> None:
+    store = open_store(str(folder), create=True)
+    assert store.incarnation() == 0
+    backup(str(folder), str(tmp_path / "backup"))
+    found = []
+    for name in ("one", "two"):
+        restore(str(tmp_path / "backup"), str(tmp_path / name))
+        restored = open_store(str(tmp_path / name), create=False)
+        assert restored.store_id() == store.store_id()
+        found.append(restored.incarnation())
+        restored.close()
+    assert len({0, *found}) == 3
+    assert all(0 < each < 1 << 31 for each in found)
+    store.close()
+
+
+def test_a_copied_store_is_renewed_once(folder: Path, tmp_path: Path) -> None:
+    store = open_store(str(folder), create=True)
+    store.create("app")
+    assert not store.renew(only_if_copied=True)
+    store.close()
+    shutil.copytree(folder, tmp_path / "copy")
+    copy = open_store(str(tmp_path / "copy"), create=False)
+    assert copy.renew(only_if_copied=True)
+    assert not copy.renew(only_if_copied=True)
+    assert copy.incarnation() != 0
+    copy.close()
+
+
+def test_a_store_is_put_back_under_who_uses_it(folder: Path, tmp_path: Path) -> None:
+    """What it would commit now, nobody could ever read; who opens it anew has the store that is there."""
+    store = open_store(str(folder), create=True)
+    before = Pages(store, store.create("app").id)
+    before.commit({1: content(1)})
+    backup(str(folder), str(tmp_path / "backup"))
+    before.commit({1: content(2)})
+    shutil.rmtree(folder)
+    restore(str(tmp_path / "backup"), str(folder))
+    with pytest.raises(StoreUnavailableError, match="another file put there"):
+        before.commit({1: content(3)})
+    anew = open_store(str(folder), create=False)
+    assert anew is not store
+    after = Pages(anew, anew.open("app").id)
+    assert after.read(1, after.version()) == content(1)
+    anew.close()
+    store.close()
