@@ -13,31 +13,21 @@ Called by `store`.  Calls the engine.
    number is in two unexpired ones.  A commit that takes numbers from a lease reads it, with conflict, and
    fails if it has ended.
 
-Image: highest allocated page (4 bytes), then the free runs below it, each first number and count (4 bytes
-each), big-endian, all of it compressed.  Lease: end in Unix µs (8 bytes), then runs likewise.
-
-Worked example: pages 1-9 allocated but for 4 and 7, before compression:
-
-    00000009  00000004 00000001  00000007 00000001
+An image is stored as `images` says.  Lease: end in Unix µs (8 bytes, big-endian), then runs as in an image.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count
 from typing import NamedTuple
 
-import zstandard
-
-from pagestore import changelog, keys, waypoints
+from pagestore import changelog, images, keys, waypoints
 from pagestore.api import (
-    ZERO_VERSION,
     Allocation,
     Change,
-    CorruptPageError,
     Lease,
     LeaseEndedError,
     LimitError,
@@ -48,18 +38,16 @@ from pagestore.api import (
     RunSet,
     Version,
     before,
-    format_version,
     runs_in,
 )
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
-from pagestore.namespaces import find, rely_on
+from pagestore.namespaces import Record, find, rely_on
 
 IMAGE_EVERY = 128
 IMAGE_EVERY_PAGES = 1024
 MAX_LEASE = 1024
 MAX_LEASE_SECONDS = 600.0
 
-_RUN = struct.Struct(">II")
 _PENDING_BYTE = 0x40000000  # https://www.sqlite.org/fileformat2.html#the_lock_byte_page
 _LEASE_ID_SIZE = 16
 
@@ -104,30 +92,7 @@ class FreeSet:
         return Allocation(PageNumber(self._highest), tuple(free))
 
 
-# ---- images ----
-
-
-def _pack_runs(runs: Iterable[PageRun]) -> bytes:
-    return b"".join(_RUN.pack(run.first, run.length) for run in runs)
-
-
-def _unpack_runs(packed: bytes) -> tuple[PageRun, ...]:
-    return tuple(PageRun(PageNumber(first), count) for first, count in _RUN.iter_unpack(packed))
-
-
-def pack_image(allocation: Allocation) -> bytes:
-    image = allocation.highest.to_bytes(4, "big") + _pack_runs(allocation.free)
-    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(image)
-
-
-def _unpack_image(version: Version, packed: bytes) -> Allocation:
-    try:
-        image = zstandard.ZstdDecompressor().decompress(packed)
-        return Allocation(PageNumber(int.from_bytes(image[:4], "big")), _unpack_runs(image[4:]))
-    except (zstandard.ZstdError, struct.error) as exc:
-        raise CorruptPageError(
-            f"the allocation image of {format_version(version)} is damaged: {exc}"
-        ) from exc
+# ---- at a version ----
 
 
 def at(
@@ -140,11 +105,7 @@ def at(
     """The allocation at `version`.  `newest`: the changelog row of that version, if it is in hand.
 
     Raises CorruptPageError."""
-    base, allocation = ZERO_VERSION, Allocation(PageNumber(0), ())
-    for key, packed in tx.scan(KeyRange(*keys.images(id_, version), 1, reverse=True)):
-        base = keys.version_of(key)
-        allocation = _unpack_image(base, packed)
-        break
+    base, allocation = images.newest(tx, id_, version)
     rows = tx.scan(KeyRange(*keys.log(id_, base, before(version) if newest else version)))
     if newest is not None and base < version:
         rows = chain(rows, (newest,))
@@ -174,15 +135,12 @@ def write_image(engine: Engine, id_: NamespaceId, version: Version, timeout: flo
         return at(tx, id_, record.page_size, version), waypoints.plan(tx, id_, record, version)
 
     allocation, waypoint = engine.read(read, timeout=timeout)
-    image = pack_image(allocation)
 
-    def write(tx: Transaction) -> None:
-        record = rely_on(tx, id_)
-        tx.set(keys.image(id_, version), image)
+    def beside(tx: Transaction, record: Record) -> None:
         if waypoint is not None:
             waypoints.put(tx, id_, record, version, waypoint)
 
-    engine.transact(write, durability="normal", timeout=timeout)
+    images.write(engine, id_, version, allocation, timeout, beside)
 
 
 # ---- leases ----
@@ -196,7 +154,7 @@ class _Granted(NamedTuple):
 
 def _granted(tx: Snapshot, id_: NamespaceId) -> list[_Granted]:
     return [
-        _Granted(key, int.from_bytes(value[:8], "big"), _unpack_runs(value[8:]))
+        _Granted(key, int.from_bytes(value[:8], "big"), images.unpack_runs(value[8:]))
         for key, value in tx.scan(KeyRange(*keys.leases(id_)))
     ]
 
@@ -240,7 +198,7 @@ def grant(
             at(tx, id_, record.page_size, tx.read_version()), taken, want, pending_page(record.page_size)
         )
         ends = now + round(seconds * 1e6)
-        tx.set(keys.lease(id_, lease_id), ends.to_bytes(8, "big") + _pack_runs(runs_in(numbers)))
+        tx.set(keys.lease(id_, lease_id), ends.to_bytes(8, "big") + images.pack_runs(runs_in(numbers)))
         return numbers
 
     numbers = engine.transact(work, durability="normal", timeout=timeout).value

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import time
 
-from pagestore import allocation, bulk, format, kept, keys
-from pagestore.api import ZERO_VERSION, LimitError, NamespaceId, StoreUnavailableError, Version
+from pagestore import allocation, bulk, format, images, kept, keys
+from pagestore.api import ZERO_VERSION, Allocation, LimitError, NamespaceId, StoreUnavailableError, Version
 from pagestore.engines.base import Engine, Snapshot, Transaction
 from pagestore.faults import fault
 from pagestore.namespaces import (
@@ -39,14 +39,14 @@ def branch(engine: Engine, id_: NamespaceId, new_name: str, version: Version, ti
     """See `Store.branch`."""
     check_name(new_name)
 
-    def read(tx: Snapshot) -> tuple[bytes, bool]:
+    def read(tx: Snapshot) -> tuple[Allocation, bool]:
         record = find(tx, id_)
         kept.check_readable(tx, id_, version, record)
         kept.check_not_ahead(tx, version)
-        image = allocation.pack_image(allocation.at(tx, id_, record.page_size, version))
-        return image, bool(bulk.unfolded(tx, id_))
+        allocated = allocation.at(tx, id_, record.page_size, version)
+        return allocated, bool(bulk.unfolded(tx, id_))
 
-    image, waits = engine.read(read, timeout=timeout)
+    allocated, waits = engine.read(read, timeout=timeout)
     if waits:
         bulk.fold(engine, id_, timeout)
 
@@ -73,7 +73,7 @@ def branch(engine: Engine, id_: NamespaceId, new_name: str, version: Version, ti
             ancestors=ancestors,
         )
         tx.set_versioned_value(keys.namespace(child), *pack_around_version(record))
-        tx.set_versioned_key(keys.image_prefix(child), keys.VERSION_SUFFIX, image)
+        images.write_first(tx, child, allocated)
         kept.add_branch(tx, id_, version, child)
         fault("branch.written")
 

@@ -40,6 +40,7 @@ POINTS = frozenset(
         "collect.step",  # in an engine transaction that removes
         "collect.stepped",  # some of it is removed
         "collect.shortened",  # some of the engine's file was given back
+        "image.step",  # some pieces of an image are written, its head is not
         "branch.written",  # in the engine transaction
         "branch.made",
         "stage.step",  # some pages are staged

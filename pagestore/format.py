@@ -29,7 +29,10 @@ RETENTION = "retention"
 STAGING = "staging"
 """Pages of a commit may be staged, and its changelog record be kept in pieces."""
 
-FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION, STAGING})
+IMAGES = "images"
+"""Allocation images may be kept in pieces."""
+
+FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION, STAGING, IMAGES})
 """What this release knows beyond the format itself.  A store has a feature from its first use on."""
 
 

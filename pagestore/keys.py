@@ -7,7 +7,8 @@ A key is one family byte and then a tuple in FoundationDB's tuple encoding
 engine and FoundationDB's own tools can read them (as a subspace whose raw prefix is the family byte).
 
     family       tuple                    value
-    a image      id, version              allocation image, see `pagestore.allocation`
+    a image      id, version              allocation image, see `pagestore.images`
+    b            id, version, n           a piece of a long one
     c counter    name                     integer, 8 bytes big-endian: the last number given out
     d dropped    id                       name of a namespace whose pages are still to be removed
     e lease      id, lease id             leased page numbers, see `pagestore.allocation`
@@ -58,6 +59,7 @@ _INDEX, _MORE, _STAGE = (bytes([b]) for b in b"ims")
 _IMAGE, _COUNTER, _DROPPED, _LEASE, _LOG, _NAME, _PAGE, _QUEUE, _TIME, _TOKEN, _CONFLICT = (
     bytes([b]) for b in b"acdelnpqtux"
 )
+_IMAGE_PIECE = b"b"
 _TAG, _KEPT, _OLD, _RETENTION, _WAYPOINT, _MEASURE = (bytes([b]) for b in b"gkorwy")
 
 FORMAT = b"f"
@@ -320,6 +322,42 @@ def images(id_: NamespaceId, until: Version) -> tuple[bytes, bytes]:
     return prefix, prefix + until + b"\0\1"
 
 
+def image_prefix(id_: NamespaceId) -> bytes:
+    """What stands before the version."""
+    return _IMAGE + _integer(id_) + _STAMP
+
+
+def image_piece_prefix(id_: NamespaceId) -> bytes:
+    """What stands before the version."""
+    return _IMAGE_PIECE + _integer(id_) + _STAMP
+
+
+def image_piece_suffix(n: int) -> bytes:
+    """What follows the version."""
+    return _USER + _integer(n)
+
+
+def image_piece(id_: NamespaceId, version: Version, n: int) -> bytes:
+    return image_piece_prefix(id_) + version + image_piece_suffix(n)
+
+
+def image_pieces(id_: NamespaceId, version: Version) -> tuple[bytes, bytes]:
+    """Of one image, in order."""
+    prefix = image_piece_prefix(id_) + version + _USER
+    return prefix, after_integer(prefix)
+
+
+def image_pieces_until(id_: NamespaceId, until: Version) -> tuple[bytes, bytes]:
+    """Of all images of versions <= `until`."""
+    prefix = image_piece_prefix(id_)
+    return prefix, prefix + until + b"\0\1"
+
+
+def version_of_piece(key: bytes) -> Version:
+    start = _read_integer(key, 1)[1] + 1
+    return Version(key[start : start + VERSION_SIZE])
+
+
 def lease(id_: NamespaceId, lease_id: bytes) -> bytes:
     return _LEASE + _integer(id_) + _string(_BYTES, lease_id)
 
@@ -423,16 +461,12 @@ def pages_from(id_: NamespaceId, number: PageNumber) -> tuple[bytes, bytes]:
     return prefix + _integer(number), after_integer(prefix)
 
 
-def image_prefix(id_: NamespaceId) -> bytes:
-    """What stands before the version."""
-    return _IMAGE + _integer(id_) + _STAMP
-
-
 def shed(id_: NamespaceId) -> list[tuple[bytes, bytes]]:
     """All keys of a namespace but its record, its pages and what needs them."""
     number = _integer(id_)
-    families = (_TIME, _TOKEN, _IMAGE, _WAYPOINT, _LEASE, _QUEUE, _TAG, _MEASURE, _STAGE, _INDEX, _MORE)
-    prefixes = [family + number for family in (*families, _RETENTION)]  # progress goes last
+    helpers = (_TIME, _TOKEN, _IMAGE, _IMAGE_PIECE, _WAYPOINT, _LEASE, _QUEUE, _TAG, _MEASURE)
+    families = (*helpers, _STAGE, _INDEX, _MORE, _RETENTION)  # progress goes last
+    prefixes = [family + number for family in families]
     log_and_bulks = ((_LOG + number, namespace(id_)), (namespace(id_) + b"\0", after_integer(_LOG + number)))
     return [*log_and_bulks, *((prefix, after_integer(prefix)) for prefix in prefixes)]
 

@@ -241,7 +241,7 @@ class PageStore(Store):
             try:
                 pages = len(part.writes) + len(part.staged)
                 retention.beside_commit(self.engine, part.namespace, pages, self.timeout)
-            except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError) as exc:
+            except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError, LimitError) as exc:
                 log.info("retention put off: %s", exc)
 
     def _with_content(self, conflict: ConflictError) -> ConflictError:

@@ -30,7 +30,7 @@ import struct
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -399,6 +399,8 @@ def leftovers(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
             step.ranges.append((key, key + b"\0"))
             if len(step.ranges) >= limit:
                 break
+    else:
+        _pieces_of_images(tx, id_, settled, needed, step, limit)
     step.ranges += [
         (key, key + b"\0")
         for begin, end in (
@@ -409,6 +411,22 @@ def leftovers(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
         if keys.version_of(key) < settled
     ]
     return step if step.ranges else None
+
+
+def _pieces_of_images(
+    tx: Snapshot, id_: NamespaceId, settled: Version, needed: Set[Version], step: Step, limit: int
+) -> None:
+    """Those of images that go in this step, or are gone; or never came to be, because who wrote them died."""
+    begin, end = keys.image_pieces_until(id_, settled)
+    while len(step.ranges) < limit:
+        first = next(tx.scan(KeyRange(begin, end, 1)), None)
+        if first is None:
+            return
+        version = keys.version_of_piece(first[0])
+        pieces = keys.image_pieces(id_, version)
+        if version not in needed:
+            step.ranges.append(pieces)
+        begin = pieces[1]
 
 
 def _commits_no_longer_kept(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from heapq import merge
 
-from pagestore import bulk, changelog, drops, encoding, format, keys, snapshot
+from pagestore import bulk, changelog, drops, encoding, format, images, keys, snapshot
 from pagestore.api import (
     MAX_VERSION,
     ZERO_VERSION,
@@ -26,8 +26,8 @@ _TELL_EVERY = 1000
 
 
 def verify(tx: Snapshot, progress: Callable[[int, int], None]) -> None:
-    """Decode every version of every page and every changelog record.  Above the horizon compare how many
-    there are; below it, retention may have removed some of either.
+    """Decode every version of every page, every changelog record and every allocation image.  Above the
+    horizon compare how many page versions there are; below it, retention may have removed some.
 
     `progress` is told page numbers done and page numbers in all (roughly: numbers may be unused).
     Raises FormatError, CorruptPageError."""
@@ -38,6 +38,7 @@ def verify(tx: Snapshot, progress: Callable[[int, int], None]) -> None:
     total, before = sum(highest.values()), 0
     for id_ in ids:
         namespace = find_any(tx, id_)
+        images.verify(tx, id_, MAX_VERSION)
         missing = 0
         for key, record in tx.scan(KeyRange(*keys.log(id_, ZERO_VERSION, MAX_VERSION))):
             change = changelog.change_of(tx, id_, key, record)

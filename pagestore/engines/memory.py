@@ -8,6 +8,7 @@ Called by `pagestore.store`; opened by `pagestore.opener` and by tests.  Nothing
 3. Versions are given at commit; until then nobody knows them.
 4. With `twice=True`, every `work` runs once for nothing before it counts, as it may on any engine.
 5. The last `KEPT` commits stay known, so that a transaction can stand at what an earlier one has read.
+6. A value takes as much as FoundationDB's, and no more.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
-from pagestore.api import VERSION_SIZE, Durability, HeadWord, NamespaceId, Version
+from pagestore.api import VERSION_SIZE, Durability, HeadWord, LimitError, NamespaceId, Version
 from pagestore.engines.base import Engine, KeyRange, Limits, Result, Snapshot, Transaction
 
 T = TypeVar("T")
@@ -122,10 +123,12 @@ class MemoryTransaction(MemorySnapshot, Transaction):
         self.announced: list[NamespaceId] = []
 
     def set(self, key: bytes, value: bytes) -> None:
+        _check(value)
         self.writes.append(lambda _version: (key, value))
         self.write_conflicts.append(_Range(key, key + b"\0"))
 
     def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
+        _check(value)
         self.writes.append(lambda version: (prefix + version + suffix, value))
 
     def set_versioned_value(self, key: bytes, prefix: bytes, suffix: bytes) -> None:
@@ -155,7 +158,7 @@ class MemoryTransaction(MemorySnapshot, Transaction):
 class MemoryEngine(Engine):
     """See the head of this file."""
 
-    limits = Limits(max_seconds=0, max_bytes=0, max_value_bytes=0)
+    limits = Limits(max_seconds=0, max_bytes=0, max_value_bytes=100_000)
     reaches_back = True
 
     def __init__(self, *, twice: bool = False) -> None:
@@ -289,6 +292,13 @@ class MemoryEngine(Engine):
 
     def close(self) -> None:
         """Nothing to release: whoever opens a memory store again finds it as it was."""
+
+
+def _check(value: bytes) -> None:
+    if len(value) > MemoryEngine.limits.max_value_bytes:
+        raise LimitError(
+            f"a value of {len(value)} bytes; this store takes {MemoryEngine.limits.max_value_bytes}"
+        )
 
 
 def _version(number: int) -> Version:

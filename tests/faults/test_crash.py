@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from pagestore import bulk, embedded, faults, staging
-from pagestore.api import NoSuchStoreError, Store
+from pagestore import bulk, embedded, faults, keys, staging
+from pagestore.api import MAX_VERSION, NoSuchStoreError, Store, Version
 from pagestore.embedded import is_store
+from pagestore.engines.base import KeyRange
 from pagestore.opener import open_store
 from pagestore.store import PageStore
 from pagestore.verify import verify as examine
 from tests.conftest import on_cluster
-from tests.faults.victim import COMMITS, PAGES, state
+from tests.faults.victim import COMMITS, GAPS, PAGES, state
 from tests.pages import Pages
 
 COMMIT_POINTS = sorted(p for p in faults.POINTS - {"commit.sent"} if p.startswith(("commit.", "checkpoint.")))
@@ -66,7 +67,7 @@ def verify(store: Store, acknowledged: int) -> int:
 
 
 def test_every_point_is_crashed_at_below() -> None:
-    other = {*LARGE_POINTS, *BACKUP_POINTS, *RESTORE_POINTS, *COLLECT_POINTS, *BRANCH_POINTS}
+    other = {"image.step", *LARGE_POINTS, *BACKUP_POINTS, *RESTORE_POINTS, *COLLECT_POINTS, *BRANCH_POINTS}
     commit = {*COMMIT_POINTS, *CLUSTER_COMMIT_POINTS}
     assert {*commit, *CREATE_POINTS, *DROP_POINTS, *other} == faults.POINTS
 
@@ -201,6 +202,38 @@ def test_collect(shared: str, point: str) -> None:
     whole(bystander)
     bystander.close()
     assert victim(None, "commit", shared)[-1] == str(2 * COMMITS)
+
+
+@at_each(["image.step"], ["image.step"], long=True)
+def test_image(shared: str, point: str) -> None:
+    """Pieces without their head are as good as nothing, and go with the version that they are of."""
+    for nth in (1, 3, len(GAPS)):
+        assert victim(f"{point}=kill@{nth}", "image", shared) == []
+        store = open_store(shared, create=False)
+        whole(store)
+        assert images_of(store) == set()
+        store.close()
+    assert victim(None, "image", shared) == ["written"]
+    store = open_store(shared, create=False)
+    pages = Pages(store, store.open("main").id)
+    assert images_of(store) == {pages.version()}
+    pages.commit({1: b"\1" * 512})
+    assert victim(None, "collect", shared) == ["True"]
+    assert len(images_of(store)) == 1
+    assert rows(store, keys.image_pieces_until(pages.id, MAX_VERSION)) == []  # the newest one is whole
+    found = store.allocation(pages.id, pages.version())
+    assert [run.first for run in found.free] == list(GAPS)
+    whole(store)
+    store.close()
+
+
+def rows(store: Store, within: tuple[bytes, bytes]) -> list[bytes]:
+    assert isinstance(store, PageStore)
+    return [key for key, _ in store.engine.read(lambda tx: list(tx.scan(KeyRange(*within))))]
+
+
+def images_of(store: Store) -> set[Version]:
+    return set(map(keys.version_of, rows(store, keys.images(store.open("main").id, MAX_VERSION))))
 
 
 def whole(store: Store) -> None:

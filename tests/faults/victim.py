@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import mvvfs
 from mvvfs.options import to_uri
-from pagestore import bulk, embedded, retention, staging, sweep
+from pagestore import allocation, bulk, embedded, images, retention, staging, sweep
 from pagestore.api import (
     CommitRequest,
     ConflictError,
@@ -26,10 +26,11 @@ from pagestore.api import (
 from pagestore.engines import sqlite
 from pagestore.opener import open_store
 from pagestore.store import PageStore
-from tests.pages import Pages
+from tests.pages import Pages, content
 
 PAGES = range(1, 4)
 COMMITS = 12
+GAPS = range(2, 18, 2)
 
 
 def state(n: int) -> dict[int, bytes]:
@@ -107,6 +108,20 @@ def branch(folder: str) -> None:
     print("branched", flush=True)
 
 
+def image(url: str) -> None:
+    """Commits that leave gaps between pages, and an allocation image in many pieces behind them."""
+    images.RUNS = images._STEP = 1
+    store = open_store(url, create=True)
+    assert isinstance(store, PageStore)
+    with suppress(NameTakenError):
+        store.create("main")
+    pages = Pages(store, store.open("main").id)
+    pages.commit({n: content(n) for n in range(1, 20) if pages.read(n) is None})
+    pages.commit(dict.fromkeys(GAPS))
+    allocation.write_image(store.engine, pages.id, pages.version(), 5.0)
+    print("written", flush=True)
+
+
 def commit_both(folder: str) -> None:
     """Transactions over two attached databases, through SQLite."""
     connection = mvvfs.connect("one", store=folder)
@@ -129,6 +144,8 @@ def main(action: str, folder: str, *other: str) -> None:
         commit_both(folder)
     elif action == "large":
         large(folder)
+    elif action == "image":
+        image(folder)
     elif action == "drop":
         drop(folder)
     elif action == "collect":
