@@ -122,6 +122,12 @@ def connect_folder(folder: str) -> Iterator[Connect]:
     yield from _connect(folder)
 
 
+@pytest.fixture
+def connect_shared(shared: str) -> Iterator[Connect]:
+    """The same for a test that needs a store that other processes can open."""
+    yield from _connect(shared)
+
+
 def _connect(url: str) -> Iterator[Connect]:
     connections: list[apsw.Connection] = []
 

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 import mvvfs
-from tests.conftest import LONG_ON_CLUSTER, refused_at
+from tests.conftest import on_cluster, refused_at
 from tests.process import crew
 from tests.process.place import Place, Variant, roll_back, value
 
@@ -56,9 +56,14 @@ def sample(connection: apsw.Connection, before: list[tuple[object, ...]], i: int
     assert value(connection, "SELECT sum(n) FROM t") == 0
 
 
-@LONG_ON_CLUSTER
 @pytest.mark.parametrize(
-    "commits", [3_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
+    ("shared", "commits"),
+    [
+        ("folder", 3_000),
+        pytest.param("folder", 100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+        on_cluster(20_000, long=True),
+    ],
+    indirect=["shared"],
 )
 def test_snapshots_hold(shared: str, commits: int) -> None:
     place = Place(shared, Variant(options={"cache_bytes": SMALL_CACHE}, cache_size=20))

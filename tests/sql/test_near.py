@@ -227,10 +227,11 @@ def test_a_damaged_file(cache_dir: str, run: Run, what: str, seed: int) -> None:
 def test_it_stays_within_its_size(shared: str, cache_dir: str, run: Run, distance: Distance) -> None:
     run("INSERT INTO t SELECT id + 2000, hex(randomblob(1000)) FROM t", near=False)
     everything = run(ALL, near=False)
+    needed = len(set(distance.pages))
     for _ in range(3):
         assert run(ALL, cache_dir_size=1 << 20) == everything
         assert page_file(cache_dir).stat().st_size <= 1.1 * (1 << 20)
-    assert len(set(distance.pages)) < 4000  # some were near
+    assert len(set(distance.pages)) < needed  # some were near
 
 
 @FOLDER_ONLY

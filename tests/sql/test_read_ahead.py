@@ -217,14 +217,14 @@ def test_commits_during_a_fetch_are_not_lost(
 
 
 @pytest.mark.long
-def test_a_cold_scan_of_100_000_pages(connect_folder: Connect, distance: Distance) -> None:
-    connection = connect_folder(page_size=512, durability="normal")
+def test_a_cold_scan_of_100_000_pages(connect_shared: Connect, distance: Distance) -> None:
+    connection = connect_shared(page_size=512, durability="normal")
     connection.execute("CREATE TABLE large(id INTEGER PRIMARY KEY, body BLOB)")
     rows = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000)"
     for _ in range(20):
         connection.execute(f"{rows} INSERT INTO large(body) SELECT zeroblob(460) FROM n")
     connection.close()
-    connection = connect_folder()
+    connection = connect_shared()
     connection.execute("SELECT 1 FROM sqlite_schema")
     distance.start()
     assert value(connection, "SELECT sum(length(body)) FROM large") == 100_000 * 460
