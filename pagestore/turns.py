@@ -12,6 +12,10 @@ Called by `store`, and by `commit` for the check.  Calls the engine.
 4. Where commits can stand at their begin's read version (`Engine.reaches_back`), the turn is told behind the
    namespace record as well, for begins to see: a commit looks at the queue only if its begin saw a turn that
    might stand in its way, or was long ago.  What is told there is never taken back: it ends.
+5. Who joins behind others, or waits, meets nobody: its transaction relies on its own place alone.  Who finds
+   nobody before it relies on that: on the places it passed over, and if it joins, on nobody else joining.
+   (Nobody joins before a place that is there.)  So however many come at once, each is in the queue at its
+   second try.
 
 Place: end in Unix µs (8 bytes), state (one byte: 0 waiting, 1 has the turn for the pages that follow, 2 has
 the turn for all pages), page numbers (4 bytes each, ascending).  All big-endian.
@@ -102,6 +106,11 @@ def _value(ends_us: int, state: int, pages: bytes = b"") -> bytes:
     return _HEAD.pack(ends_us, state) + pages
 
 
+def _read_again(tx: Transaction, key: bytes) -> None:
+    """What `work` saw under this key must be there still when it commits."""
+    tx.add_read_conflict(key, key + b"\0")
+
+
 def _check(ticket: bytes, seconds: float) -> None:
     if len(ticket) != TOKEN_SIZE:
         raise InvalidRequestError(f"a ticket has {TOKEN_SIZE} bytes")
@@ -132,30 +141,31 @@ def take(
 
     def work(tx: Transaction) -> bool:
         rely_on(tx, id_)
-        tx.add_read_conflict(*keys.queue(id_))
+        begin, end = keys.queue(id_)
         now = _now_us()
-        first, mine = True, False
+        first, mine = True, None
         for place in _places(tx, id_):
             if place.ticket == ticket:
-                mine = True
-                if first:
-                    tx.set(place.key, _value(now + round(seconds * 1e6), state, declared))
-                    _tell(tx, id_, now + round(seconds * 1e6), state, declared)
-                else:
-                    tx.set(place.key, _value(now + round(WAITING_SECONDS * 1e6), _WAITING))
+                mine = place.key
                 break
             if place.ends_us <= now:
+                _read_again(tx, place.key)
                 tx.clear(place.key)
             else:
                 first = False
-        if not mine:
-            entry = _value(now + round(WAITING_SECONDS * 1e6), _WAITING)
+        value = _value(now + round(WAITING_SECONDS * 1e6), _WAITING)
+        if first:
+            value = _value(now + round(seconds * 1e6), state, declared)
+            _tell(tx, id_, value)
+        if mine is not None:
+            _read_again(tx, mine)
+            tx.set(mine, value)
+        else:
             if first:
-                entry = _value(now + round(seconds * 1e6), state, declared)
-                _tell(tx, id_, now + round(seconds * 1e6), state, declared)
-            tx.add_write_conflict(*keys.queue(id_))
+                tx.add_read_conflict(begin, end)
+            tx.add_write_conflict(begin, begin + b"\0")
             tx.set_versioned_key(
-                keys.queue_prefix(id_), keys.VERSION_SUFFIX + keys.ticket_suffix(ticket), entry
+                keys.queue_prefix(id_), keys.VERSION_SUFFIX + keys.ticket_suffix(ticket), value
             )
         return first
 
@@ -163,9 +173,9 @@ def take(
     return engine.transact(work, durability="normal", timeout=timeout).value if came is None else came
 
 
-def _tell(tx: Transaction, id_: NamespaceId, ends_us: int, state: int, declared: bytes) -> None:
+def _tell(tx: Transaction, id_: NamespaceId, place: bytes) -> None:
     if tx.optimistic:
-        tx.set(keys.turn_told(id_), _value(ends_us, state, declared))
+        tx.set(keys.turn_told(id_), place)
 
 
 def may_stop(told: bytes | None, written: Sequence[PageNumber]) -> bool:
