@@ -9,9 +9,10 @@ Called by `store`.  Calls the engine.
 3. Images are written behind commits, one in `IMAGE_EVERY` on average, and one for `IMAGE_EVERY_PAGES` that
    were allocated or freed, picked by the commit's token: so what must be replayed is bounded, in commits
    and in page numbers, whoever commits, however often they restart.
-4. A lease is granted in one engine transaction that reads all leases of the namespace, with conflict: no
-   number is in two unexpired ones.  A commit that takes numbers from a lease reads it, with conflict, and
-   fails if it has ended.
+4. A lease is granted in one engine transaction that looks at all leases of the namespace, and relies on
+   nobody else being granted the same numbers: no number is in two unexpired ones.  Who lost to another grant
+   passes over some numbers, so that of many who ask at once few meet twice.  A commit that takes numbers from
+   a lease reads it, with conflict, and fails if it has ended.
 
 An image is stored as `images` says.  Lease: end in Unix µs (8 bytes, big-endian), then runs as in an image.
 """
@@ -19,6 +20,7 @@ An image is stored as `images` says.  Lease: end in Unix µs (8 bytes, big-endia
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count
@@ -50,6 +52,9 @@ MAX_LEASE_SECONDS = 600.0
 
 _PENDING_BYTE = 0x40000000  # https://www.sqlite.org/fileformat2.html#the_lock_byte_page
 _LEASE_ID_SIZE = 16
+
+_WIDEST = 6
+"""So many times as much as it wants a grant passes over at most, as a power of two."""
 
 
 def pending_page(page_size: int) -> int:
@@ -164,12 +169,15 @@ def _numbers(runs: Iterable[PageRun]) -> Iterator[PageNumber]:
         yield from map(PageNumber, range(run.first, run.first + run.length))
 
 
-def _choose(free: Allocation, taken: set[PageNumber], want: int, pending: int) -> list[PageNumber]:
-    """The lowest numbers that are neither allocated nor in anybody's lease."""
+def _choose(free: Allocation, taken: set[PageNumber], want: int, pending: int, skip: int) -> list[PageNumber]:
+    """The lowest numbers that are neither allocated nor in anybody's lease, but for `skip` of them."""
     chosen: list[PageNumber] = []
     past_the_end = map(PageNumber, count(max(free.highest, 1) + 1))
     for number in chain(_numbers(free.free), past_the_end):
         if number not in taken and number != pending:
+            if skip:
+                skip -= 1
+                continue
             chosen.append(number)
             if len(chosen) == want:
                 break
@@ -183,10 +191,12 @@ def grant(
     if not 1 <= want <= MAX_LEASE or not 0 < seconds <= MAX_LEASE_SECONDS:
         raise LimitError(f"a lease is 1 to {MAX_LEASE} pages for at most {MAX_LEASE_SECONDS:.0f} s")
     lease_id = os.urandom(_LEASE_ID_SIZE)
+    numbers: list[PageNumber] = []
+    lost = 0
 
-    def work(tx: Transaction) -> list[PageNumber]:
+    def work(tx: Transaction) -> None:
+        nonlocal numbers, lost
         record = rely_on(tx, id_)
-        tx.add_read_conflict(*keys.leases(id_))
         now = time.time_ns() // 1000
         taken: set[PageNumber] = set()
         for granted in _granted(tx, id_):
@@ -194,14 +204,18 @@ def grant(
                 tx.clear(granted.key)
             else:
                 taken.update(_numbers(granted.runs))
-        numbers = _choose(
-            at(tx, id_, record.page_size, tx.read_version()), taken, want, pending_page(record.page_size)
-        )
+        free = at(tx, id_, record.page_size, tx.read_version())
+        lost += not taken.isdisjoint(numbers)  # the ones that an earlier try wanted
+        skip = want * random.randrange(1 << min(2 * lost, _WIDEST))
+        numbers = _choose(free, taken, want, pending_page(record.page_size), skip)
+        for first, length in runs_in(numbers):
+            mine = keys.leased_numbers(id_, first, first + length - 1)
+            tx.add_read_conflict(*mine)
+            tx.add_write_conflict(*mine)
         ends = now + round(seconds * 1e6)
         tx.set(keys.lease(id_, lease_id), ends.to_bytes(8, "big") + images.pack_runs(runs_in(numbers)))
-        return numbers
 
-    numbers = engine.transact(work, durability="normal", timeout=timeout).value
+    engine.transact(work, durability="normal", timeout=timeout)
     return Lease(lease_id, tuple(numbers), seconds)
 
 

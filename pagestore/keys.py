@@ -12,6 +12,7 @@ engine and FoundationDB's own tools can read them (as a subspace whose raw prefi
     c counter    name                     integer, 8 bytes big-endian: the last number given out
     d dropped    id                       name of a namespace whose pages are still to be removed
     e lease      id, lease id             leased page numbers, see `pagestore.allocation`
+                 id, number               never written: what grants compare
     f format                              see `pagestore.format`
     g tag        id, name                 version, time, see `pagestore.kept`
     i index      id, token, n             which pages are staged, see `pagestore.staging`
@@ -360,6 +361,12 @@ def version_of_piece(key: bytes) -> Version:
 
 def lease(id_: NamespaceId, lease_id: bytes) -> bytes:
     return _LEASE + _integer(id_) + _string(_BYTES, lease_id)
+
+
+def leased_numbers(id_: NamespaceId, first: int, last: int) -> tuple[bytes, bytes]:
+    """What two grants of one of these numbers have in common; among the leases, and no key of one."""
+    prefix = _LEASE + _integer(id_)
+    return prefix + _integer(first), prefix + _integer(last) + b"\0"
 
 
 def leases(id_: NamespaceId) -> tuple[bytes, bytes]:
