@@ -32,7 +32,7 @@ test-all: $(VENV)/ready test-native  ## the long ones too, and the C code under 
 	$(PY) -m pytest -m "long or not long"
 
 test-fdb: $(VENV)/ready  ## only those that need a FoundationDB cluster (FDB_CLUSTER_FILE)
-	$(PY) -m pytest -m "foundationdb and not long" -rs
+	$(PY) -m pytest -n 3 --dist loadfile -m "foundationdb and not long" -rs
 
 test-native: $(VENV)/ready
 	if [ -x native/tests/run-asan ]; then PYTHON="$(PY)" native/tests/run-asan; fi

@@ -34,7 +34,7 @@ def verify(url: str, acknowledged: int) -> int:
     return last
 
 
-@at_each(COMMIT_POINTS, CLUSTER_COMMIT_POINTS, long=True)
+@at_each(COMMIT_POINTS, CLUSTER_COMMIT_POINTS)
 def test_commit(shared: str, point: str) -> None:
     acknowledged = int(victim(None, "commit_both", shared)[-1])
     before = verify(shared, acknowledged)

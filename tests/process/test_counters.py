@@ -6,13 +6,27 @@ from collections import Counter
 
 import pytest
 
+from tests.conftest import on_cluster
 from tests.process import counters, crew
 from tests.process.place import VARIANTS, Place, Variant, value
 
 CHOSEN = {name: VARIANTS[name] for name in ("deferred", "small caches")}
 
 
-@pytest.mark.parametrize("variant", CHOSEN.values(), ids=CHOSEN)
+SHORT = pytest.mark.parametrize(
+    ("shared", "variant"),
+    [
+        *(pytest.param("folder", variant, id=name) for name, variant in CHOSEN.items()),
+        *(
+            on_cluster(variant, long=name != "deferred", id=f"cluster, {name}")
+            for name, variant in CHOSEN.items()
+        ),
+    ],
+    indirect=["shared"],
+)
+
+
+@SHORT
 def test_increments_add_up(shared: str, seed: int, variant: Variant) -> None:
     place = Place(shared, variant)
     check_increments(place, seed, writers=6, seconds=2)
@@ -34,7 +48,7 @@ def check_increments(place: Place, seed: int, *, writers: int, seconds: float) -
     assert value(connection, "PRAGMA integrity_check") == "ok"
 
 
-@pytest.mark.parametrize("variant", CHOSEN.values(), ids=CHOSEN)
+@SHORT
 def test_money_is_neither_made_nor_lost(shared: str, seed: int, variant: Variant) -> None:
     place = Place(shared, variant)
     counters.create(place)

@@ -11,7 +11,7 @@ import pytest
 
 import mvvfs
 from pagestore.opener import open_store
-from tests.conftest import on_cluster
+from tests.conftest import LONG_ON_CLUSTER, on_cluster
 from tests.process import crew, ledger
 from tests.process.place import VARIANTS, Place, Variant, value
 
@@ -124,6 +124,7 @@ def test_a_process_dies_while_it_creates_the_store(tmp_path: Path, seed: int) ->
     print(f"{done} of 25 had finished")
 
 
+@LONG_ON_CLUSTER
 def test_a_dead_writer_blocks_nobody(shared: str, tmp_path: Path) -> None:
     """Killed in the middle of a transaction, with the write lock of its own connection held."""
     place = Place(shared)

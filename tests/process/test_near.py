@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import mvvfs
+from tests.conftest import LONG_ON_CLUSTER
 from tests.distant import Distance
 
 ALL = "SELECT id, body FROM t"
@@ -49,6 +50,7 @@ def start(url: str, cache: Path, seed: int) -> subprocess.Popen[str]:
     )
 
 
+@LONG_ON_CLUSTER
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.long)])
 def test_killed_readers_leave_a_sound_cache(
     shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, seconds: float

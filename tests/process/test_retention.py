@@ -12,6 +12,7 @@ from pagestore.api import BelowHorizonError, Retention
 from pagestore.opener import open_store
 from pagestore.store import PageStore
 from pagestore.verify import verify
+from tests.conftest import LONG_ON_CLUSTER
 from tests.process import counters, crew
 from tests.process.place import Place, value
 
@@ -102,6 +103,7 @@ def check(place: Place, seed: int, seconds: float, monkeypatch: pytest.MonkeyPat
     store.close()
 
 
+@LONG_ON_CLUSTER
 def test_retention_beside_writers(shared: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     check(Place(shared), seed, 4.0, monkeypatch)
 

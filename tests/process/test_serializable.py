@@ -114,11 +114,14 @@ def test_threads_of_this_process(store: str, tmp_path: Path, seed: int, kind: st
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize(("shared", "transactions"), [("folder", 400), on_cluster(60)], indirect=["shared"])
 @pytest.mark.parametrize("kind", lists.SINGLE)
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_many_processes(shared: str, tmp_path: Path, seed: int, kind: str, variant: Variant) -> None:
+def test_many_processes(
+    shared: str, tmp_path: Path, seed: int, kind: str, variant: Variant, transactions: int
+) -> None:
     place = Place(shared, variant)
-    history = record(place, kind, seed, processes=8, threads=2, transactions=400, seconds=500)
+    history = record(place, kind, seed, processes=8, threads=2, transactions=transactions, seconds=500)
     assert_busy(history, variant)
     assert_serializable(history, tmp_path)
     assert_intact(place)

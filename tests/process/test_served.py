@@ -36,6 +36,7 @@ def served(shared: str) -> Iterator[Served]:
 # ---- serializable ----
 
 
+@LONG_ON_CLUSTER
 @pytest.mark.parametrize(
     ("kind", "variant"),
     [

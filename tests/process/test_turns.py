@@ -11,7 +11,7 @@ import apsw
 import pytest
 
 import mvvfs
-from tests.conftest import LONG_ON_CLUSTER
+from tests.conftest import LONG_ON_CLUSTER, on_cluster
 from tests.process import crew
 from tests.process.place import Place, Variant, value
 
@@ -56,15 +56,21 @@ def increments(place: Place, how: str) -> tuple[int, int]:
     return done, most
 
 
+WAYS = {
+    "transaction": ("transaction", Variant()),
+    "immediate": ("begin", Variant(begin="BEGIN IMMEDIATE")),
+    "autocommit": ("autocommit", Variant()),
+    "queued": ("autocommit", Variant(options={"concurrency": "queued"})),
+}
+
+
 @pytest.mark.parametrize(
-    ("how", "variant"),
+    ("shared", "how", "variant"),
     [
-        ("transaction", Variant()),
-        ("begin", Variant(begin="BEGIN IMMEDIATE")),
-        ("autocommit", Variant()),
-        ("autocommit", Variant(options={"concurrency": "queued"})),
+        *(pytest.param("folder", *way, id=name) for name, way in WAYS.items()),
+        *(on_cluster(*way, long=name != "transaction", id=f"cluster, {name}") for name, way in WAYS.items()),
     ],
-    ids=["transaction", "immediate", "autocommit", "queued"],
+    indirect=["shared"],
 )
 def test_eight_writers_of_one_row(shared: str, how: str, variant: Variant) -> None:
     place = Place(shared, variant)
