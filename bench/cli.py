@@ -17,13 +17,15 @@ from bench.plot import svg
 from bench.profiling import profile
 from bench.report import TIMES, document, table
 from bench.results import CaseResult, Finding, load, save
-from bench.runner import ROOT, Plan, run_case
-from bench.targets import KINDS, from_json
+from bench.runner import Plan, run_case
+from bench.targets import KINDS, ROOT, from_json
 from bench.workloads import WORKLOADS
 
 console = Console()
 DIRECTORY = ROOT / "build" / "bench"
 PAGE, DATA, PLOT = (ROOT / "docs" / f"benchmarks.{suffix}" for suffix in ("md", "json", "svg"))
+LET_GO_OF = 100_000
+"""Commits of the history that retention lets go of at most."""
 
 
 @click.group()
@@ -108,6 +110,8 @@ def run(
         for workload, run_sizes in (("branch-large", _run_branches), ("diff-row", _run_diffs)):
             if not workloads or workload in workloads:
                 run_sizes(plan, output)
+        if history and (not workloads or suite.BESIDE_RETENTION in workloads):
+            _run_retention(plan, 200 if quick else min(history, LET_GO_OF), output)
         if not workloads or set(workloads) & set(suite.SERVICE):
             _run_service(plan, workloads, processes, output)
         if not output.exists():
@@ -167,6 +171,15 @@ def _run_diffs(plan: Plan, output: Path) -> None:
         case = suite.diffs_by_size(built.small, built.large)
         save(output, [_measure(case, plan, case.key)], {})
         _find(sizes.pages_read(built.large), output)
+
+
+def _run_retention(plan: Plan, commits: int, output: Path) -> None:
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="retention-", dir=plan.directory) as scratch:
+        with console.status("growing a history") as status:
+            twins = growth.build_twins(Path(scratch), commits, plan.small, status.update)
+        case = suite.beside_retention(*twins, plan.seconds, plan.small)
+        save(output, [_measure(case, plan, case.key)], {})
 
 
 def _run_service(plan: Plan, workloads: Sequence[str], processes: Sequence[int], output: Path) -> None:

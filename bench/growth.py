@@ -1,4 +1,4 @@
-"""Grows the two databases of the history cases, and weighs what a commit leaves on disk on the way.
+"""Grows the databases of the history cases, and weighs what a commit leaves on disk on the way.
 
 Called by `cli`; the commits are real ones, through SQL.  A million take minutes.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.suite import BESIDE_RETENTION
 from bench.targets import MvTarget
 from bench.workloads import WORKLOADS
 from bench.workloads.history import HistoryWorkload, grow
@@ -53,17 +54,49 @@ def build(directory: Path, short: int, long: int, small: bool, told: Callable[[s
     connection.close()
     shutil.copytree(few, many)
     before = folder_bytes(many)
-    done = short
-    while done < long:
-        step = min(STEP, long - done)
-        connection = target.connect(many)
-        grow(connection, step, workload.rows, rng)
-        connection.close()
-        done += step
-        told(f"{done:,} of {long:,} commits")
+    _go_on(target, many, workload, short, long, rng, told)
     bytes_per_commit = (folder_bytes(many) - before) / (long - short)
     weight.write_text(repr(bytes_per_commit))
     return Histories(few, many, bytes_per_commit)
+
+
+def build_twins(directory: Path, commits: int, small: bool, told: Callable[[str], None]) -> tuple[Path, Path]:
+    """Two databases with the same history of so many commits."""
+    target = MvTarget(durability="normal")
+    workload = WORKLOADS[BESIDE_RETENTION]
+    assert isinstance(workload, HistoryWorkload)
+    if small:
+        workload = workload.small()
+    paths = []
+    for name in ("kept", "let-go-of"):
+        (directory / name).mkdir(parents=True)
+        paths.append(target.place(directory / name))
+    one, other = paths
+    connection = target.connect(one)
+    workload.load(connection, 1)
+    connection.close()
+    _go_on(target, one, workload, 0, commits, random.Random(commits), told)
+    shutil.copytree(one, other)
+    return one, other
+
+
+def _go_on(
+    target: MvTarget,
+    path: Path,
+    workload: HistoryWorkload,
+    done: int,
+    until: int,
+    rng: random.Random,
+    told: Callable[[str], None],
+) -> None:
+    """From `done` commits to `until`."""
+    while done < until:
+        step = min(STEP, until - done)
+        connection = target.connect(path)
+        grow(connection, step, workload.rows, rng)
+        connection.close()
+        done += step
+        told(f"{done:,} of {until:,} commits")
 
 
 def folder_bytes(folder: Path) -> int:

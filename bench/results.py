@@ -77,10 +77,12 @@ class CaseResult:
         return self.rounds[self.case.candidate.label]
 
     def ratio(self) -> Interval:
-        """Candidate to baseline, round by round: of rates, or of median latencies where the case says so."""
+        """Round by round, of what the case compares; above 1 the candidate is better."""
         pairs = zip(self.baseline, self.candidate, strict=True)
         if self.case.compares == "latency":
             return median_interval([theirs.p50_us / ours.p50_us for theirs, ours in pairs])
+        if self.case.compares == "p99":
+            return median_interval([theirs.p99_us / ours.p99_us for theirs, ours in pairs])
         return median_interval([ours.rate / theirs.rate for theirs, ours in pairs])
 
     def meets(self) -> bool | None:

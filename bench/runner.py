@@ -30,11 +30,11 @@ from bench.errors import BenchError
 from bench.results import CaseResult, Round
 from bench.stats import percentile
 from bench.suite import Arm, Case
+from bench.targets import ROOT
 from bench.worker import Assignment, Report
 from bench.workloads import WORKLOADS
 from bench.workloads.base import Workload, expect
 
-ROOT = Path(__file__).resolve().parent.parent
 START_DELAY_S = 0.05
 """Between the last "ready" and the common start."""
 PATIENCE_S = 120.0

@@ -19,6 +19,7 @@ from bench.targets import (
     MvTarget,
     PastTarget,
     PlainTarget,
+    RetainedTarget,
     ServedTarget,
     Target,
 )
@@ -69,7 +70,8 @@ class Case:
     """The ratio that the project wants at least."""
     operations: int = 0
     """At most so many a process and round; 0: what the time allows."""
-    compares: Literal["rate", "latency"] = "rate"
+    compares: Literal["rate", "latency", "p99"] = "rate"
+    """Operations a second, their median latency, or its 99th percentile."""
 
     @property
     def arms(self) -> tuple[Arm, Arm]:
@@ -161,6 +163,9 @@ MEETING = (
     "claim-jobs-immediate",
 )
 """Workloads whose writers meet, or would if each did not have page numbers of its own."""
+
+
+BESIDE_RETENTION = "beside-retention"
 
 
 def leases_on_and_off(mode: Mode) -> Case:
@@ -353,6 +358,27 @@ def diffs_by_size(small: Path, large: Path) -> Case:
 
 HISTORY = ("history-commits", "history-reads", "open-past", "open-version", "open-tag", "open-back")
 """Workloads that need a long history."""
+
+
+def beside_retention(without: Path, beside: Path, seconds: float, small: bool) -> Case:
+    """4 writers while retention lets go of a long history, against 4 that keep theirs: `bench.growth` makes
+    the two databases, `seconds` is how long a round lasts.
+
+    The bar: their p99 within 1.2 times of each other."""
+    return Case(
+        workload=BESIDE_RETENTION,
+        processes=4,
+        mode=AS_IS.name,
+        flush_us=AS_IS.flush_us,
+        bar=round(1 / 1.2, 3),
+        compares="p99",
+        baseline=Arm("history kept", MvTarget(durability=AS_IS.durability), without),
+        candidate=Arm(
+            "retention beside",
+            RetainedTarget(durability=AS_IS.durability, seconds=seconds, may_end=small),
+            beside,
+        ),
+    )
 
 
 def short_and_long(short: Path, long: Path, small: bool) -> Iterator[Case]:

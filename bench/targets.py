@@ -29,6 +29,7 @@ from bench.errors import BenchError
 Durability = Literal["full", "normal"]
 Bindings = Sequence[str | int | float | bytes | None]
 
+ROOT = Path(__file__).resolve().parent.parent
 BUSY_TIMEOUT_MS = 5000
 LONGEST_BACKOFF_S = 0.02
 
@@ -205,6 +206,38 @@ class PastTarget(MvTarget):
 
 
 @dataclass(frozen=True, slots=True)
+class RetainedTarget(MvTarget):
+    """mvvfs while retention lets go of the database's history, in a process of its own."""
+
+    kind: ClassVar[str] = "retained"
+    seconds: float = 0.0
+    """For so long, once the writers write."""
+    may_end: bool = False
+    """Before that, because there is nothing left: then writers are measured that nothing was beside."""
+
+    @contextmanager
+    def running(self, path: Path, environment: Mapping[str, str]) -> Iterator[None]:
+        command = [sys.executable, "-m", "bench.retaining", str(path), str(self.seconds)]
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as retaining:
+            assert retaining.stdout is not None
+            try:
+                if retaining.stdout.readline() != b"ready\n":
+                    raise BenchError(f"retention does not start: exit code {retaining.wait()}")
+                yield
+                told, _ = retaining.communicate(timeout=self.seconds + _ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                raise BenchError(f"retention did not end within {_ENDS_WITHIN_S:.0f} s") from None
+            finally:
+                if retaining.poll() is None:
+                    retaining.kill()
+        if retaining.returncode != 0:
+            raise BenchError(f"retention ended with status {retaining.returncode}")
+        went = json.loads(told)
+        if not went["versions"] or (went["complete"] and not self.may_end):
+            raise BenchError(f"{went['versions']:,} versions was all there was to let go of: too few")
+
+
+@dataclass(frozen=True, slots=True)
 class CallTarget(MvTarget):
     """A client of a page-store service that makes its calls itself, or those of a peer."""
 
@@ -231,6 +264,7 @@ class ClusterTarget(MvTarget):
 
 
 _STARTS_WITHIN_S = 30.0
+_ENDS_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +321,7 @@ def _wait_for(socket: Path, service: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
-_ALL = (PlainTarget, MvTarget, PastTarget, CallTarget, ClusterTarget, ServedTarget)
+_ALL = (PlainTarget, MvTarget, PastTarget, RetainedTarget, CallTarget, ClusterTarget, ServedTarget)
 KINDS: dict[str, type[Target]] = {target.kind: target for target in _ALL}
 
 

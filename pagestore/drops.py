@@ -211,7 +211,7 @@ def _strip(engine: Engine, id_: NamespaceId, timeout: float) -> None:
         following = sweep.sweep_pages(
             tx, id_, PageNumber(at.sweep), points, bool(record.ancestors), step, until=None
         )
-        step.after = at._replace(sweep=following or 0).pack()
+        step.after = at._replace(sweep=following or 0)
         return step, following or PageNumber(0)
 
     while True:

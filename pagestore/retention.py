@@ -13,6 +13,8 @@ engine, always in small transactions, and `sweep` for what goes.
 4. Retention by size needs to know how much each commit turned into history: measured once, some commits
    at a time, and kept.
 5. Nothing of it runs by itself: no thread, no timer.  A namespace that nobody writes costs nothing.
+6. A whole run goes on at the pace that others leave to it (`pace`), and lets go of what may go when it
+   begins: what comes of age meanwhile is for the next one, else it would not end while others write.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from pagestore.api import (
     before,
 )
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
+from pagestore.engines.pace import Pace
 from pagestore.faults import fault
 from pagestore.namespaces import Record, find, rely_on
 from pagestore.sweep import Step
@@ -53,9 +56,6 @@ _MEASURED = 64
 """Commits measured in one engine transaction."""
 
 _MEASURE = struct.Struct(">Q")
-
-_REST = 0.5
-"""Of the time that a step of a whole run takes, how much it then leaves to others."""
 
 
 # ---- policy ----
@@ -192,20 +192,20 @@ def _move(tx: Transaction, id_: NamespaceId) -> bool:
 # ---- how much is history ----
 
 
-def _measure(engine: Engine, id_: NamespaceId, timeout: float, deadline: float) -> None:
+def _measure(engine: Engine, id_: NamespaceId, pace: Pace, timeout: float, deadline: float) -> None:
     """Find out what the commits turned into history that nobody has measured yet."""
     while True:
         found = engine.read(lambda tx: _measure_some(tx, id_), timeout=timeout)
         if found is None:
             return
         version, size = found
-        engine.transact(
+        pace.transact(
             lambda tx: tx.set(keys.measure(id_, version), _MEASURE.pack(size)),  # noqa: B023 (runs now)
-            durability="normal",
-            timeout=timeout,
+            timeout,
         )
         if time.monotonic() > deadline:
             return
+        pace.rest()
 
 
 def _measure_some(tx: Snapshot, id_: NamespaceId) -> tuple[Version, int] | None:
@@ -238,17 +238,18 @@ def collect(
 ) -> Collected:
     """See `Store.collect`."""
     deadline = time.monotonic() + seconds if seconds else float("inf")
+    pace = Pace(engine, sweep.STEP)
     record = engine.read(lambda tx: find(tx, id_), timeout=timeout)
     if record.retention.max_bytes is not None:
-        _measure(engine, id_, timeout, deadline)
+        _measure(engine, id_, pace, timeout, deadline)
     if dry_run:
         return _would_go(engine, id_, timeout)
     staging.collect(engine, id_, timeout)
     bulk.fold(engine, id_, timeout, lambda: time.monotonic() > deadline)
     total = Step()
-    complete = _settle(engine, id_, total, deadline, timeout)  # what an earlier run left
-    while complete and _advance(engine, id_, timeout):
-        complete = _settle(engine, id_, total, deadline, timeout)
+    complete = _settle(engine, id_, total, pace, deadline, timeout)  # what an earlier run left
+    if complete and _advance(engine, id_, timeout):
+        complete = _settle(engine, id_, total, pace, deadline, timeout)
     record = engine.read(lambda tx: find(tx, id_), timeout=timeout)
     return _collected(record.horizon, record.horizon_us or record.created_us, total, complete)
 
@@ -257,20 +258,27 @@ def _collected(horizon: Version, horizon_us: int, total: Step, complete: bool) -
     return Collected(horizon, horizon_us, total.versions, total.page_versions, total.bytes, complete)
 
 
-def _settle(engine: Engine, id_: NamespaceId, total: Step, deadline: float, timeout: float) -> bool:
-    """Carry out all steps there are; False: time ran out."""
+def _settle(
+    engine: Engine, id_: NamespaceId, total: Step, pace: Pace, deadline: float, timeout: float
+) -> bool:
+    """Carry out all steps there are, at least one; False: time ran out."""
+    steps = 0
+    complete = True
     for plan in (sweep.next_step, sweep.leftovers):
-        while True:
-            if time.monotonic() > deadline:
-                return False
-            step = engine.read(lambda tx: plan(tx, id_), timeout=timeout)  # noqa: B023 (runs now)
+        while complete:
+            step = engine.read(lambda tx: plan(tx, id_, pace.size), timeout=timeout)  # noqa: B023 (runs now)
             if step is None:
                 break
-            began = time.monotonic()
-            if sweep.carry_out(engine, id_, step, timeout):
-                _add(total, step)
-            time.sleep(min(_REST * (time.monotonic() - began), 0.05))  # others stand in line for the lock
-    return True
+            complete = not steps or time.monotonic() <= deadline
+            if complete:
+                pace.rest()
+                if sweep.carry_out(engine, id_, step, timeout, pace):
+                    _add(total, step)
+                steps += 1
+                pace.rest()
+    if steps:
+        sweep.end_run(engine, id_, timeout)
+    return complete
 
 
 def _add(total: Step, step: Step) -> None:
@@ -311,6 +319,8 @@ def beside_commit(engine: Engine, id_: NamespaceId, pages: int, timeout: float) 
     limit = min(max(2 * LOOK_EVERY * pages, 32), MOST_BESIDE)
 
     def look(tx: Snapshot) -> tuple[sweep.Step | None, Record | None]:
+        if sweep.is_run(sweep.progress(tx, id_, find(tx, id_))):
+            return None, None
         step = sweep.next_step(tx, id_, limit)
         return step, None if step is not None else _advance_is_due(tx, id_)
 
@@ -320,7 +330,7 @@ def beside_commit(engine: Engine, id_: NamespaceId, pages: int, timeout: float) 
     if due is None:
         return
     if due.retention.max_bytes is not None:
-        _measure(engine, id_, timeout, time.monotonic())
+        _measure(engine, id_, Pace(engine, _MEASURED), timeout, time.monotonic())
     if not _advance(engine, id_, timeout):
         step = engine.read(lambda tx: sweep.leftovers(tx, id_, limit), timeout=timeout)
         if step is not None:

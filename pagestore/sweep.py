@@ -17,8 +17,12 @@ everybody, and then removed in a small write transaction.
 6. When something that was kept below the horizon is not needed any more, no changelog leads to its
    pages: then all pages are swept once, from the first to the last.
 
+7. While a run is at work commits leave it to that (`is_run`): a step of a run says until when, a few seconds
+   ahead, so that a run that was killed holds nobody up for longer.
+
 Progress: settled version (10 bytes), pages done of the next record (4), when the horizon was last moved,
-Unix µs (8), the page that a sweep of all pages has come to (4; 0: none under way).  All big-endian.
+Unix µs (8), the page that a sweep of all pages has come to (4; 0: none under way), until when a run is at
+work, Unix µs (8; 0: none is).  All big-endian.
 
 Worked example.  Page 5 has versions 10, 20 (a delta of 10), 30 and 40; the horizon moves to 35, 15 is
 tagged.  30 is needed at 35, 40 after it, 10 at 15.  20 goes: nobody may read at 20 to 29.
@@ -52,11 +56,16 @@ from pagestore.api import (
 from pagestore.batches import in_batches
 from pagestore.encoding import MAX_CHAIN, chain_of, is_freed
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
+from pagestore.engines.pace import Pace
 from pagestore.faults import fault
 from pagestore.namespaces import Record, find_any
 
 STEP = 256
-"""Page versions looked at in one step, roughly: a few milliseconds, of which the removal is one or two."""
+"""Page versions looked at in one step at most, roughly: a few milliseconds, of which the removal is one or
+two.  Beside others who write they are smaller, see `pace`."""
+
+RUN_US = 5_000_000
+"""For how long a step says that the run is at work: longer than it rests."""
 
 TOKEN_SECONDS = 86400
 """Tokens stay at least this long, whatever retention says: longer than anybody tries a commit again."""
@@ -64,7 +73,10 @@ TOKEN_SECONDS = 86400
 _ROWS = 1000
 """Rows that a sweep of all pages reads at a time."""
 
-_PROGRESS = struct.Struct(">10sIQI")
+_ROWS_A_VERSION = 4
+"""As many for each page version of a step's size, if that is less."""
+
+_PROGRESS = struct.Struct(">10sIQIQ")
 
 
 class Progress(NamedTuple):
@@ -73,6 +85,7 @@ class Progress(NamedTuple):
     within: int = 0
     advanced_us: int = 0
     sweep: int = 0
+    run_us: int = 0
 
     def pack(self) -> bytes:
         return _PROGRESS.pack(*self)
@@ -85,8 +98,30 @@ def progress(tx: Snapshot, id_: NamespaceId, record: Record) -> Progress:
 def unpack(found: bytes | None, record: Record) -> Progress:
     if found is None:
         return Progress(record.created)
-    settled, within, advanced_us, sweep = _PROGRESS.unpack(found)
-    return Progress(Version(settled), within, advanced_us, sweep)
+    settled, *others = _PROGRESS.unpack(found)
+    return Progress(Version(settled), *others)
+
+
+def is_run(at: Progress) -> bool:
+    """Whether a run is at work.  (A time further ahead is that of a clock which others do not go by.)"""
+    return 0 < at.run_us - _now_us() <= RUN_US
+
+
+def end_run(engine: Engine, id_: NamespaceId, timeout: float) -> None:
+    """A run that carried out steps is over: commits go on."""
+
+    def work(tx: Transaction) -> None:
+        key = keys.retention(id_)
+        tx.add_read_conflict(key, key + b"\0")
+        found = tx.get(key)
+        if found is not None:
+            tx.set(key, unpack(found, find_any(tx, id_))._replace(run_us=0).pack())
+
+    engine.transact(work, durability="normal", timeout=timeout)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def sweep_all(tx: Transaction, id_: NamespaceId, version: Version) -> None:
@@ -104,7 +139,7 @@ class Step:
 
     before: bytes | None = None
     """The progress that it was worked out from."""
-    after: bytes | None = None
+    after: Progress | None = None
     """The progress once it is done; None: it makes none."""
     ranges: list[tuple[bytes, bytes]] = field(default_factory=list)
     versions: int = 0
@@ -112,21 +147,27 @@ class Step:
     bytes: int = 0
 
 
-def carry_out(engine: Engine, id_: NamespaceId, step: Step, timeout: float) -> bool:
-    """False: another was quicker, and nothing was removed."""
+def carry_out(engine: Engine, id_: NamespaceId, step: Step, timeout: float, pace: Pace | None = None) -> bool:
+    """False: another was quicker, and nothing was removed.  `pace`: of the run that the step is part of."""
+    key = keys.retention(id_)
+    after = step.after
+    if after is not None and pace is not None:
+        after = after._replace(run_us=_now_us() + RUN_US)
 
     def work(tx: Transaction) -> bool:
-        if step.after is not None:
-            key = keys.retention(id_)
+        if after is not None:
             tx.add_read_conflict(key, key + b"\0")
             if tx.get(key) != step.before:
                 return False
-            tx.set(key, step.after)
+            tx.set(key, after.pack())
         tx.clear_ranges(step.ranges)
         fault("collect.step")
         return True
 
-    done = engine.transact(work, durability="normal", timeout=timeout).value
+    if pace is None:
+        done = engine.transact(work, durability="normal", timeout=timeout).value
+    else:
+        done = pace.transact(work, timeout)
     fault("collect.stepped")
     return done
 
@@ -212,7 +253,7 @@ def next_step(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
     if at.settled < record.horizon:
         step = _along_changelog(tx, id_, record, at, limit or STEP)
     elif at.sweep:
-        step = _through_pages(tx, id_, record, at)
+        step = _through_pages(tx, id_, record, at, limit or STEP)
     else:
         return None
     step.before = before
@@ -222,7 +263,7 @@ def next_step(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
 def _along_changelog(tx: Snapshot, id_: NamespaceId, record: Record, at: Progress, limit: int) -> Step:
     first, changes = _batch(tx, id_, at, record.horizon, limit)
     if not changes:
-        return Step(after=at._replace(settled=record.horizon, within=0).pack())
+        return Step(after=at._replace(settled=record.horizon, within=0))
     step = Step()
     points = [*kept.versions(tx, id_, record.horizon), changes[-1].version]
     pages = Counter(page for change in changes for page in change.pages)
@@ -230,11 +271,11 @@ def _along_changelog(tx: Snapshot, id_: NamespaceId, record: Record, at: Progres
         upto = at.within + limit
         pages = Counter(changes[0].pages[at.within : upto])
         if upto < len(changes[0].pages):
-            step.after = at._replace(within=upto).pack()
+            step.after = at._replace(within=upto)
     _let_go_of_pages(tx, id_, record, at.settled, points, pages, step)
     if step.after is None:
         _let_go_of_commits(id_, [*first, *changes], points[:-1], step)
-        step.after = at._replace(settled=changes[-1].version, within=0).pack()
+        step.after = at._replace(settled=changes[-1].version, within=0)
     return step
 
 
@@ -336,13 +377,20 @@ def dry_run(
 # ---- through all pages ----
 
 
-def _through_pages(tx: Snapshot, id_: NamespaceId, record: Record, at: Progress) -> Step:
+def _through_pages(tx: Snapshot, id_: NamespaceId, record: Record, at: Progress, limit: int) -> Step:
     points = [*kept.versions(tx, id_, at.settled), at.settled]
     step = Step()
     following = sweep_pages(
-        tx, id_, PageNumber(at.sweep), points, bool(record.ancestors), step, until=at.settled
+        tx,
+        id_,
+        PageNumber(at.sweep),
+        points,
+        bool(record.ancestors),
+        step,
+        until=at.settled,
+        most=min(_ROWS_A_VERSION * limit, _ROWS),
     )
-    step.after = at._replace(sweep=following or 0).pack()
+    step.after = at._replace(sweep=following or 0)
     return step
 
 
@@ -355,12 +403,13 @@ def sweep_pages(
     step: Step,
     *,
     until: Version | None,
+    most: int = _ROWS,
 ) -> PageNumber | None:
-    """Let go of all versions (up to `until`) of pages from `first` on that none of `points` needs; the page
-    to go on with, or None at the end."""
+    """Let go of all versions (up to `until`) of pages from `first` on that none of `points` needs, looking at
+    `most` rows or one page; the page to go on with, or None at the end."""
     begin, end = keys.pages_from(id_, first)
-    rows = list(tx.scan(KeyRange(begin, end, _ROWS)))
-    more = len(rows) == _ROWS
+    rows = list(tx.scan(KeyRange(begin, end, most)))
+    more = len(rows) == most
     by_page: dict[PageNumber, list[tuple[bytes, bytes]]] = {}
     for row in rows:
         by_page.setdefault(keys.number_of_page(row[0]), []).append(row)

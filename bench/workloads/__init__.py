@@ -56,6 +56,7 @@ _ALL: tuple[Workload, ...] = (
         name="bounded-updates", title="read-modify-write, served, bounded", distribution="uniform"
     ),
     ReadModifyWrite(name="served-updates", title="read-modify-write, served, latest", distribution="uniform"),
+    HistoryCommits(name="beside-retention", title="commits beside retention of a long history, their p99"),
     HistoryReads(name="history-reads", title="uncached reads on a long history"),
     OpenPast(name="open-past", title="open at a moment of a long history, against now"),
     OpenPast(name="open-version", title="open at a version of a long history, against now"),

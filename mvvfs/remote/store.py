@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from typing import Final, cast
@@ -64,6 +65,9 @@ _PAGE_BYTES: Final = 16
 
 _LONG: Final = 600.0
 """Seconds for what walks a whole namespace."""
+
+_COLLECT_SECONDS: Final = 30.0
+"""For one call of a run of retention that takes as long as it takes."""
 
 
 def _name(name: str) -> str:
@@ -331,8 +335,19 @@ class RemoteStore(Store):
         self._calls.call("Unhold", pb.UnholdRequest(namespace=namespace, hold=hold), nothing)
 
     def collect(self, namespace: NamespaceId, *, dry_run: bool = False, seconds: float = 0) -> Collected:
-        request = pb.CollectRequest(namespace=namespace, dry_run=dry_run, seconds=seconds)
-        return self._calls.call("Collect", request, wire.collected_of, patience=seconds or _LONG)
+        """See `Store.collect`.  In several calls where it may take long: a run rests while others write."""
+        slice_ = 0 if dry_run else seconds or _COLLECT_SECONDS
+        request = pb.CollectRequest(namespace=namespace, dry_run=dry_run, seconds=slice_)
+        went = self._calls.call("Collect", request, wire.collected_of, patience=_LONG)
+        while not (went.complete or seconds):
+            more = self._calls.call("Collect", request, wire.collected_of, patience=_LONG)
+            went = replace(
+                more,
+                versions=went.versions + more.versions,
+                page_versions=went.page_versions + more.page_versions,
+                bytes=went.bytes + more.bytes,
+            )
+        return went
 
     def give_back(self, *, whole: bool = False) -> int:
         if whole:

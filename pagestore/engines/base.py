@@ -187,6 +187,9 @@ class Engine(ABC):
     reaches_back: ClassVar[bool] = False
     """`read` and `transact` can stand at the read version of an earlier `read`."""
 
+    one_writer: ClassVar[bool] = False
+    """Who writes waits for whoever else does; and the version stays what it is while nobody writes."""
+
     clears_ranges_at_once: ClassVar[bool] = False
     """`clear_range` costs the same whatever lies in the range."""
 

@@ -24,7 +24,6 @@ import errno
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +45,7 @@ from pagestore.api import (
 from pagestore.engines import clock, heads, recent
 from pagestore.engines.base import Engine, Limits, Result, Snapshot, Transaction
 from pagestore.engines.file_errors import FULL
+from pagestore.engines.pace import Pace
 from pagestore.engines.sqlite_connection import DEFAULT_TIMEOUT, Connection, Pool
 from pagestore.engines.sqlite_errors import as_store_error, opening_error
 from pagestore.engines.sqlite_transaction import SqliteSnapshot, SqliteTransaction
@@ -59,8 +59,8 @@ MAX_LOG_FRAMES = 4096
 _CHECKPOINT_PATIENCE = 0.01
 """Seconds that a checkpoint waits for readers, holding the write lock."""
 
-_SHORTEN_PAGES, _SHORTEN_PAUSE = 64, 0.002
-"""Pages of the file moved in one transaction, and seconds left to others between two."""
+_SHORTEN_PAGES = 64
+"""Pages of the file moved in one transaction at most."""
 
 _FREE_AT_MOST = 10
 """One page in so many may stay unused: what is written next takes it."""
@@ -72,6 +72,7 @@ class SqliteEngine(Engine):
     """See the head of this file."""
 
     limits = Limits(max_seconds=0, max_bytes=0, max_value_bytes=0)
+    one_writer = True
 
     def __init__(self, path: str, *, read_only: bool = False) -> None:
         """Open the engine file that `sqlite_file` made, and the shared files beside it.
@@ -236,11 +237,15 @@ class SqliteEngine(Engine):
         if whole:
             self._rebuild()
         else:
-            while self.transact(_shorten, durability="normal").value:
-                fault("collect.shortened")
-                time.sleep(_SHORTEN_PAUSE)
+            self._shorten()
         self._checkpoint_all()
         return max(before - os.stat(self._path).st_size, 0)
+
+    def _shorten(self) -> None:
+        pace = Pace(self, _SHORTEN_PAGES)
+        while pace.transact(lambda tx: _shorten(tx, pace.size)):
+            fault("collect.shortened")
+            pace.rest()
 
     def _rebuild(self) -> None:
         connection = self._take(None)
@@ -354,13 +359,13 @@ class SqliteEngine(Engine):
         return as_store_error(exc, connection.db.system_errno)
 
 
-def _shorten(tx: Transaction) -> bool:
-    """One step; whether there is more to do."""
+def _shorten(tx: Transaction, most: int) -> bool:
+    """One step, of so many pages; whether there is more to do."""
     assert isinstance(tx, SqliteTransaction)
     unused, pages = tx.free_pages()
     if unused <= max(pages // _FREE_AT_MOST, _SHORTEN_PAGES):
         return False
-    tx.shorten(_SHORTEN_PAGES)
+    tx.shorten(most)
     return tx.free_pages()[0] < unused
 
 

@@ -3,7 +3,8 @@
 Started by `server`, in one of the workers; calls `Store.collect` in a thread.
 
 1. One task for all namespaces, and only while the service runs: a namespace has no timer.
-2. A namespace gets `SLICE_SECONDS` a round; what is left waits for the next.
+2. A namespace gets `SLICES` times `SLICE_SECONDS` a round, mostly rests where others write to an embedded
+   store; what is left waits for the next.  Between two slices it can be stopped.
 3. When something went, unused space is given back to the file system, in small steps (`Store.give_back`).
 """
 
@@ -16,7 +17,7 @@ import time
 from pagestore.api import Namespace, NoSuchNamespaceError, StoreError, UnsupportedError
 from pagestore.service.backend import Backend
 
-SLICE_SECONDS = 1.0
+SLICE_SECONDS, SLICES = 1.0, 10
 
 log = logging.getLogger("pagestore.service")
 
@@ -41,14 +42,19 @@ async def sweep(backend: Backend, every: float) -> None:
 
 async def _collect(backend: Backend, namespace: Namespace) -> int:
     """The bytes that went."""
-    try:
-        work = backend.slow(lambda: backend.store.collect(namespace.id, seconds=SLICE_SECONDS))
-        collected = await work
-    except NoSuchNamespaceError:  # dropped meanwhile
-        return 0
+    freed = 0
     metrics = backend.metrics
-    metrics.collected.inc(collected.bytes)
-    if collected.horizon_us:
-        label = metrics.namespace(namespace.name)
-        metrics.restorable.labels(label).set(time.time() - collected.horizon_us / 1e6)
-    return collected.bytes
+    for _ in range(SLICES):
+        try:
+            work = backend.slow(lambda: backend.store.collect(namespace.id, seconds=SLICE_SECONDS))
+            collected = await work
+        except NoSuchNamespaceError:  # dropped meanwhile
+            break
+        freed += collected.bytes
+        metrics.collected.inc(collected.bytes)
+        if collected.horizon_us:
+            label = metrics.namespace(namespace.name)
+            metrics.restorable.labels(label).set(time.time() - collected.horizon_us / 1e6)
+        if collected.complete:
+            break
+    return freed

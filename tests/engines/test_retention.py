@@ -22,6 +22,7 @@ from pagestore.api import (
     new_token,
 )
 from pagestore.engines.base import KeyRange
+from pagestore.engines.pace import Pace
 from pagestore.engines.sqlite import SqliteEngine
 from pagestore.store import PageStore
 from pagestore.verify import verify
@@ -196,7 +197,68 @@ def test_times_below_the_horizon(page_store: PageStore, pages: Pages) -> None:
         page_store.version_at(pages.id, 1)
 
 
+def test_a_run_ends_while_others_commit(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "STEP", 8)
+    history(pages, 20)
+    page_store.set_retention(pages.id, Retention(0))
+    carry_out = sweep.carry_out
+    later = 0
+
+    def beside_another(*arguments: object) -> bool:
+        nonlocal later
+        later += 1
+        pages.commit({1: noise(later)})
+        return carry_out(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sweep, "carry_out", beside_another)
+    done = page_store.collect(pages.id)
+    assert done.complete
+    assert done.versions == 19
+    assert len(list(page_store.changelog(pages.id))) == 1 + later
+
+
 # ---- beside commits ----
+
+
+def test_commits_leave_it_to_a_run(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(pages, 40)
+    let_go(page_store, pages.id)
+    history(pages, 40)
+    engine = page_store.engine
+    retention._advance(engine, pages.id, 5)
+
+    def step_of_a_run() -> None:
+        step = engine.read(lambda tx: sweep.next_step(tx, pages.id, 6))
+        assert step is not None
+        assert sweep.carry_out(engine, pages.id, step, 5, Pace(engine, 6))
+
+    def go_beside_a_commit() -> bool:
+        before = rows(page_store, b"l")
+        retention.beside_commit(engine, pages.id, 1, 5)
+        return rows(page_store, b"l") < before
+
+    step_of_a_run()
+    assert not go_beside_a_commit()
+    sweep.end_run(engine, pages.id, 5)
+    assert go_beside_a_commit()
+    step_of_a_run()  # and then it is killed
+    assert not go_beside_a_commit()
+    now = sweep._now_us
+    monkeypatch.setattr(sweep, "_now_us", lambda: now() + sweep.RUN_US)
+    assert go_beside_a_commit()
+    monkeypatch.setattr(sweep, "_now_us", lambda: now() + 2 * sweep.RUN_US)
+    step_of_a_run()  # by a clock that is ahead
+    monkeypatch.setattr(sweep, "_now_us", now)
+    assert go_beside_a_commit()
+    page_store.collect(pages.id)
+    whole(page_store)
+    history(pages, 40)
+    retention._advance(engine, pages.id, 5)
+    assert go_beside_a_commit()  # a run that ended has said so
 
 
 def test_history_stays_short_by_itself(

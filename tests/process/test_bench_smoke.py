@@ -132,6 +132,24 @@ def test_what_must_not_go_with_the_size_is_measured(tmp_path: Path) -> None:
     assert all(0 < each.found <= 10 for each in found)
 
 
+def test_retention_is_measured_beside_writers(tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    places = ("--directory", str(tmp_path), "--output", str(output))
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "run", "--quick", "--workload", suite.BESIDE_RETENTION, *places],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ((result,), _) = load(output)
+    assert result.case.compares == "p99"
+    (theirs,), (ours,) = result.baseline, result.candidate
+    assert result.ratio().median == pytest.approx(theirs.p99_us / ours.p99_us)
+
+
 def test_results_survive_the_file_and_are_replaced_case_by_case(tmp_path: Path) -> None:
     first, again = (quick(tmp_path / "work", "point-reads", 1) for _ in range(2))
     other = quick(tmp_path / "work", "point-reads", 2)

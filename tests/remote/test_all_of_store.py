@@ -8,6 +8,7 @@ import pytest
 
 import mvvfs
 from mvvfs.remote import RemoteStore
+from pagestore import retention, sweep
 from pagestore.api import (
     CommitRequest,
     NameTakenError,
@@ -80,6 +81,21 @@ def test_retention_and_tags(remote: RemoteStore, pages: Pages) -> None:
     assert remote.hold(pages.id, versions[1], 60, hold) == hold
     remote.unhold(pages.id, hold)
     assert remote.collect(pages.id, dry_run=True).complete
+
+
+def test_a_long_run_of_retention_is_several_calls(
+    remote: RemoteStore, pages: Pages, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(sweep, "STEP", 1)
+    monkeypatch.setattr("mvvfs.remote.store._COLLECT_SECONDS", 1e-6)
+    for step in range(5):
+        pages.commit({2: content(str(step))})
+    remote.set_retention(pages.id, Retention(0))
+    went = remote.collect(pages.id)
+    assert went.complete
+    assert went.versions == 4
+    assert len(list(remote.changelog(pages.id))) == 1
 
 
 def test_branches_and_reverts(remote: RemoteStore, pages: Pages, proxy: Proxy) -> None:
