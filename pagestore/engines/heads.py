@@ -83,6 +83,16 @@ class Heads:
         assert word is not None
         return Gate(word)
 
+    def spoil(self) -> None:
+        """Whoever looks at words here has to ask the engine from now on: the store is not there any more."""
+        if self._read_only:
+            return
+        with self._lock:
+            for index, chunk in self._chunks.items():
+                for offset in range(0 if index else _WORD, _CHUNK, _WORD):  # not the gate
+                    if load(chunk.address + offset):
+                        begin(chunk.address + offset)
+
     def close(self) -> None:
         """Let go of all mappings; each lives on as long as a word of it is in use."""
         with self._lock:

@@ -315,6 +315,7 @@ class SqliteEngine(Engine):
         if self._unusable is not None:
             raise StoreUnavailableError(f"the store can't be used any more: {self._unusable}")
         if not opening and not self._is_in_place():
+            self._heads.spoil()
             raise StoreUnavailableError(self._give_up(f"{self._path} was removed, or another file put there"))
         try:
             connection = self._pool.take()

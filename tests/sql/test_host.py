@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import queue
+import shutil
 import signal
 import threading
 import time
@@ -353,6 +354,23 @@ def test_descriptors_and_sessions_do_not_pile_up(folder: str) -> None:
         connection.close()
     assert len(bridge._handles) == sessions
     assert open_descriptors() < before + 10  # threads of other tests have some of their own
+
+
+def test_a_store_is_removed_under_its_connections(folder: str) -> None:
+    """Not even what all of them have in memory is shown any more, once one has noticed."""
+    reader, writer = mvvfs.connect(NAME, store=folder), mvvfs.connect(NAME, store=folder)
+    writer.execute("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
+    assert rows(reader, "SELECT x FROM t") == [(1,)]
+    shutil.rmtree(folder)
+    with pytest.raises(errors.StoreUnavailableError, match="removed"):
+        writer.execute("INSERT INTO t VALUES(2)")
+    with pytest.raises(errors.StoreUnavailableError, match="removed"):
+        rows(reader, "SELECT x FROM t")
+    anew = mvvfs.connect(NAME, store=folder)
+    anew.execute("CREATE TABLE t(x)")
+    assert rows(anew, "SELECT x FROM t") == []
+    for connection in (reader, writer, anew):
+        connection.close(True)
 
 
 @pytest.mark.timeout(20)
