@@ -81,6 +81,8 @@ def store_url(text: str) -> str:
     Raises OptionError."""
     if not is_folder(text):
         return text
+    if re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise OptionError(f"store={text!r}: no such kind of store (a folder, grpc://HOST:PORT, fdb:)")
     if not text.startswith("file:"):
         return os.path.abspath(text)
     parts = urlsplit(text)

@@ -44,6 +44,7 @@ from pagestore.api import (
     PageSet,
     PageWrite,
     Store,
+    StoreReadOnlyError,
     format_version,
     new_token,
 )
@@ -84,10 +85,22 @@ class Copied:
 
 @contextlib.contextmanager
 def opened(location: Location, *, create: bool = False) -> Iterator[Store]:
-    """The store of a location, closed in the end.  Raises StoreError."""
-    store = open_store(location.store_url, create=create, timeout=from_keywords({}).timeout)
+    """The store of a location, closed in the end; for reading only, where it can't be written to.
+
+    Raises StoreError."""
+    timeout = from_keywords({}).timeout
+    refusal: StoreReadOnlyError | None = None
+    try:
+        store = open_store(location.store_url, create=create, timeout=timeout)
+    except StoreReadOnlyError as exc:
+        if create:
+            raise
+        refusal = exc
+        store = open_store(location.store_url, create=False, read_only=True, timeout=timeout)
     try:
         yield store
+    except StoreReadOnlyError as exc:
+        raise refusal or exc from None
     finally:
         store.close()
 
@@ -289,7 +302,9 @@ def _fill(
 def _pages_in_use(origin: apsw.Connection) -> bytearray:
     """1 at the number of each page that is part of a table or an index: the others are free."""
     in_use = bytearray(origin.pragma("page_count") + 1)
-    for (number,) in origin.execute("SELECT pageno FROM dbstat"):
+    for number, corrupted in origin.execute("SELECT pageno, pagetype = 'corrupted' FROM dbstat"):
+        if corrupted or number >= len(in_use):
+            raise apsw.CorruptError(f"page {number:,} is damaged, or missing (PRAGMA integrity_check)")
         in_use[number] = 1
     in_use[1:2] = in_use[1:2] and b"\1"  # also if there are no tables yet
     return in_use
@@ -350,7 +365,7 @@ def moment_of(store: Store, location: Location, at: str | None) -> when.Moment |
     Raises as `when.resolve`."""
     namespace = store.open(location.namespace)
     try:
-        return when.resolve(at or "HEAD", store, namespace.id)
+        return when.resolve("HEAD" if at is None else at, store, namespace.id)
     except NoSuchVersionError:
         if at is not None or not _is_empty(store, namespace):
             raise
@@ -481,6 +496,10 @@ def restore_store(source: str, store: str, *, progress: Progress | None = None) 
     Raises FileNotFoundError, and what `pagestore.embedded.restore` raises."""
     if not os.path.exists(source):
         raise FileNotFoundError(errno.ENOENT, "no such file", source)
+    if os.path.isdir(source):
+        raise IsADirectoryError(errno.EISDIR, "a folder, not a store's backup", source)
+    if not os.access(source, os.R_OK):
+        raise PermissionError(errno.EACCES, "may not be read", source)
     _check_folder(store, "restored into")
     folder = names.store_url(store)
     new = not os.path.lexists(folder)

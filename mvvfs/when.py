@@ -86,8 +86,12 @@ def resolve(when: str, store: Store, namespace: NamespaceId, *, now_us: int | No
     if time_us > now:
         raise NoSuchVersionError(f"{when} ({format_time(time_us)}) is in the future")
     if time_us < 0:
-        raise NoSuchVersionError(f"{when} is before the first commit of the database")
-    return _at_version(store.version_at(namespace, time_us), store, namespace)
+        raise NoSuchVersionError(f"{when} is before the first commit")
+    try:
+        found = store.version_at(namespace, time_us)
+    except NoSuchVersionError:
+        raise NoSuchVersionError(f"{when} ({format_time(time_us)}) is before the first commit") from None
+    return _at_version(found, store, namespace)
 
 
 def version(text: str) -> Version:

@@ -88,6 +88,7 @@ def backup(folder: str, file: str, progress: Progress | None = None) -> None:
     unfinished = f"{file}.{os.urandom(4).hex()}{_UNFINISHED}"
     meter = _Meter(progress)
     try:
+        _make_empty(unfinished, file)
         engine = _engine(folder, read_only=not os.access(os.path.join(folder, ENGINE_FILE), os.W_OK))
         try:
             with engine.standing_still() as db:
@@ -105,6 +106,14 @@ def backup(folder: str, file: str, progress: Progress | None = None) -> None:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(unfinished)
+
+
+def _make_empty(path: str, named: str) -> None:
+    """SQLite would only say that it was unable to open the file.  Raises OSError, about the file `named`."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, named) from None
 
 
 def restore(file: str, folder: str, progress: Progress | None = None) -> None:

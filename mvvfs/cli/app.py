@@ -96,4 +96,5 @@ def _usage(exc: click.ClickException) -> str:
 
 def main() -> None:
     """The console script."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it prints lines of its own before ours
     sys.exit(run())

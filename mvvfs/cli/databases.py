@@ -15,12 +15,12 @@ from mvvfs import names
 from mvvfs.cli import target
 from mvvfs.cli.output import columns, note, one_line, say, size
 from mvvfs.connect import connect
-from mvvfs.errors import OptionError, UnsupportedError
+from mvvfs.errors import DatabaseExistsError, OptionError, UnsupportedError
 from mvvfs.names import Location
 from mvvfs.options import parse_page_size
 from mvvfs.transfer import moment_of, opened
 from mvvfs.when import format_time
-from pagestore.api import Namespace, Store, format_version
+from pagestore.api import Namespace, NameTakenError, Store, format_version
 
 _STEPS_PER_LOOK = 100_000
 """SQLite's virtual machine stops so often for Python to see a Ctrl-C: every millisecond or so."""
@@ -47,7 +47,10 @@ def create(name: str, page_size: int) -> None:
     """Make a new, empty database (and its store, if there is none)."""
     location = target.locate(name)
     with opened(location, create=True) as store:
-        store.create(location.namespace, page_size=page_size)
+        try:
+            store.create(location.namespace, page_size=page_size)
+        except NameTakenError:
+            raise DatabaseExistsError(f"there is a database {target.describe(location)} already") from None
     say(f"created {target.describe(location)}")
 
 

@@ -47,6 +47,7 @@ _BY_ERROR: tuple[tuple[type[Exception], Exit], ...] = (
     (apsw.FullError, Exit.UNAVAILABLE),
     (apsw.ReadOnlyError, Exit.UNAVAILABLE),
     (apsw.PermissionsError, Exit.UNAVAILABLE),
+    (apsw.AuthError, Exit.UNAVAILABLE),
     (OSError, Exit.UNAVAILABLE),
 )
 """The first that fits; what fits none is `FAILED`."""
@@ -60,7 +61,7 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (errors.DatabaseExistsError, "take another name, or drop it first (mvctl drop)"),
     (errors.CorruptPageError, "restore a backup (mvctl restore), or read an older version (--at)"),
     (errors.StoreFullError, "free some space; nothing was changed"),
-    (errors.StoreReadOnlyError, "it can be read: mvctl export, log, checkout"),
+    (errors.NotAllowedError, "mvctl shows the token that is in MV_TOKEN"),
 )
 
 

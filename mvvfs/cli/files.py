@@ -6,22 +6,22 @@ from __future__ import annotations
 
 import os
 
+import apsw
 import click
 
 from mvvfs import copying, cut, names, transfer
 from mvvfs.cli import databases, target
-from mvvfs.cli.output import note, progress, say, size
-from mvvfs.errors import DatabaseExistsError
+from mvvfs.cli.output import counted, note, progress, say, size
+from mvvfs.errors import DatabaseExistsError, Error
 from mvvfs.transfer import Copied
-from pagestore.api import NameTakenError, format_version
+from pagestore.api import CorruptPageError, NameTakenError, format_version
 
 _force = click.option("--force", is_flag=True, help="Overwrite a file that is there.")
 
 
 def _summary(copied: Copied) -> str:
-    return (
-        f"{copied.pages:,} pages of {copied.page_size} bytes ({size(copied.bytes)}) in {copied.seconds:.1f} s"
-    )
+    pages = counted(copied.pages, "page")
+    return f"{pages} of {copied.page_size} bytes ({size(copied.bytes)}) in {copied.seconds:.1f} s"
 
 
 @click.command("import")
@@ -40,10 +40,15 @@ def import_(file: str, name: str, force: bool, message: str | None) -> None:
             )
         except NameTakenError:
             raise DatabaseExistsError(
-                f"there is a database {target.describe(location)} already: take another name, or replace "
-                "its content by a new version with --force"
+                f"there is a database {target.describe(location)} already: replace its content by a new "
+                "version with --force, take another name, or drop it first (mvctl drop)"
             ) from None
-    say(f"imported {file} into {target.describe(location)}: {_summary(copied)}, {copied.moment}")
+        except (apsw.NotADBError, apsw.CorruptError) as exc:
+            if isinstance(exc, Error):  # about the store
+                raise
+            raise type(exc)(f"{file}: {exc}") from exc
+    moment = copied.moment or "nothing to commit"
+    say(f"imported {file} into {target.describe(location)}: {_summary(copied)}, {moment}")
 
 
 def _export(verb: str, name: str, file: str, at: str | None, force: bool) -> None:
@@ -139,7 +144,8 @@ def copy(name: str, new_name: str, new_store: str | None) -> None:
     at = f", newest {copied.newest}" if copied.newest else ""
     say(
         f"copied {target.describe(location)} to {target.describe(copied.location)}: "
-        f"{copied.commits:,} commits{before}, {copied.pages:,} pages in {copied.seconds:.1f} s{at}: verified"
+        f"{counted(copied.commits, 'commit')}{before}, {counted(copied.pages, 'page')} "
+        f"in {copied.seconds:.1f} s{at}: verified"
     )
 
 
@@ -160,7 +166,10 @@ def backup(store: str, file: str, force: bool) -> None:
 def restore(file: str, store: str) -> None:
     """Bring a store back from a backup FILE as a new folder, and verify it."""
     with progress("restoring", in_bytes=True) as report:
-        transfer.restore_store(file, store, progress=report)
+        try:
+            transfer.restore_store(file, store, progress=report)
+        except CorruptPageError as exc:
+            raise apsw.CorruptError(str(exc)) from exc  # without the advice to restore a backup
     say(f"restored {store} from {file}: verified")
 
 

@@ -9,7 +9,7 @@ import os
 import click
 
 from mvvfs.cli import target
-from mvvfs.cli.output import columns, note, one_line, progress, say, size
+from mvvfs.cli.output import columns, counted, note, one_line, progress, say, size
 from mvvfs.errors import NoSuchDatabaseError
 from mvvfs.near import NearCache, PageFile, fill, open_file
 from mvvfs.options import Options, from_keywords
@@ -84,7 +84,7 @@ def clear(name: str | None, cache_dir: str | None) -> None:
     file = _existing(cache_dir)
     if name is not None and name not in {kept.name for kept in file.databases()}:
         raise NoSuchDatabaseError(f"nothing is kept of a database {name!r} in {file.folder}")
-    say(f"forgot {file.clear(name):,} pages")
+    say(f"forgot {counted(file.clear(name), 'page')}")
 
 
 COMMANDS = (cache,)

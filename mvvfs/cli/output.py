@@ -71,6 +71,11 @@ def size(count: int) -> str:
     return f"{value:.1f} {unit}"
 
 
+def counted(count: int, what: str) -> str:
+    """`1 page`, `1,234 pages`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 @contextlib.contextmanager
 def progress(what: str, *, in_bytes: bool = False, unit: str = "pages") -> Iterator[Report | None]:
     """A progress bar on stderr, if that is a terminal; else None, which transfers take for "no report"."""

@@ -31,10 +31,10 @@ def store_option(function: F) -> F:
     return click.option(
         "--store",
         "given",
-        metavar="FOLDER",
+        metavar="STORE",
         expose_value=False,
         callback=_remember,
-        help="The store that holds the database.  [default: MV_STORE, if NAME is no folder]",
+        help="The store of the database, a folder or a URL.  [default: MV_STORE, if NAME is no folder]",
     )(function)
 
 

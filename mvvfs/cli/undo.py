@@ -8,7 +8,7 @@ import click
 
 from mvvfs import names
 from mvvfs.cli import target
-from mvvfs.cli.output import columns, note, one_line, say
+from mvvfs.cli.output import columns, counted, note, one_line, say
 from mvvfs.compare.comparison import compare
 from mvvfs.errors import NoSuchDatabaseError
 from mvvfs.names import Location
@@ -49,10 +49,8 @@ def _would_change(location: Location, store: Store, namespace: Namespace, moment
     if not commits and not gaps:
         say(f"{what} is as it was at {moment} already")
         return
-    say(
-        f"would undo {'at least ' if gaps else ''}{len(commits):,} versions of {what} after {moment}: "
-        f"{len(pages):,} pages"
-    )
+    versions = f"{'at least ' if gaps else ''}{counted(len(commits), 'version')}"
+    say(f"would undo {versions} of {what} after {moment}: {counted(len(pages), 'page')}")
     if commits:
         touched = compare(store, namespace, moment.version, commits[0].version).touched()
         say(f"tables touched: {', '.join(map(one_line, sorted(touched))) or 'none'}")

@@ -81,6 +81,8 @@ class PageFile:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             with self._writing.lock:
                 self._writing.connect()
+        except (FileExistsError, NotADirectoryError):
+            raise OptionError(f"cache_dir={folder!r} can't be used: it is not a folder") from None
         except (OSError, apsw.Error) as exc:
             raise OptionError(f"cache_dir={folder!r} can't be used: {exc}") from exc
 

@@ -51,7 +51,7 @@ def parse(url: str, token: str | None, ca: str | None, cert: str | None, key: st
         return Address(url, targets, None, token)
     if bool(cert) != bool(key):
         raise OptionError("cert and key come together: the client's certificate and its private key")
-    credentials = grpc.ssl_channel_credentials(_file("ca", ca), _file("key", key), _file("cert", cert))
+    credentials = grpc.ssl_channel_credentials(_pem("ca", ca), _pem("key", key), _pem("cert", cert))
     return Address(url, targets, credentials, token)
 
 
@@ -65,10 +65,13 @@ def _target(scheme: str, text: str) -> str:
     return f"{match[1]}:{match[2] or DEFAULT_PORT}"
 
 
-def _file(option: str, path: str | None) -> bytes | None:
+def _pem(option: str, path: str | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        content = Path(path).read_bytes()
     except OSError as exc:
         raise OptionError(f"{option}={path!r}: {exc.strerror}") from exc
+    if b"-----BEGIN " not in content:  # gRPC would take it, and only say that nobody answers
+        raise OptionError(f"{option}={path!r}: not a PEM file")
+    return content

@@ -86,7 +86,7 @@ class Connection:
     def _set_up(self, read_only: bool) -> None:
         db = self.db
         if db.readonly("main") and not read_only:
-            raise StoreReadOnlyError("this process may not write to the store's files")
+            raise StoreReadOnlyError("this process may not write to the store's files (it can be read)")
         db.set_busy_handler(self._wait)
         if db.pragma("application_id") != APPLICATION_ID:
             raise FormatError("it is not a page store's engine file")

@@ -33,7 +33,8 @@ def as_store_error(exc: apsw.Error, system_errno: int) -> StoreError:
     if isinstance(exc, apsw.CorruptError | apsw.NotADBError):
         return CorruptPageError(f"the engine's file is damaged: {exc}")
     if isinstance(exc, apsw.IOError | apsw.CantOpenError):
-        return StoreUnavailableError(f"{exc} (errno {system_errno}: {os.strerror(system_errno)})")
+        reason = f" (errno {system_errno}: {os.strerror(system_errno)})" if system_errno else ""
+        return StoreUnavailableError(f"{exc}{reason}")
     raise exc
 
 

@@ -86,5 +86,9 @@ def examined(path: str) -> Iterator[tuple[apsw.Connection, SqliteSnapshot]]:
             snapshot.close_scans()
         finally:
             db.close(True)
+    except apsw.NotADBError as exc:
+        raise FormatError(f"{path} is not a store's backup") from exc
+    except apsw.CorruptError as exc:
+        raise CorruptPageError(f"{path} is damaged: {exc}") from exc
     except apsw.Error as exc:
         raise opening_error(exc) from exc

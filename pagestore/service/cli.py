@@ -8,6 +8,7 @@ file that --config names, else it is the default of `settings.Settings`.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -100,7 +101,7 @@ def app() -> None:
     envvar="PAGESTORE_CONFIG",
     help="A TOML file with any of these options, by name.",
 )
-@_option("store", "The store: a folder.", required=True, metavar="URL")
+@_option("store", "The store: a folder, or fdb:...", required=True, metavar="URL")
 @_option("listen", "HOST:PORT or unix:PATH; may be given again.", multiple=True, metavar="ADDR")
 @_option("create", "Make the store if there is none.", is_flag=True)
 @_option("read-only", "Refuse every write.", is_flag=True)
@@ -211,7 +212,9 @@ def health(address: str, tls_ca: str | None, timeout: float) -> int:
         try:
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
         except grpc.RpcError as exc:
-            click.echo(f"{where}: {exc.code().name}: {exc.details()}", err=True)
+            silent = exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            said = f"no answer within {timeout:g} s" if silent else f"{exc.code().name}: {exc.details()}"
+            click.echo(f"{where}: {said}", err=True)
             return _FAILED
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     click.echo(f"{where}: {status}")
@@ -239,4 +242,5 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """The console script."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it tells of each failed handshake, in no JSON
     sys.exit(run())

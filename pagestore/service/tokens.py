@@ -137,7 +137,9 @@ def load(path: str) -> tuple[Entry, ...]:
             if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
                 raise TokenFileError(f"{path}: everybody may write to it (chmod o-w)")
             content = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except OSError as exc:
+        raise TokenFileError(f"{path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise TokenFileError(f"{path}: {exc}") from exc
     if content.keys() - {"token"}:
         raise TokenFileError(f"{path}: unknown key {min(content.keys() - {'token'})!r}")
@@ -200,7 +202,7 @@ class _Rewrite:
         try:
             self._lock = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
-            raise TokenFileError(f"{self._path}: {exc}") from exc
+            raise TokenFileError(f"{self._path}: {exc.strerror}") from exc
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             if os.path.exists(self._path):
@@ -226,7 +228,7 @@ class _Rewrite:
                 os.fsync(file.fileno())
             os.replace(new, self._path)
         except OSError as exc:
-            raise TokenFileError(f"{self._path}: {exc}") from exc
+            raise TokenFileError(f"{self._path}: {exc.strerror}") from exc
 
 
 # ---- what the service asks ----

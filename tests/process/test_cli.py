@@ -12,7 +12,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -502,14 +501,15 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, app):
 def test_an_interrupt_exits_with_130(tmp_path, app):
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     process = subprocess.Popen(
-        [*MVCTL, "shell", "app.db", "-c", endless],
+        [*MVCTL, "shell", "app.db", "-c", "SELECT 'began'", "-c", endless],
         cwd=tmp_path,
-        env=environment(),
+        env=environment(PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(2)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "began\n"
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=20)
     assert process.returncode == 130
