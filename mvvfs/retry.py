@@ -82,6 +82,11 @@ class transaction:
         mode: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED",
         message: str | None = None,
     ) -> None:
+        if not isinstance(connection, apsw.Connection):
+            raise TypeError(
+                f"transaction() takes a connection of mvvfs.connect(), not {type(connection).__module__}."
+                f"{type(connection).__name__}: docs/guide.md has a loop for sqlite3"
+            )
         if tries < 1 or turn_after < 1:
             raise ValueError("tries and turn_after must be at least 1")
         if mode not in ("DEFERRED", "IMMEDIATE"):

@@ -127,7 +127,10 @@ def _short(value: Value) -> str:
 def diff(
     name: str, a: str, b: str, table: str | None, as_json: bool, as_sql: bool, file: str | None, force: bool
 ) -> None:
-    """Show what differs between A and B [default: now], two moments (WHEN): schema, then rows by table."""
+    """Show what differs between two moments.
+
+    A and B are WHENs; B is now, if it is not given.  Schema first, then rows by table.
+    """
     context = click.get_current_context()
     if as_json + as_sql + (file is not None) > 1:
         raise click.UsageError("give one of --json, --sql and --changeset", context)
@@ -157,7 +160,10 @@ def diff(
 @click.option("--json", "as_json", is_flag=True, help="One object a line: the commit, then its changes.")
 @target.store_option
 def show_command(name: str, version: str, table: str | None, as_json: bool) -> None:
-    """Show one commit, the newest that is not after WHEN: when, its message, and what it changed."""
+    """Show one commit and what it changed.
+
+    The newest one that is not after WHEN: its version, time and message, then schema and rows.
+    """
     with target.opened_database(target.locate(name)) as (store, namespace):
         change, before = _commit(store, namespace, resolve(version, store, namespace))
         comparison = History(store, namespace).comparison(before, change)

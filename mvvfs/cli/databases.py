@@ -108,7 +108,7 @@ def _facts(location: Location, store: Store, namespace: Namespace) -> dict[str, 
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @target.store_option
 def info(name: str, as_json: bool) -> None:
-    """Show where a database is, its newest version, and what it takes in the store."""
+    """Show where a database is, its newest version, and its size."""
     location = target.locate(name)
     with target.opened_database(location) as (store, namespace):
         facts = _facts(location, store, namespace)
@@ -158,7 +158,10 @@ def rename(name: str, new_name: str) -> None:
 @click.option("--now", is_flag=True, help="For good: it can't be brought back.")
 @target.store_option
 def drop(name: str, yes: bool, now: bool) -> None:
-    """Remove a database; mvctl undrop brings it back for as long as its history is kept."""
+    """Remove a database; mvctl undrop brings it back.
+
+    That is possible for as long as its history is kept.
+    """
     location = target.locate(name)
     with target.opened_database(location) as (store, _):
         what = target.describe(location)

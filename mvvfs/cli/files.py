@@ -67,7 +67,10 @@ def _export(verb: str, name: str, file: str, at: str | None, force: bool) -> Non
 @_force
 @target.store_option
 def export(name: str, file: str | None, force: bool) -> None:
-    """Write a database as it is now to an ordinary SQLite FILE [default: NAME.sqlite]."""
+    """Write a database to an ordinary SQLite FILE.
+
+    As it is now; the default of FILE is NAME.sqlite.
+    """
     if file is None:
         file = os.path.basename(os.path.normpath(name)).removesuffix(".db") + ".sqlite"
     _export("exported", name, file, None, force)
@@ -81,7 +84,7 @@ def export(name: str, file: str | None, force: bool) -> None:
 @_force
 @target.store_option
 def checkout(names: tuple[str, ...], at: str, output: str | None, shell: bool, force: bool) -> None:
-    """Look at a database as it was at WHEN: in a shell, or as a file.
+    """Show a database as it was at WHEN: as a file, or in a shell.
 
     Several databases of a store are written at one version, into a folder: -o is its name, and each file's is
     NAME.sqlite.
@@ -126,10 +129,11 @@ def _checkout_cut(names: tuple[str, ...], at: str, output: str | None, force: bo
 @click.option("--to", "new_store", metavar="STORE", help="The store of the copy.  [default: that of NAME]")
 @target.store_option
 def copy(name: str, new_name: str, new_store: str | None) -> None:
-    """Copy a database with all history to NEW_NAME, in this store or another, of whatever engine.
+    """Copy a database with all its history.
 
-    Times, messages and order of the commits are kept; versions are numbered anew.  Run again, it goes on
-    where it was interrupted, and fetches what is new.  What is copied is read back and compared.
+    NEW_NAME is in this store, or in another of whatever engine.  Times, messages and order of the commits
+    are kept; versions are numbered anew.  Run again, it goes on where it was interrupted, and fetches what
+    is new.  What is copied is read back and compared.
     """
     location = target.locate(name)
     with target.opened_database(location), progress("copying", unit="commits") as report:
@@ -154,7 +158,10 @@ def copy(name: str, new_name: str, new_store: str | None) -> None:
 @click.argument("file")
 @_force
 def backup(store: str, file: str, force: bool) -> None:
-    """Copy a STORE folder with all history to one FILE, while writers write."""
+    """Copy a store with all its history to one file.
+
+    STORE is a folder; who writes to it need not stop.
+    """
     with progress("backing up", in_bytes=True) as report:
         transfer.backup_store(store, file, force=force, progress=report)
     say(f"backed up {store} to {file}: {size(os.path.getsize(file))}")
@@ -164,7 +171,10 @@ def backup(store: str, file: str, force: bool) -> None:
 @click.argument("file")
 @click.argument("store")
 def restore(file: str, store: str) -> None:
-    """Bring a store back from a backup FILE as a new folder, and verify it."""
+    """Bring a store back from a backup, verified.
+
+    STORE is the new folder.
+    """
     with progress("restoring", in_bytes=True) as report:
         try:
             transfer.restore_store(file, store, progress=report)

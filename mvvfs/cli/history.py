@@ -38,7 +38,10 @@ class _Wanted:
 def log(
     name: str, limit: int, table: str | None, tables: bool, rows: bool, follow: bool, as_json: bool
 ) -> None:
-    """Show what was committed: version, time, number of pages, message; newest first."""
+    """Show what was committed, newest first.
+
+    Version, time, number of pages, message.
+    """
     wanted = _Wanted(table, tables, rows, as_json)
     with target.opened_database(target.locate(name)) as (store, namespace):
         printer = _Printer(store, namespace, wanted)

@@ -28,7 +28,7 @@ def _policy(retention: Retention) -> str:
 @click.option("--max-size", "most", metavar="SIZE", help="Such as 20GB or unlimited: the oldest goes first.")
 @target.store_option
 def retain(name: str, span: str | None, most: str | None) -> None:
-    """Say how much of a database's past is kept; without options: show it."""
+    """Say, or show, how much of a database's past is kept."""
     location = target.locate(name)
     with target.opened_database(location) as (store, namespace):
         policy = store.retention(namespace.id)
@@ -48,7 +48,10 @@ def retain(name: str, span: str | None, most: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One object a database.")
 @target.store_option
 def gc(name: str | None, dry_run: bool, compact: bool, as_json: bool) -> None:
-    """Let go of history that is older than retention says: of NAME, or of all databases of a store."""
+    """Let go of history that is older than retention says.
+
+    Of NAME, or of all databases of the store.
+    """
     if name is None:
         url, why = names.chosen_store(target.given_store())
         location = Location(url, "", why)
@@ -107,7 +110,10 @@ def _facts(store: Store, namespace: Namespace) -> dict[str, int]:
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @target.store_option
 def du(name: str, as_json: bool) -> None:
-    """Show what a database takes: the pages of now, of its history, and those that it shares."""
+    """Show how much a database takes, now and in the past.
+
+    Pages that are its own, those that it shares with what it is a branch of, and those of its history.
+    """
     location = target.locate(name)
     with target.opened_database(location) as (store, namespace):
         facts = _facts(store, namespace)

@@ -37,7 +37,7 @@ def _existing(cache_dir: str | None) -> PageFile:
 
 @click.group()
 def cache() -> None:
-    """Keep pages of distant databases on this machine's disk (the option cache_dir)."""
+    """Keep pages of distant databases on disk (cache_dir)."""
 
 
 @cache.command("fill")

@@ -23,7 +23,10 @@ from pagestore.api import Dropped, Namespace, NamespaceId, Store, format_version
 @click.option("-m", "--message", metavar="TEXT", help="For the changelog.  [default: revert to VERSION]")
 @target.store_option
 def revert(name: str, when: str, dry_run: bool, message: str | None) -> None:
-    """Make a database what it was at WHEN, by a new version, which can be undone likewise."""
+    """Make a database what it was at WHEN, by a new version.
+
+    Which can be undone likewise.
+    """
     location = target.locate(name)
     with target.opened_database(location) as (store, namespace):
         moment = resolve(when, store, namespace.id)
@@ -86,7 +89,7 @@ def _shown(one: Dropped) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
 @target.store_option
 def dropped(store: str | None, as_json: bool) -> None:
-    """Show the databases of a store that were dropped and can be brought back."""
+    """Show the dropped databases that can be brought back."""
     url, why = names.chosen_store(store or target.given_store())
     with target.opened_store(Location(url, "", why)) as opened:
         found = opened.dropped()
@@ -120,7 +123,10 @@ def dropped(store: str | None, as_json: bool) -> None:
 )
 @target.store_option
 def undrop(name: str, new_name: str | None, id_: int | None) -> None:
-    """Bring a dropped database back, with its history; the one dropped last, if several were called NAME."""
+    """Bring a dropped database back, with its history.
+
+    The one dropped last, if several were called NAME.
+    """
     location = target.locate(name)
     with target.opened_store(location) as store:
         fits = [

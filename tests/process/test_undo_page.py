@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mvvfs.cli.app import run
+from tests.documents import DOCS, blocks
 
-PAGE = Path(__file__).parents[2] / "docs" / "undo.md"
-BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = DOCS / "undo.md"
 
 DIFFERS = (
     (re.compile(r"v[0-9a-f]{20}"), "VERSION"),
@@ -40,11 +40,11 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     monkeypatch.delenv("MV_STORE", raising=False)
     names: dict[str, object] = {}
     commands = 0
-    for kind, block in BLOCK.findall(PAGE.read_text()):
-        if kind == "python":
-            exec(compile(block, str(PAGE), "exec"), names)
+    for _, language, text in blocks(PAGE):
+        if language == "python":
+            exec(compile(text, str(PAGE), "exec"), names)
             continue
-        for command, expected in steps(block):
+        for command, expected in steps(text):
             program, *arguments = shlex.split(command)
             assert program == "mvctl"
             capfd.readouterr()
