@@ -40,6 +40,7 @@ from pagestore.encoding import FREED, Base, encode_many
 _OK, _NOMEM, _INTERRUPT, _IOERR, _NOTFOUND, _MISUSE = 0, 7, 9, 10, 12, 21
 _OPEN_READONLY, _OPEN_CREATE = 0x1, 0x4
 
+_log = logging.getLogger("mvvfs")
 _slow_log = logging.getLogger("mvvfs.slow")
 _databases = Databases()
 _handles: dict[Any, Session] = {}  # keeps sessions alive while C holds their handles
@@ -160,6 +161,7 @@ def mv_py_open(args: Any) -> int:
     try:
         database, options, read_only, pinned = _open_database(args)
     except BaseException as exc:  # noqa: BLE001 (becomes a code and a pending exception)
+        _log.info("%s can't be opened: %s", ffi.string(args.name).decode(errors="replace"), exc)
         return _failed(None, exc)
     session = Session(database, options, pinned, args.file)
     session.read_only = read_only
@@ -196,7 +198,7 @@ def _close(session: Session) -> None:
     try:
         session.close()
     except StoreError as exc:  # the lease ends by itself
-        logging.getLogger("mvvfs").info("%s: at close: %s", session.database.name, exc)
+        _log.info("%s: at close: %s", session.database.name, exc)
     finally:
         _databases.release(session.database)
 
@@ -368,7 +370,7 @@ def _interrupt_later(interruption: BaseException) -> None:
     if isinstance(interruption, KeyboardInterrupt):
         lib.mv_interrupt_again()
     else:
-        logging.getLogger("mvvfs").error("after a commit that happened", exc_info=interruption)
+        _log.error("after a commit that happened", exc_info=interruption)
 
 
 # ---- the rest ----

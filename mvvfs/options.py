@@ -83,6 +83,8 @@ class Option(NamedTuple):
 _DEFAULTS = {each.name: each.default for each in fields(Options)}
 MAX_BOUND_MS = 3_600_000
 _SECRET = "token"
+_SHOWN = 80
+"""Characters of a wrong value that its error shows."""
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -293,7 +295,9 @@ def _parse(option: Option, text: str, spelling: str) -> object:
     try:
         return option.parse(text)
     except ValueError as exc:
-        shown = "..." if option.name == _SECRET else repr(text)
+        shown = (
+            "..." if option.name == _SECRET else repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+        )
         raise OptionError(f"{spelling}={shown}: expected {exc}") from None
 
 

@@ -7,6 +7,7 @@ import os
 import queue
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -399,3 +400,11 @@ def test_the_collector_may_close_a_connection_while_another_is_opened(
     while first in opener._shared:
         time.sleep(0.01)
     second.close()
+
+
+def test_why_a_database_cannot_be_opened_is_logged(folder: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Python's sqlite3 has nothing but a code then, and no connection to ask."""
+    mvvfs.register()
+    with caplog.at_level("INFO", "mvvfs"), pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        sqlite3.connect(f"file:absent?vfs=mv&mode=rw&store={folder}", uri=True)
+    assert "absent can't be opened: there is no store" in caplog.text
