@@ -60,8 +60,8 @@ def create(name: str, page_size: int) -> None:
 @target.store_option
 def list_(store: str | None, as_json: bool) -> None:
     """Show the databases of a store."""
-    url, why = names.chosen_store(store or target.given_store())
-    with target.opened_store(Location(url, "", why)) as opened:
+    location = target.locate_store(store)
+    with target.opened_store(location) as opened:
         namespaces = opened.list()
     if as_json:
         for one in namespaces:
@@ -79,6 +79,7 @@ def list_(store: str | None, as_json: bool) -> None:
         ("cyan", "dim", "bold"),
     )
     if not namespaces:
+        url = location.store_url
         note(f"no database in {url} yet: mvctl --store {url} create NAME makes one")
 
 

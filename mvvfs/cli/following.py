@@ -12,7 +12,6 @@ from mvvfs import names
 from mvvfs.cli import target
 from mvvfs.cli.history import change_json, show_change
 from mvvfs.cli.output import note, say
-from mvvfs.names import Location
 from pagestore.api import Change, Store
 
 _HEARTBEAT = 5.0
@@ -24,12 +23,12 @@ _HEARTBEAT = 5.0
 @target.store_option
 def ping(store: str | None, count: int) -> None:
     """Ask whether a STORE answers, and how long that takes."""
-    url, why = names.chosen_store(store or target.given_store())
-    with target.opened_store(Location(url, "", why)) as opened:
+    location = target.locate_store(store)
+    with target.opened_store(location) as opened:
         for _ in range(count):
             started = time.perf_counter()
             what = _ask(opened)
-            say(f"{url}: {what}, {(time.perf_counter() - started) * 1000:.2f} ms")
+            say(f"{location.store_url}: {what}, {(time.perf_counter() - started) * 1000:.2f} ms")
 
 
 def _ask(store: Store) -> str:

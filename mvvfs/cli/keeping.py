@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import click
 
-from mvvfs import names
 from mvvfs.cli import target
 from mvvfs.cli.output import columns, note, one_line, say, size
 from mvvfs.cli.units import parse_size, parse_span, show_span
 from mvvfs.errors import OptionError
-from mvvfs.names import Location
 from mvvfs.when import format_time, resolve
 from pagestore.api import Collected, Namespace, Retention, Store, format_version
 
@@ -52,11 +50,7 @@ def gc(name: str | None, dry_run: bool, compact: bool, as_json: bool) -> None:
 
     Of NAME, or of all databases of the store.
     """
-    if name is None:
-        url, why = names.chosen_store(target.given_store())
-        location = Location(url, "", why)
-    else:
-        location = target.locate(name)
+    location = target.locate_store() if name is None else target.locate(name)
     if dry_run and compact:
         raise OptionError("--dry-run changes nothing, --compact does: give one of them")
     with target.opened_store(location) as store:
@@ -94,15 +88,9 @@ def _report(namespace: Namespace, collected: Collected, dry_run: bool, as_json: 
 
 
 def _facts(store: Store, namespace: Namespace) -> dict[str, int]:
-    usage = store.usage(namespace.id)
-    return {
-        "live_pages": usage.live_pages,
-        "live_bytes": usage.live_bytes,
-        "shared_pages": usage.shared_pages,
-        "shared_bytes": usage.shared_bytes,
-        "history_pages": usage.history_pages,
-        "history_bytes": usage.history_bytes,
-    }
+    facts = asdict(store.usage(namespace.id))
+    del facts["commits"]
+    return facts
 
 
 @click.command()

@@ -49,6 +49,12 @@ def locate(name: str) -> Location:
     return names.resolve(name, given_store())
 
 
+def locate_store(store: str | None = None) -> Location:
+    """A store itself: STORE, `--store` or MV_STORE.  Raises NoSuchDatabaseError if nothing says which."""
+    url, why = names.chosen_store(store or given_store())
+    return Location(url, "", why)
+
+
 def describe(location: Location) -> str:
     """A database and its store, for people."""
     if location.namespace == names.MAIN:

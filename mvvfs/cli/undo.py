@@ -6,7 +6,6 @@ import json
 
 import click
 
-from mvvfs import names
 from mvvfs.cli import target
 from mvvfs.cli.output import columns, counted, note, one_line, say
 from mvvfs.compare.comparison import compare
@@ -90,8 +89,7 @@ def _shown(one: Dropped) -> str:
 @target.store_option
 def dropped(store: str | None, as_json: bool) -> None:
     """Show the dropped databases that can be brought back."""
-    url, why = names.chosen_store(store or target.given_store())
-    with target.opened_store(Location(url, "", why)) as opened:
+    with target.opened_store(target.locate_store(store)) as opened:
         found = opened.dropped()
     if as_json:
         for one in found:

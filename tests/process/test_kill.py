@@ -7,45 +7,21 @@ import random
 import time
 from pathlib import Path
 
-import pytest
-
 import mvvfs
 from pagestore.opener import open_store
-from tests.conftest import LONG_ON_CLUSTER, on_cluster
+from tests.conftest import LONG_ON_CLUSTER
 from tests.process import crew, ledger
-from tests.process.place import VARIANTS, Place, Variant, value
+from tests.process.kills import killing
+from tests.process.place import Place, Variant, value
 
 WRITERS = 3
 LONGEST_LIFE = 0.25  # seconds
 
 quick_start = multiprocessing.get_context("forkserver")  # a new process in milliseconds, so that many can die
 quick_start.set_forkserver_preload(["tests.process.ledger"])
-OFTEN = [pytest.mark.long, pytest.mark.timeout(900)]
-CHOSEN = {name: VARIANTS[name] for name in ("deferred", "small caches", "normal durability")}
 
 
-@pytest.mark.parametrize(
-    ("shared", "variant", "kills"),
-    [
-        *(pytest.param("folder", variant, 50, id=name) for name, variant in CHOSEN.items()),
-        on_cluster(VARIANTS["deferred"], 15, id="cluster"),
-        *(
-            pytest.param(
-                "folder",
-                variant,
-                1000,
-                id=f"{name}, often",
-                marks=OFTEN,
-            )
-            for name, variant in VARIANTS.items()
-        ),
-        *(
-            on_cluster(variant, 200, long=True, id=f"cluster, {name}, often")
-            for name, variant in VARIANTS.items()
-        ),
-    ],
-    indirect=["shared"],
-)
+@killing(("deferred", "small caches", "normal durability"), 50, 1000, on_a_cluster=(15, 200))
 def test_writers_die(shared: str, tmp_path: Path, seed: int, variant: Variant, kills: int) -> None:
     rng = random.Random(seed)
     place = Place(shared, variant)

@@ -7,45 +7,20 @@ import random
 import time
 from pathlib import Path
 
-import pytest
-
 from pagestore.opener import open_store
-from tests.conftest import on_cluster
 from tests.process import crew, transfers
+from tests.process.kills import killing
 from tests.process.ledger import last_acknowledged
-from tests.process.place import VARIANTS, Place, Variant, value
+from tests.process.place import Place, Variant, value
 
 WRITERS = 8
 LONGEST_LIFE = 0.8  # seconds
 
 quick_start = multiprocessing.get_context("forkserver")
 quick_start.set_forkserver_preload(["tests.process.transfers"])
-OFTEN = [pytest.mark.long, pytest.mark.timeout(900)]
-CHOSEN = {name: VARIANTS[name] for name in ("deferred", "immediate", "small caches")}
 
 
-@pytest.mark.parametrize(
-    ("shared", "variant", "kills"),
-    [
-        *(pytest.param("folder", variant, 25, id=name) for name, variant in CHOSEN.items()),
-        on_cluster(VARIANTS["deferred"], 10, id="cluster"),
-        *(
-            pytest.param(
-                "folder",
-                variant,
-                500,
-                id=f"{name}, often",
-                marks=OFTEN,
-            )
-            for name, variant in VARIANTS.items()
-        ),
-        *(
-            on_cluster(variant, 100, long=True, id=f"cluster, {name}, often")
-            for name, variant in VARIANTS.items()
-        ),
-    ],
-    indirect=["shared"],
-)
+@killing(("deferred", "immediate", "small caches"), 25, 500, on_a_cluster=(10, 100))
 def test_money_is_neither_made_nor_lost(
     shared: str, tmp_path: Path, seed: int, variant: Variant, kills: int
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Connect
+from tests.sql.attached import open_all  # noqa: F401  (a fixture)
 from tests.sql.twins import Twins
 
 MakeTwins = Callable[..., Twins]
