@@ -26,7 +26,7 @@ import apsw
 
 from mvvfs import names, when
 from mvvfs.connect import connect
-from mvvfs.errors import UnsupportedError
+from mvvfs.errors import Error, UnsupportedError
 from mvvfs.names import Location
 from mvvfs.options import from_keywords
 from mvvfs.sink import Sink, open_sink
@@ -384,16 +384,30 @@ def write_file(origin: apsw.Connection, path: str, progress: Progress | None) ->
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE"):
             file.execute(f"PRAGMA {pragma}").fetchall()
         origin.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        pages = _copy(origin, file, progress)
+        with _telling_of_full_disks(file):
+            pages = _copy(origin, file, progress)
     finally:
         file.close()
     return pages, page_size
 
 
+@contextlib.contextmanager
+def _telling_of_full_disks(connection: apsw.Connection) -> Iterator[None]:
+    """SQLite calls it an I/O error, or "not an error", if a page did not fit."""
+    try:
+        yield
+    except (apsw.IOError, apsw.FullError) as exc:
+        full = isinstance(exc, apsw.FullError) or connection.system_errno == errno.ENOSPC
+        if isinstance(exc, Error) or not full:  # ours are about the store
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from exc
+
+
 def _write_compact(origin: apsw.Connection, path: str, progress: Progress | None) -> int:
     """Without the free pages.  VACUUM INTO keeps every rowid; what it changes is where the pages lie."""
     os.truncate(path, 0)
-    origin.execute("VACUUM INTO ?", (_plain_uri(path),))
+    with _telling_of_full_disks(origin):
+        origin.execute("VACUUM INTO ?", (_plain_uri(path),))
     with apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY) as file:
         pages: int = file.pragma("page_count")
     if progress is not None:
@@ -429,7 +443,10 @@ def appearing(target: str, force: bool) -> Iterator[str]:
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except OSError as exc:
             raise OSError(exc.errno, exc.strerror, target) from None
-        yield temporary
+        try:
+            yield temporary
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, target) from exc
         _flush(temporary)
         refuse_overwriting(target, force)
         if force:
@@ -501,12 +518,4 @@ def restore_store(source: str, store: str, *, progress: Progress | None = None) 
     if not os.access(source, os.R_OK):
         raise PermissionError(errno.EACCES, "may not be read", source)
     _check_folder(store, "restored into")
-    folder = names.store_url(store)
-    new = not os.path.lexists(folder)
-    try:
-        embedded.restore(source, folder, progress)
-    except BaseException:
-        if new:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)  # removes it only if it is empty
-        raise
+    embedded.restore(source, names.store_url(store), progress)

@@ -24,10 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pagestore import format, keys, verify
-from pagestore.api import (
-    FormatError,
-    NoSuchStoreError,
-)
+from pagestore.api import FormatError, NoSuchStoreError, StoreFullError
 from pagestore.engines import sqlite_file
 from pagestore.engines.file_errors import file_error
 from pagestore.engines.sqlite import SqliteEngine
@@ -103,9 +100,12 @@ def backup(folder: str, file: str, progress: Progress | None = None) -> None:
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # nobody else's, then
         os.replace(unfinished, file)
         _flush_folder(os.path.dirname(os.path.abspath(file)))
+    except StoreFullError as exc:
+        raise StoreFullError(f"{file}: no space is left for it") from exc
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(unfinished)
+        for companion in ("", "-journal"):  # which SQLite leaves behind if there was no space to roll back
+            with suppress(FileNotFoundError):
+                os.unlink(unfinished + companion)
 
 
 def _make_empty(path: str, named: str) -> None:
@@ -178,12 +178,20 @@ def _create(path: str) -> None:
 
 def _make(path: str, build: Callable[[str], None]) -> bool:
     """Make a folder, if need be, and a store of it; False if it is one already."""
+    made = False
     with _clear_errors():
-        with suppress(FileExistsError):
-            os.mkdir(path)
-            _flush_folder(os.path.dirname(os.path.abspath(path)))
-        fault("create.folder_made")
-        return _install(path, build)
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(path)
+                made = True
+                _flush_folder(os.path.dirname(os.path.abspath(path)))
+            fault("create.folder_made")
+            return _install(path, build)
+        except BaseException:
+            if made:
+                with suppress(OSError):
+                    os.rmdir(path)  # refused if others have begun to use it
+            raise
 
 
 def _install(path: str, build: Callable[[str], None]) -> bool:

@@ -31,7 +31,8 @@ from collections.abc import Callable
 
 import apsw
 
-from pagestore.api import FormatError, StoreReadOnlyError
+from pagestore.api import FormatError, StoreFullError, StoreReadOnlyError
+from pagestore.engines.file_errors import FULL
 from pagestore.engines.heads import Gate
 
 APPLICATION_ID = 0x6D767674
@@ -79,8 +80,11 @@ class Connection:
             self._set_up(read_only)
             self._log = os.open(self._log_path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
             self._log_inode = os.fstat(self._log).st_ino
-        except BaseException:
+        except BaseException as exc:
+            full = isinstance(exc, apsw.IOError) and self.db.system_errno in FULL
             self.close()
+            if full:  # to read, a first connection writes the file that all share
+                raise StoreFullError("no space is left for the store") from exc
             raise
 
     def _set_up(self, read_only: bool) -> None:

@@ -27,7 +27,7 @@ def as_store_error(exc: apsw.Error, system_errno: int) -> StoreError:
     if isinstance(exc, apsw.BusyError | apsw.LockedError):
         return StoreUnavailableError("the store stayed locked for the whole timeout")
     if isinstance(exc, apsw.FullError) or (isinstance(exc, apsw.IOError) and system_errno in FULL):
-        return StoreFullError(f"no space is left for the store: {exc}")
+        return StoreFullError("no space is left for the store")
     if isinstance(exc, apsw.ReadOnlyError):
         return StoreReadOnlyError(f"the store can't be written to: {exc}")
     if isinstance(exc, apsw.CorruptError | apsw.NotADBError):

@@ -14,6 +14,7 @@ import pytest
 
 from mvvfs.cli.exits import Exit
 from tests.process.test_cli import environment, mvctl, plain  # noqa: F401  (a fixture)
+from tests.process.test_trouble import build_preload
 
 NOBODY = 65534
 
@@ -131,3 +132,50 @@ def test_a_store_of_somebody_else_can_be_read(mvctl, monkeypatch):  # noqa: F811
         assert backup == export == (Exit.UNAVAILABLE, "", "mvctl: copy: permission denied\n")
         assert sorted(os.listdir(folder)) == ["app.db"]
         monkeypatch.undo()  # out of the folder
+
+
+FULL_DISK = """
+import contextlib, io, json, os, pathlib, sys
+import mvvfs.cli.app
+keeps = mvvfs.connect("app.db") if "open" in sys.argv else None
+pathlib.Path(os.environ["MV_TEST_DISK_FULL"]).touch()
+answers = []
+for arguments in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = mvvfs.cli.app.run(arguments)
+    answers.append((int(code), out.getvalue(), err.getvalue()))
+print(json.dumps(answers))  # to a pipe
+"""
+
+
+@pytest.mark.parametrize("others", ["open", "nobody"])
+def test_a_full_disk(mvctl, files, tmp_path_factory, others):  # noqa: F811
+    """Whether somebody has the store open or not."""
+    elsewhere = tmp_path_factory.mktemp("preload")
+    library, flag = build_preload(elsewhere), elsewhere / "full"
+    commands = (
+        "export app.db x",
+        "checkout app.db --at HEAD -o x",
+        "backup app.db x",
+        "restore app.backup x.db",
+        "import good.sqlite x.db",
+        "shell app.db -c 'INSERT INTO t VALUES (1)'",
+    )
+    before = sorted(files.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, others],
+        check=True,
+        input=json.dumps([shlex.split(command) for command in commands]),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=files,
+        env=environment(LD_PRELOAD=str(library), MV_TEST_DISK_FULL=str(flag)),
+    )
+    for command, (code, out, err) in zip(commands, json.loads(done.stdout), strict=True):
+        assert (code, out) == (Exit.UNAVAILABLE, ""), (command, err)
+        assert "no space" in err.lower(), (command, err)
+        assert "not an error" not in err
+        assert err.count("\n") == 1, (command, err)
+    assert sorted(files.rglob("*")) == before
+    assert mvctl("shell", "app.db", "-c", "SELECT count(*) FROM t").stdout == "1\n"

@@ -250,6 +250,8 @@ def test_what_a_dead_creator_left_is_no_obstacle(folder: Path) -> None:
     for point in ("create.folder_made", "create.engine_built"):
         with armed(point, fail), pytest.raises(InjectedFault):
             open_store(str(folder), create=True)
+        assert not folder.exists()  # who fails takes away what it made; who dies does not
+    folder.mkdir()
     old, young = folder / "store.sqlite.aaaa.new", folder / "store.sqlite.bbbb.new-journal"
     for left in (old, young):
         left.write_text("half")
