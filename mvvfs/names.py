@@ -62,7 +62,7 @@ def resolve(name: str, store: str | None = None, environ: Mapping[str, str] = os
     from_environment = environ.get("MV_STORE")
     if from_environment:
         return Location(store_url(from_environment), name, "MV_STORE names the store")
-    return Location(os.path.abspath(name), MAIN, "the name is that of a folder here")
+    return Location(os.path.abspath(name), MAIN, "no store was given: the name is that of a folder")
 
 
 def is_folder(url: str) -> bool:
