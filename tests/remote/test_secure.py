@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import apsw
@@ -41,22 +42,19 @@ def token(token_file: str) -> Callable[..., str]:
 
 
 @pytest.fixture
-def serve(folder: str, authority: Authority, token_file: str, token: object) -> Iterator[Serve]:
+def serve(folder: str, authority: Authority, token_file: str) -> Iterator[Serve]:
     """`serve(**settings)` starts a service with TLS and tokens; the URL of its store."""
-    ends = []
-    tokens.create(token_file, "operator", (parse_scope("admin:*"),))
+    tokens.create(token_file, "operator", (parse_scope("admin:*"),))  # so that there is a file
+    with ExitStack() as stack:
 
-    def start(**settings: object) -> str:
-        pair = authority.issue("service")
-        usual = {"store": folder, "create": True, "listen": ("0.0.0.0:0",), "tokens": token_file}
-        running = serving(Settings(**(usual | settings), tls_cert=pair.cert, tls_key=pair.key))
-        service = running.__enter__()
-        ends.append(running)
-        return f"grpcs://localhost:{str(service.addresses[0]).rpartition(':')[2]}"
+        def start(**settings: object) -> str:
+            pair = authority.issue("service")
+            usual = {"store": folder, "create": True, "listen": ("0.0.0.0:0",), "tokens": token_file}
+            chosen = Settings(**(usual | settings), tls_cert=pair.cert, tls_key=pair.key)
+            service = stack.enter_context(serving(chosen))
+            return f"grpcs://localhost:{str(service.addresses[0]).rpartition(':')[2]}"
 
-    yield start
-    for running in ends:
-        running.__exit__(None, None, None)
+        yield start
 
 
 def connect(url: str, name: str, **options: object) -> apsw.Connection:
@@ -138,7 +136,7 @@ def test_a_token_that_is_missing_unknown_or_revoked(serve, token, token_file, au
 
 CLUE = {
     "another authority": "CERTIFICATE_VERIFY_FAILED",
-    "no tls": "Socket closed",
+    "no tls": "failed to connect",
     "another name": "Hostname Verification",
 }
 
@@ -151,12 +149,17 @@ def test_who_cannot_check_the_service_does_not_talk_to_it(serve, token, authorit
         "no tls": (url.replace("grpcs:", "grpc:"), None),
         "another name": (url.replace("localhost", "127.0.0.2"), authority.file),
     }[client]
-    text = refusal(
-        errors.StoreUnavailableError,
-        lambda: mvvfs.connect("app", store=where, token=secret, ca=ca, timeout=0.5),
-    )
-    assert secret not in text
-    assert CLUE[client] in text
+
+    def is_told() -> bool:
+        """On a busy machine, time may be over before it can be known why."""
+        text = refusal(
+            errors.StoreUnavailableError,
+            lambda: mvvfs.connect("app", store=where, token=secret, ca=ca, timeout=0.5),
+        )
+        assert secret not in text
+        return CLUE[client] in text
+
+    wait_until(is_told)
 
 
 def test_mutual_tls(serve, token, authority, tmp_path):
