@@ -186,9 +186,11 @@ def restore(file: str, store: str) -> None:
 @click.command()
 @click.argument("store")
 def renew(store: str) -> None:
-    """After a STORE was put back by other means than `restore`: have its services' clients begin anew.
+    """Have the clients of a store that was put back begin anew.
 
-    While nobody has it open."""
+    Of a STORE that was put back by other means than `restore`, which does this by itself.  While nobody
+    has it open.
+    """
     url = names.store_url(store)
     with target.opened_store(names.Location(url, "", "as given")) as opened:
         opened.renew()
