@@ -446,6 +446,8 @@ def appearing(target: str, force: bool) -> Iterator[str]:
         try:
             yield temporary
         except OSError as exc:
+            if exc.errno != errno.ENOSPC or exc.filename is not None:
+                raise
             raise OSError(exc.errno, exc.strerror, target) from exc
         _flush(temporary)
         refuse_overwriting(target, force)
