@@ -261,6 +261,7 @@ def test_commits_leave_it_to_a_run(
     assert go_beside_a_commit()  # a run that ended has said so
 
 
+@pytest.mark.long_on_cluster
 def test_history_stays_short_by_itself(
     page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +276,7 @@ def test_history_stays_short_by_itself(
     whole(page_store)
 
 
+@pytest.mark.long_on_cluster
 def test_by_size(page_store: PageStore, pages: Pages) -> None:
     versions = [pages.commit({1: noise(step), 2: noise(1000 + step)}).version for step in range(700)]
     page_store.set_retention(pages.id, Retention(None, 20_000))

@@ -317,6 +317,7 @@ def test_a_conflict_brings_the_new_content(pages: Pages) -> None:
     assert all(decode(page, 512) == content("b", 1) for page in conflict.fresh)
 
 
+@pytest.mark.long_on_cluster
 def test_far_behind(pages: Pages) -> None:
     base = pages.commit({1: content(1), 2: content(2)}).version
     versions = [pages.commit({1: content(n)}).version for n in range(2 * MAX_CHECKED + 5)]

@@ -131,6 +131,7 @@ def test_in_between_and_below_the_horizon(page_store: PageStore, pages: Pages) -
     skipped_is_walked(page_store, pages, random.Random(9))
 
 
+@pytest.mark.long_on_cluster
 def test_skipping_reads_little(page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than the commits between two waypoints, and some steps that double what they reach."""
     versions = [pages.commit({1: content(n)}, token=due(n % 8 == 7)).version for n in range(400)]

@@ -87,7 +87,7 @@ def test_direct_and_served_clients_together_are_serializable(url: str, tmp_path:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("seconds", "served", "direct"),
-    [(15, 3, 1), pytest.param(300, 8, 2, marks=pytest.mark.long)],
+    [(8, 3, 1), pytest.param(300, 8, 2, marks=pytest.mark.long)],
     ids=["short", "five minutes"],
 )
 def test_writers_and_services_die(

@@ -149,6 +149,7 @@ def write(place: Place, writer: int, seed: int, until: str) -> Told:
     return told
 
 
+@LONG_ON_CLUSTER
 @pytest.mark.parametrize(
     ("writers", "kills", "seconds", "goes_on_within"),
     [

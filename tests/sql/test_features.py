@@ -271,6 +271,7 @@ def test_a_hundred_tables_and_a_wide_one(twins: Twins) -> None:
     twins.check()
 
 
+@pytest.mark.long_on_cluster
 def test_random_statements(make_twins: MakeTwins, seed: int) -> None:
     """Inserts, updates, deletes, index changes and vacuums in random order, some rolled back."""
     rng = random.Random(seed)

@@ -37,6 +37,7 @@ def opened(store: str) -> Iterator[Store]:
 # ---- threads ----
 
 
+@pytest.mark.long_on_cluster
 def test_a_connection_for_each_thread(connect: Connect) -> None:
     connect().execute(
         "CREATE TABLE t(id INTEGER PRIMARY KEY, n INT); INSERT INTO t VALUES(1, 0), (2, 0), (3, 0)"

@@ -436,6 +436,7 @@ def test_20_the_freelist_is_never_larger_than_the_file(connect: Connect) -> None
     assert value(a, "PRAGMA integrity_check") == "ok"
 
 
+@pytest.mark.long_on_cluster
 def test_22_a_writer_that_is_quick_leases_more_at_once(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
