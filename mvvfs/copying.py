@@ -26,14 +26,13 @@ from mvvfs.names import Location
 from mvvfs.transfer import opened
 from pagestore.api import (
     TOKEN_SIZE,
-    Allocation,
     Change,
     CommitPart,
     CommitRequest,
     Namespace,
     NameTakenError,
     PageNumber,
-    PageRun,
+    PageRuns,
     PageSet,
     PageWrite,
     Retention,
@@ -51,9 +50,6 @@ Progress = Callable[[int, int], None]
 _PAGES_AT_ONCE = 256
 _KEPT_BYTES = 64 << 20
 """Of newest page contents, to make deltas against."""
-
-_LOCK_BYTE = 0x40000000
-"""SQLite never uses the page that holds this byte: https://www.sqlite.org/fileformat2.html#the_lock_byte_page"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +167,7 @@ class _Copy:
             return None
         horizon = self._source.horizon
         token = hashlib.sha256(b"mvvfs copy" + horizon).digest()[:TOKEN_SIZE]
-        pages = tuple(_allocated(allocation, self._source.page_size))
+        pages = allocation.pages(self._source.page_size)
         found = self._from.changelog(self._source.id, until=horizon, newest_first=True, limit=1)
         last = next(found, None)
         time_us = last.time_us if last else self._source.created_us
@@ -192,7 +188,7 @@ class _Copy:
             yield done
 
     def _commit(self, change: Change) -> None:
-        freed = set(change.freed)
+        freed = PageRuns.ascending(change.freed)
         pile = Pile(self._to, self._target.id, change.token)
         for numbers in in_batches(change.pages, _PAGES_AT_ONCE):
             contents = self._read(self._from, self._source, change.version, numbers)
@@ -275,7 +271,7 @@ class _Copy:
         ours = self._to.allocation(self._target.id, self.newest.version)
         if ours != self._from.allocation(self._source.id, self._done):
             raise CopyError("the copy has other pages than the source")
-        for numbers in in_batches(_allocated(ours, self._source.page_size), _PAGES_AT_ONCE):
+        for numbers in in_batches(ours.pages(self._source.page_size), _PAGES_AT_ONCE):
             self._compare_pages(numbers, self._done, self.newest.version)
 
 
@@ -300,12 +296,3 @@ class _Contents:
         old = self._pages.pop(number, None)
         if old is not None:
             self._bytes -= len(old.content)
-
-
-def _allocated(allocation: Allocation, page_size: int) -> Iterator[PageNumber]:
-    """The pages that are there, ascending."""
-    lock_byte_page = _LOCK_BYTE // page_size + 1
-    number = 1
-    for run in (*allocation.free, PageRun(PageNumber(allocation.highest + 1), 0)):
-        yield from (PageNumber(n) for n in range(number, run.first) if n != lock_byte_page)
-        number = run.first + run.length

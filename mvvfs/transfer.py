@@ -47,14 +47,16 @@ from pagestore.api import (
     StoreReadOnlyError,
     format_version,
     new_token,
+    without,
 )
 from pagestore.encoding import encode
-from pagestore.large import Pile
+from pagestore.large import Pile, Replacement
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is (pages, or bytes for backup and restore)."""
 
 _STEP_PAGES = 256
+_COMPARED_AT_ONCE = 256
 _BUSY_MS = 5000
 _HEADER_BYTES = 20
 
@@ -119,14 +121,15 @@ def import_file(
 ) -> Copied:
     """Copy the SQLite file `source` into the database `name`, which is created, in one commit.
 
-    Any page size and journal mode; a WAL beside the file is read, too.  With `force` the name may exist,
-    if it has the file's page size: its content is replaced by a new commit and stays readable as history.
-    `message` goes into the changelog; None: "import of FILE".  Takes little memory, but where content is
-    replaced: then all pages that change are held until the commit.  A failure leaves no database, and no
-    store that was not there before.
+    Any page size and journal mode; a WAL beside the file is read, too.  With `force` the name may exist, if
+    it has the file's page size: its content is replaced by a new commit, of the pages that differ, and stays
+    readable as history; what others commit meanwhile is a conflict.  `message` goes into the changelog; None:
+    "import of FILE".  Takes little memory, whatever the size.  A failure leaves no database, and no store
+    that was not there before.
 
     Raises FileNotFoundError, IsADirectoryError, apsw.NotADBError (no SQLite file), NameTakenError,
-    UnsupportedError (page size of an existing one), and what the store raises."""
+    UnsupportedError (page size of an existing one), and what the store raises (ConflictError: nothing was
+    changed, it may be run again)."""
     location = names.resolve(name, store)
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -143,7 +146,7 @@ def import_file(
             if _is_empty(target_store, target):
                 pages, version = _fill(origin, target_store, target, page_size, message, progress)
             else:
-                pages, version = _replace(origin, location, message, progress)
+                pages, version = _replace(origin, target_store, target, page_size, message, progress)
             target_store.settle()
     with opened(location) as opened_store:
         moment = moment_of(opened_store, location, version)
@@ -253,14 +256,47 @@ def _is_empty(store: Store, namespace: Namespace) -> bool:
 
 
 def _replace(
-    origin: apsw.Connection, location: Location, message: str, progress: Progress | None
+    origin: apsw.Connection,
+    store: Store,
+    namespace: Namespace,
+    page_size: int,
+    message: str,
+    progress: Progress | None,
 ) -> tuple[int, str]:
-    """As a transaction of SQLite on the database; the number of pages, and the version."""
-    connection = connect(location.namespace, store=location.store_url, mode="rw", message=message, slow_ms=0)
-    try:
-        return _copy(origin, connection, progress), connection.pragma("mv_version")
-    finally:
-        connection.close()
+    """Over what there is: pages that differ are staged, if they are many, and seen from one commit on.
+
+    The number of pages, and the version."""
+    start = store.begin(namespace.id)
+    token = new_token()
+    new = Replacement(store, namespace.id, token, page_size, foreign=True)
+    waiting: dict[PageNumber, bytes] = {}
+
+    def compare() -> None:
+        numbers = sorted(waiting)
+        for number, now in zip(numbers, store.read(namespace.id, start.version, numbers), strict=True):
+            new.become(number, waiting[number], now)
+        waiting.clear()
+
+    def take(number: int, content: bytes) -> None:
+        if in_use[number]:
+            waiting[PageNumber(number)] = content
+            if len(waiting) == _COMPARED_AT_ONCE:
+                compare()
+
+    in_use = _pages_in_use(origin)
+    if len(in_use) == 1:
+        in_use.append(1)  # a database has its first page, also if the file has not
+    sink = Sink(page_size, take)
+    with open_sink(sink) as target:
+        pages = _copy(origin, target, progress)
+    take(1, _as_kept(sink.first))
+    compare()
+    before = start.allocation or store.allocation(namespace.id, start.version)
+    here = PageRuns.ascending(compress(count(), in_use))
+    for number in PageRuns(without(before.pages(page_size).runs(), here.runs())):
+        new.free(number)
+    done = store.commit(CommitRequest(token, start.version, (new.part(),), message))
+    return pages, format_version(done.version)
 
 
 def _fill(

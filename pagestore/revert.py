@@ -7,8 +7,7 @@ Called by `store`, as an ordinary client of it: what is read and committed here 
 2. Only what stands at the base is undone: any commit after it is a conflict, whatever pages it wrote, as a
    B-tree with pages of two versions would be none.  Then the pages of that commit are looked at as well.
    After some lost tries it takes its turn, and others wait.
-3. The schema cookie (https://www.sqlite.org/fileformat2.html#schema_cookie) never goes back: a connection
-   that knew another schema by the same number would not notice.
+3. However many pages there are, they take little memory: `large.Replacement` stages them.
 4. The rest of the pages' bookkeeping is as in any commit: what is allocated again, what is freed, and
    deltas against the version that is replaced.
 """
@@ -16,26 +15,22 @@ Called by `store`, as an ordinary client of it: what is read and committed here 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from pagestore.api import (
     Allocation,
-    CommitPart,
     CommitRequest,
     Committed,
     ConflictError,
     NamespaceId,
-    PageNumber,
-    PageSet,
-    PageWrite,
+    PageRuns,
+    RunSet,
     Store,
-    StoredPage,
     Version,
     new_token,
 )
 from pagestore.batches import in_batches
-from pagestore.encoding import FREED, Base, chain_of, decode, encode
+from pagestore.encoding import decode
+from pagestore.large import Replacement
 from pagestore.waiting import commit_between_turns
 
 TRIES = 10
@@ -47,65 +42,6 @@ _NAP = 0.002
 _CHUNK = 64
 """Pages read at a time."""
 
-_PAGE_1 = 1
-_COOKIE = slice(40, 44)
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What has to be written for the pages looked at so far."""
-
-    page_size: int
-    writes: dict[PageNumber, PageWrite] = field(default_factory=dict)
-    allocated: set[PageNumber] = field(default_factory=set)
-    freed: set[PageNumber] = field(default_factory=set)
-    only_the_cookie: bool = False
-    """Whether page 1 would differ from what it is in nothing else."""
-
-    def look(self, number: PageNumber, then: StoredPage | None, now: StoredPage | None) -> None:
-        self.writes.pop(number, None)
-        self.allocated.discard(number)
-        self.freed.discard(number)
-        if then is None or now is None:
-            if then is not None:
-                self.allocated.add(number)
-                self._write(number, decode(then, self.page_size), None)
-            elif now is not None:
-                self.freed.add(number)
-                self.writes[number] = PageWrite(number, FREED)
-        elif then.version != now.version:
-            wanted, replaced = decode(then, self.page_size), decode(now, self.page_size)
-            if number == _PAGE_1:
-                wanted = self._with_cookie(wanted, replaced)
-            if wanted != replaced:
-                self._write(number, wanted, Base(replaced, chain_of(now.blobs[0])))
-
-    def _write(self, number: PageNumber, content: bytes, base: Base | None) -> None:
-        self.writes[number] = PageWrite(number, encode(number, content, base).blob)
-
-    def _with_cookie(self, wanted: bytes, replaced: bytes) -> bytes:
-        self.only_the_cookie = wanted[:40] + wanted[44:] == replaced[:40] + replaced[44:]
-        cookie = int.from_bytes(replaced[_COOKIE], "big")
-        if wanted[_COOKIE] != replaced[_COOKIE]:
-            cookie = (cookie + 1) & 0xFFFFFFFF
-        return wanted[:40] + cookie.to_bytes(4, "big") + wanted[44:]
-
-    @property
-    def changes_nothing(self) -> bool:
-        return not self.writes or (self.only_the_cookie and list(self.writes) == [_PAGE_1])
-
-    def part(self, namespace: NamespaceId) -> CommitPart:
-        writes = [self.writes[number] for number in sorted(self.writes)]
-        return CommitPart(
-            namespace,
-            PageSet(),
-            writes,
-            self.page_size,
-            sorted(self.allocated),
-            sorted(self.freed),
-            reads_all=True,
-        )
-
 
 def revert(
     store: Store, namespace: NamespaceId, to: Version, *, message: str, token: bytes, below_horizon: bool
@@ -114,8 +50,7 @@ def revert(
     start = store.begin(namespace)
     base, allocation = start.version, start.allocation
     then = store.begin(namespace, at=to).allocation
-    plan = _Plan(start.page_size)
-    numbers: Iterable[PageNumber]
+    plan = Replacement(store, namespace, token, start.page_size)
     if below_horizon and allocation is not None and then is not None:
         numbers = _all_numbers(allocation, then)
     else:
@@ -126,7 +61,7 @@ def revert(
             _look_at(store, namespace, plan, to, base, numbers)
             if plan.changes_nothing:
                 return Committed(base, 0)
-            request = CommitRequest(token, base, (plan.part(namespace),), message, "full", ticket)
+            request = CommitRequest(token, base, (plan.part(),), message, "full", ticket)
             try:
                 done = commit_between_turns(store, request, _LONGEST_WAIT, lambda: _NAP)
             except ConflictError:
@@ -145,26 +80,28 @@ def revert(
     raise AssertionError("the last try raises")
 
 
-def _all_numbers(*allocations: Allocation) -> Iterable[PageNumber]:
-    return map(PageNumber, range(1, max(one.highest for one in allocations) + 1))
+def _all_numbers(*allocations: Allocation) -> PageRuns:
+    return PageRuns([(1, max(1, *(one.highest for one in allocations)))])
 
 
-def _changed(store: Store, namespace: NamespaceId, after: Version, until: Version) -> set[PageNumber]:
-    return {page for change in store.changelog(namespace, after=after, until=until) for page in change.pages}
+def _changed(store: Store, namespace: NamespaceId, after: Version, until: Version) -> PageRuns:
+    found = RunSet()
+    for change in store.changelog(namespace, after=after, until=until):
+        found.update(change.pages)
+    return found.numbers()
 
 
 def _look_at(
-    store: Store,
-    namespace: NamespaceId,
-    plan: _Plan,
-    to: Version,
-    base: Version,
-    numbers: Iterable[PageNumber],
+    store: Store, namespace: NamespaceId, plan: Replacement, to: Version, base: Version, numbers: PageRuns
 ) -> None:
-    for some in in_batches(numbers if isinstance(numbers, map) else sorted(numbers), _CHUNK):
+    for some in in_batches(numbers, _CHUNK):
         pages = zip(some, store.read(namespace, to, some), store.read(namespace, base, some), strict=True)
         for number, then, now in pages:
-            plan.look(number, then, now)
+            same = then is not None and now is not None and then.version == now.version
+            if same and not plan.is_staged(number):
+                plan.keep(number)
+            else:
+                plan.become(number, None if then is None else decode(then, plan.page_size), now)
 
 
 def _turn(store: Store, namespace: NamespaceId) -> bytes:

@@ -158,12 +158,12 @@ class PageStore(Store):
         self._folder.settle()
 
     def commit(self, request: CommitRequest) -> Committed:
-        request = self._small_enough(request)
+        asked, request = request, self._small_enough(request)
         commit = Commit(request, self.engine.limits)
         try:
             result = self._run(commit, self._standpoint(commit))
         except ConflictError as conflict:
-            self._discard(commit)
+            self._discard(commit, asked)
             raise self._with_content(conflict) from None
         except OutcomeUnknownError as exc:
             raise OutcomeUnknownError(request.token, str(exc.__cause__ or exc)) from exc
@@ -217,10 +217,10 @@ class PageStore(Store):
                 as_of = None
                 commit.check_ahead(self.engine, self.timeout)
 
-    def _discard(self, commit: Commit) -> None:
-        """What was staged for a commit that is refused for good."""
-        for part in commit.parts:
-            if part.is_staged:
+    def _discard(self, commit: Commit, asked: CommitRequest) -> None:
+        """What was staged for a commit that is refused for good; not what stays (`CommitPart.reads_all`)."""
+        for part, wanted in zip(commit.parts, asked.parts, strict=True):
+            if part.is_staged and not (wanted.reads_all and wanted.staged):
                 try:
                     staging.discard(self.engine, part.id, part.token, self.timeout)
                 except StoreError as exc:  # it ends by itself

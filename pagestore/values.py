@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, overload
 
 from pagestore.numbers import NamespaceId, PageNumber, PageRun, PageSet, Version, pack_numbers
-from pagestore.runs import PageRuns
+from pagestore.runs import PageRuns, united, without
 
 Durability = Literal["full", "normal"]
+
+_LOCK_BYTE = 0x40000000
+"""SQLite never uses the page that holds this byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,14 @@ class Allocation:
     """The unallocated numbers below it, ascending; not the pending-byte page, which is neither
     (https://www.sqlite.org/fileformat2.html#the_lock_byte_page)."""
 
+    def pages(self, page_size: int) -> PageRuns:
+        """Those that are allocated.  `page_size` in bytes; 0: there are none."""
+        if not self.highest:
+            return PageRuns()
+        everything = [PageRun(PageNumber(1), self.highest)]
+        lock_byte = PageRun(PageNumber(_LOCK_BYTE // page_size + 1), 1)
+        return PageRuns(without(everything, united(self.free, [lock_byte])))
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -199,7 +210,8 @@ class CommitPart:
     """The lease that some of the allocated numbers come from, if any: the commit fails if it ended."""
     reads_all: bool = False
     """Every page counts as read: any commit after the base is a conflict.  Leases of others on the pages
-    allocated end."""
+    allocated end.  What was staged stays there after a conflict, to be committed once what changed is staged
+    anew."""
     staged: PageRuns = field(default_factory=PageRuns)
     """Pages that were staged under the request's token (`Store.stage`): exactly these, none of them in
     `writes`; freed ones, too."""

@@ -12,7 +12,7 @@ from mvvfs.compare.comparison import compare
 from mvvfs.errors import NoSuchDatabaseError
 from mvvfs.names import Location
 from mvvfs.when import Moment, format_time, resolve
-from pagestore.api import Dropped, Namespace, NamespaceId, Store, format_version
+from pagestore.api import Dropped, Namespace, NamespaceId, RunSet, Store, format_version
 
 
 @click.command()
@@ -45,14 +45,16 @@ def revert(name: str, when: str, dry_run: bool, message: str | None) -> None:
 
 def _would_change(location: Location, store: Store, namespace: Namespace, moment: Moment) -> None:
     commits = list(store.changelog(namespace.id, after=moment.version, newest_first=True))
-    pages = {page for change in commits for page in change.pages}
+    pages = RunSet()
+    for change in commits:
+        pages.update(change.pages)
     gaps = moment.version < namespace.horizon
     what = target.describe(location)
     if not commits and not gaps:
         say(f"{what} is as it was at {moment} already")
         return
     versions = f"{'at least ' if gaps else ''}{counted(len(commits), 'version')}"
-    say(f"would undo {versions} of {what} after {moment}: {counted(len(pages), 'page')}")
+    say(f"would undo {versions} of {what} after {moment}: {counted(len(pages.numbers()), 'page')}")
     if commits:
         touched = compare(store, namespace, moment.version, commits[0].version).touched()
         say(f"tables touched: {', '.join(map(one_line, sorted(touched))) or 'none'}")

@@ -31,7 +31,6 @@ from mvvfs.near.file import DamagedFileError, PageFile, Plan
 from mvvfs.near.rows import Origin, Position
 from pagestore.api import (
     VERSION_SIZE,
-    Allocation,
     Changes,
     NamespaceId,
     PageNumber,
@@ -416,7 +415,7 @@ def fill(
         store.sync()  # what a distant store tells has been flushed
     cache.begun(None, start.version, None)
     allocation = start.allocation or store.allocation(namespace, start.version)
-    numbers = list(_allocated(allocation, start.page_size))
+    numbers = allocation.pages(start.page_size)
     came = 0
     for done in range(0, len(numbers), _FILL_PAGES):
         came += cache.bring(start.version, numbers[done : done + _FILL_PAGES])
@@ -425,16 +424,6 @@ def fill(
         if progress is not None:
             progress(min(done + _FILL_PAGES, len(numbers)), len(numbers))
     return Filled(came, len(cache.numbers_near(numbers)), len(numbers))
-
-
-def _allocated(allocation: Allocation, page_size: int) -> Iterator[PageNumber]:
-    pending = 0x40000000 // page_size + 1 if page_size else 0
-    number = 1
-    for first, length in (*allocation.free, (allocation.highest + 1, 0)):
-        for n in range(number, first):
-            if n != pending:
-                yield PageNumber(n)
-        number = first + length
 
 
 # ---- forks and the end ----
