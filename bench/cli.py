@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import cluster, growth, service, sizes, suite, trouble
+from bench import cluster, growth, large, service, sizes, suite, trouble
 from bench.errors import BenchError
 from bench.plot import svg
 from bench.profiling import profile
@@ -241,6 +241,25 @@ def stopped_command(*, quick: bool, directory: Path, output: Path) -> None:
 def long_command(*, quick: bool, directory: Path, output: Path) -> None:
     """Long transactions beside 8 writers of the same table: how many tries, how long."""
     _find(trouble.long(directory, quick), output)
+
+
+@main.command("large")
+@click.option("--gib", default=20.0, show_default=True, help="How large the database is.")
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), default=DIRECTORY)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=DIRECTORY / "large.json")
+def large_command(*, gib: float, directory: Path, output: Path) -> None:
+    """Time and memory of import, diff, checkout, export, branch, revert, backup ... of a large database.
+
+    Takes two and a half times its size on the disk of the directory."""
+    with _errors_end_the_run(), console.status("large") as status:
+
+        def told(doing: str) -> None:
+            status.update(doing)
+            if not console.is_terminal:
+                console.print(doing, highlight=False)
+
+        found = large.findings(directory, gib, told)
+    _find(found, output)
 
 
 def _find(findings: Sequence[Finding], output: Path) -> None:

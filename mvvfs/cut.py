@@ -14,10 +14,9 @@ import time
 from collections.abc import Sequence
 
 from mvvfs import names, when
-from mvvfs.connect import connect
 from mvvfs.errors import OptionError
 from mvvfs.names import Location
-from mvvfs.transfer import Copied, Progress, appearing, opened, refuse_overwriting, write_file
+from mvvfs.transfer import Copied, Progress, appearing, opened, reader, refuse_overwriting, write_file
 from pagestore.api import NoSuchVersionError, Store, Version, format_version
 
 SUFFIX = ".sqlite"
@@ -79,9 +78,7 @@ def checkout_files(
                 format_version(version), opened_store, opened_store.open(location.namespace).id
             )
             temporary = files.enter_context(appearing(target, force))
-            origin = connect(
-                location.namespace, store=location.store_url, mode="rw", at=format_version(version), slow_ms=0
-            )
+            origin = reader(location, format_version(version))
             try:
                 pages, page_size = write_file(origin, temporary, progress)
             finally:

@@ -57,6 +57,7 @@ Progress = Callable[[int, int], None]
 
 _STEP_PAGES = 256
 _COMPARED_AT_ONCE = 256
+_READER_CACHE_BYTES = 16 << 20
 _BUSY_MS = 5000
 _HEADER_BYTES = 20
 
@@ -386,7 +387,7 @@ def export_file(
     with opened(location) as opened_store:
         moment = moment_of(opened_store, location, at)
         pin = format_version(moment.version) if moment is not None else None
-        origin = connect(location.namespace, store=location.store_url, mode="rw", at=pin, slow_ms=0)
+        origin = reader(location, pin)
         try:
             with appearing(target, force) as temporary:  # a pinned connection needs no transaction
                 pages, page_size = write_file(origin, temporary, progress)
@@ -406,6 +407,20 @@ def moment_of(store: Store, location: Location, at: str | None) -> when.Moment |
         if at is not None or not _is_empty(store, namespace):
             raise
         return None
+
+
+def reader(location: Location, at: str | None) -> apsw.Connection:
+    """A connection for `write_file`: it goes through all pages once, so they are fetched many at a time and
+    few of them kept."""
+    return connect(
+        location.namespace,
+        store=location.store_url,
+        mode="rw",
+        at=at,
+        slow_ms=0,
+        read_ahead="on",
+        cache_bytes=_READER_CACHE_BYTES,
+    )
 
 
 def write_file(origin: apsw.Connection, path: str, progress: Progress | None) -> tuple[int, int]:

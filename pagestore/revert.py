@@ -2,8 +2,9 @@
 
 Called by `store`, as an ordinary client of it: what is read and committed here could be done from outside.
 
-1. The pages that changed since are in the changelog; below the horizon, where that has gaps, every page is
-   looked at.  A page whose version is the same then and now is left alone, so is one of equal content.
+1. The pages that changed since are in the changelog; below the horizon, where that has gaps, every page of
+   both versions is looked at.  A page whose version is the same then and now is left alone, so is one of
+   equal content.
 2. Only what stands at the base is undone: any commit after it is a conflict, whatever pages it wrote, as a
    B-tree with pages of two versions would be none.  Then the pages of that commit are looked at as well.
    After some lost tries it takes its turn, and others wait.
@@ -17,7 +18,6 @@ from __future__ import annotations
 import time
 
 from pagestore.api import (
-    Allocation,
     CommitRequest,
     Committed,
     ConflictError,
@@ -27,6 +27,7 @@ from pagestore.api import (
     Store,
     Version,
     new_token,
+    united,
 )
 from pagestore.batches import in_batches
 from pagestore.encoding import decode
@@ -52,7 +53,7 @@ def revert(
     then = store.begin(namespace, at=to).allocation
     plan = Replacement(store, namespace, token, start.page_size)
     if below_horizon and allocation is not None and then is not None:
-        numbers = _all_numbers(allocation, then)
+        numbers = PageRuns(united(*(one.pages(start.page_size).runs() for one in (then, allocation))))
     else:
         numbers = _changed(store, namespace, to, base)
     ticket: bytes | None = None
@@ -78,10 +79,6 @@ def revert(
         if ticket is not None:
             store.leave_turn(namespace, ticket)
     raise AssertionError("the last try raises")
-
-
-def _all_numbers(*allocations: Allocation) -> PageRuns:
-    return PageRuns([(1, max(1, *(one.highest for one in allocations)))])
 
 
 def _changed(store: Store, namespace: NamespaceId, after: Version, until: Version) -> PageRuns:

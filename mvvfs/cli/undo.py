@@ -36,6 +36,7 @@ def revert(name: str, when: str, dry_run: bool, message: str | None) -> None:
         if message is None:
             message = f"revert to {format_version(moment.version)}"
         done = store.revert(namespace.id, moment.version, message=message)
+        store.settle()
     if done.version <= newest:
         say(f"{target.describe(location)} is as it was at {moment} already")
         return

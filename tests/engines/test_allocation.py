@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -11,10 +12,12 @@ from pagestore import allocation, keys
 from pagestore.api import (
     MAX_VERSION,
     TOKEN_SIZE,
+    Allocation,
     LeaseEndedError,
     LimitError,
     NoSuchNamespaceError,
     PageNumber,
+    PageRun,
     Version,
     new_token,
 )
@@ -49,6 +52,32 @@ def test_the_allocation_of_every_version(
         assert allocated(page_store, pages, version) == expected
     start = page_store.begin(pages.id)
     assert start.allocation == page_store.allocation(pages.id, start.version)
+
+
+def test_far_apart_pages_take_memory_by_the_gaps(page_store: PageStore, pages: Pages) -> None:
+    first = pages.commit({1: content(1), 3: content(3)}).version
+    far = 20_000_000
+    second = pages.commit({far: content(5), far + 2: content(6)}).version
+    tracemalloc.start()
+    try:
+        found = page_store.allocation(pages.id, second)
+        lease = page_store.lease(pages.id, 3, 60)
+        page_store.revert(pages.id, first)
+        again = page_store.revert(pages.id, second)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    assert found == Allocation(PageNumber(far + 2), (*gap(2, 3), *gap(4, far), *gap(far + 1, far + 2)))
+    assert lease.numbers == (2, 4, 5)
+    assert page_store.allocation(pages.id, again.version) == found
+    assert pages.read(far) == content(5)
+
+
+def gap(first: int, end: int) -> tuple[PageRun, ...]:
+    """The free pages of a database of 512-byte pages; the lock-byte page is none of them."""
+    lock_byte = 0x40000000 // 512 + 1
+    parts = ((first, min(end, lock_byte)), (max(first, lock_byte + 1), end))
+    return tuple(PageRun(PageNumber(a), b - a) for a, b in parts if a < b)
 
 
 def test_no_number_is_in_two_leases(page_store: PageStore, pages: Pages) -> None:

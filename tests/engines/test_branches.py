@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from pagestore import drops, retention
+from pagestore import drops, large, retention, staging
 from pagestore.api import (
     BelowHorizonError,
     CommitRequest,
+    Committed,
     ConflictError,
     InvalidNameError,
     LeaseEndedError,
@@ -291,6 +292,15 @@ def test_a_drop_for_good_may_stop_anywhere(
 # ---- revert ----
 
 
+@pytest.fixture(params=["in one", "staged"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether a revert's pages go with its commit, or are staged before because they are many."""
+    if request.param == "staged":
+        monkeypatch.setattr(large, "_STAGED_AT_ONCE", 700)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("size")
 def test_revert(page_store: PageStore, pages: Pages) -> None:
     old = pages.commit({n: content("a", n) for n in range(1, 8)}).version
     pages.commit({2: content("b", 2), 3: None, 7: None})
@@ -324,6 +334,7 @@ def test_revert_to_what_only_a_tag_keeps(page_store: PageStore, pages: Pages) ->
     ]
 
 
+@pytest.mark.usefixtures("size")
 def test_the_schema_cookie_never_goes_back(page_store: PageStore, pages: Pages) -> None:
     def page_1(cookie: int, rest: int = 0) -> bytes:
         return bytes(40) + cookie.to_bytes(4, "big") + bytes([rest]) * 468
@@ -339,6 +350,7 @@ def test_the_schema_cookie_never_goes_back(page_store: PageStore, pages: Pages) 
     assert page_store.revert(pages.id, old).version == version
 
 
+@pytest.mark.usefixtures("size")
 def test_a_revert_undoes_what_comes_in_between(page_store: PageStore, pages: Pages) -> None:
     old = pages.commit({n: content("a", n) for n in range(2, 10)}).version
     pages.commit({9: content("b", 9)})
@@ -373,6 +385,38 @@ def test_a_revert_undoes_what_comes_in_between(page_store: PageStore, pages: Pag
     whole(page_store)
 
 
+def test_what_was_staged_is_looked_at_again_after_a_conflict(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    """Pages that others bring back, free, change or only make for a while, while a revert is on its way."""
+    old = pages.commit({n: content("a", n) for n in range(1, 30) if n != 9}).version
+    pages.commit({n: content("b", n) for n in range(2, 8)} | {8: None, 9: content("b", 9)})
+    between = [
+        {2: content("a", 2), 3: None, 4: content("c", 4), 8: content("c", 8), 9: None, 40: content("c", 40)},
+        {5: content("d", 5), 40: None, 8: content("a", 8)},
+    ]
+    commit = page_store.commit
+
+    def late(request: CommitRequest) -> Committed:
+        if request.message == "revert" and between:
+            commit(pages.request(between.pop(0)))
+        return commit(request)
+
+    monkeypatch.setattr(page_store, "commit", late)
+    done = page_store.revert(pages.id, old, message="revert")
+    assert between == []
+    assert [pages.read(n) for n in range(1, 41)] == [pages.read(n, old) for n in range(1, 41)]
+    assert page_store.allocation(pages.id, done.version) == page_store.allocation(pages.id, old)
+    newest = next(page_store.changelog(pages.id, newest_first=True))
+    assert (newest.version, newest.freed) == (done.version, ())
+    assert set(newest.allocated) == {3}
+    assert {3, 4, 5, 6, 7} <= set(newest.pages)
+    assert (40 in newest.pages) == (size == "staged"), "once staged, it is part of the commit"
+    page_store.settle()
+    assert page_store.engine.read(lambda tx: staging.tokens(tx, pages.id)) == []
+    whole(page_store)
+
+
 def test_a_revert_ends_the_leases_that_it_runs_over(page_store: PageStore, pages: Pages) -> None:
     old = pages.commit({n: content("a", n) for n in range(1, 6)}).version
     pages.commit({3: None, 4: None})
@@ -390,6 +434,7 @@ def test_a_revert_ends_the_leases_that_it_runs_over(page_store: PageStore, pages
             page_store.commit(request)
 
 
+@pytest.mark.usefixtures("size")
 def test_a_branch_reverts_to_where_it_began(page_store: PageStore, pages: Pages) -> None:
     body = content("x")
     pages.commit({n: slightly(body, n) for n in range(1, 6)})

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import settings
@@ -20,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pagestore import bulk, format, retention, sweep
+from pagestore import bulk, format, large, retention, sweep
 from pagestore.api import (
     Allocation,
     BelowHorizonError,
@@ -324,12 +325,14 @@ class StoreModel(RuleBasedStateMachine):
             assert made.parent == (party.id, version)
 
     @precondition(lambda self: self.known)
-    @rule(data=st.data())
-    def revert(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), at_once=st.sampled_from([600, 4_000_000]))
+    def revert(self, data: st.DataObject, at_once: int) -> None:
+        """`at_once`: bytes beyond which pages are staged."""
         _, party = self.some(data)
         version = data.draw(st.sampled_from(sorted(party.snapshots)))
         try:
-            done = self.store.revert(party.id, version, message="revert")
+            with mock.patch.object(large, "_STAGED_AT_ONCE", at_once):
+                done = self.store.revert(party.id, version, message="revert")
         except BelowHorizonError:
             assert not party.readable(version)
             return

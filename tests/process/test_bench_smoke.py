@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import flush, runner, service, sizes, suite
+from bench import flush, large, runner, service, sizes, suite
 from bench.errors import BenchError, CheckFailedError
 from bench.report import markdown
 from bench.results import CaseResult, Finding, load, load_findings, save
@@ -204,6 +204,19 @@ def test_trouble_is_measured(tmp_path: Path, command: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert {each.command for each in load_findings(tmp_path / "results.json")} == {command}
+
+
+def test_a_large_database_is_measured(tmp_path: Path) -> None:
+    found = large.findings(tmp_path, 0.01, lambda doing: None)
+    peaks = {each.what: each.found for each in found if each.unit == "MB"}
+    assert len(peaks) == 15
+    assert all(10 < peak < 300 for peak in peaks.values())
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_large_database_needs_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="on the disk of"):
+        large.findings(tmp_path, 1e6, lambda doing: None)
 
 
 def test_targets_travel_as_json() -> None:

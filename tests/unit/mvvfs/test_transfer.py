@@ -14,7 +14,8 @@ import pytest
 
 import mvvfs
 from mvvfs.transfer import backup_store, export_file, import_file, restore_store
-from pagestore.api import NameTakenError
+from pagestore import large
+from pagestore.api import Change, ConflictError, NameTakenError
 from pagestore.opener import open_store
 
 ROWS = 60_000
@@ -203,26 +204,157 @@ def test_a_failed_restore_leaves_no_folder(source, tmp_path):
     assert not (tmp_path / "back").exists()
 
 
-def test_an_import_takes_little_memory(tmp_path: Path) -> None:
-    """Of 60 MB no more than a part is ever in memory."""
-    source = tmp_path / "big.sqlite"
-    plain = sqlite3.connect(source)
+# ---- over a database ----
+
+
+def changes(store: str) -> list[Change]:
+    opened = open_store(store, create=False)
+    try:
+        return list(opened.changelog(opened.open("app").id))
+    finally:
+        opened.close()
+
+
+def test_an_import_over_a_database_writes_what_differs(connection, tmp_path, source, store):
+    watching = mvvfs.connect("app", store=store, mode="rw")
+    assert watching.execute("SELECT count(*) FROM t").get == ROWS
+    first = connection.pragma("mv_version")
+    plain = apsw.Connection(source)
+    plain.execute("UPDATE t SET text = 'changed' WHERE i = 7")
+    plain.execute("CREATE TABLE u(a); INSERT INTO u VALUES('new')")
+    plain.close()
+    copied = import_file(source, "app", store=store, force=True)
+    *_, last = changes(store)
+    assert copied.moment is not None
+    assert (copied.moment.version, last.message) == (last.version, "import of source.sqlite")
+    assert len(last.pages) == 3, "page 1, a leaf of t, all of u"
+    assert (len(last.allocated), last.freed) == (1, ())
+    for each in (watching, connection):
+        assert each.execute("SELECT text, (SELECT a FROM u) FROM t WHERE i = 7").fetchall() == [
+            ("changed", "new")
+        ]
+        assert each.pragma("integrity_check") == "ok"
+    past = mvvfs.connect("app", store=store, at=first)
+    assert past.execute("SELECT count(*) FROM sqlite_schema").get == 1
+    assert past.execute("SELECT text FROM t WHERE i = 7").get == "row number 7 of this table"
+    for each in (past, watching):
+        each.close()
+
+
+def test_an_import_of_less_frees_the_rest(connection, tmp_path, store):
+    small = fill(tmp_path / "small.sqlite", 7)
+    export_file("app", str(tmp_path / "before.sqlite"), store=store)
+    for source, rows in ((small, 7), (str(tmp_path / "before.sqlite"), ROWS)):
+        import_file(source, "app", store=store, force=True)
+        assert connection.execute("SELECT count(*) FROM t").get == rows
+        assert connection.pragma("integrity_check") == "ok"
+    _, shrunk, grown = changes(store)
+    assert shrunk.freed == grown.allocated
+    assert len(shrunk.freed) > 100
+    connection.execute("INSERT INTO t VALUES(?, 'one more')", (ROWS + 1,))
+
+
+def test_an_import_of_an_empty_file(connection, tmp_path, store):
+    empty = tmp_path / "empty.sqlite"
+    empty.touch()
+    import_file(str(empty), "app", store=store, force=True)
+    assert connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+    connection.execute("CREATE TABLE again(a)")
+    assert connection.pragma("integrity_check") == "ok"
+
+
+def test_a_statement_prepared_before_an_import_meets_the_new_schema(connection, tmp_path, store):
+    """Both schemas have the same cookie, as one statement made each of them."""
+    connection.execute("SELECT text FROM t WHERE i = 3").fetchall()
+    other = tmp_path / "other.sqlite"
+    plain = apsw.Connection(str(other))
+    plain.execute("CREATE TABLE t(x, text, i)")
+    plain.execute("INSERT INTO t VALUES('x', 'y', 3)")
+    plain.close()
+    import_file(str(other), "app", store=store, force=True)
+    assert connection.execute("SELECT text FROM t WHERE i = 3").get == "y"
+    assert connection.execute("SELECT * FROM t").fetchall() == [("x", "y", 3)]
+
+
+@pytest.mark.parametrize("at_once", [1000, 4_000_000])
+def test_a_commit_during_an_import_over_a_database(
+    connection, tmp_path, store, monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    """Also one to a page that the import does not change."""
+    monkeypatch.setattr(large, "_STAGED_AT_ONCE", at_once)
+    source = fill(tmp_path / "other.sqlite", 1000)
+
+    def write(done: int, total: int) -> None:
+        if done == total:
+            connection.execute("INSERT INTO t VALUES(-1, 'by somebody else')")
+
+    with pytest.raises(ConflictError):
+        import_file(source, "app", store=store, force=True, progress=write)
+    assert connection.execute("SELECT count(*) FROM t").get == ROWS + 1
+    import_file(source, "app", store=store, force=True)
+    assert connection.execute("SELECT count(*) FROM t").get == 1000
+    assert connection.pragma("integrity_check") == "ok"
+
+
+# ---- memory ----
+
+_GROWN = """
+import pathlib, resource, sys
+from mvvfs.transfer import import_file
+from pagestore.opener import open_store
+
+def most():
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():  # getrusage would begin with what the parent had
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+def revert(store, version):
+    opened = open_store(store, create=False)
+    opened.revert(opened.open("app").id, bytes.fromhex(version))
+    opened.close()
+
+what, store, argument = sys.argv[1:]
+before = most()
+if what == "revert":
+    revert(store, argument)
+else:
+    import_file(argument, "app", store=store, force=what == "force")
+print(most() - before)
+"""
+
+
+def blobs(path: Path, sql: str) -> str:
+    """A file of 40 MB."""
+    plain = sqlite3.connect(path)
     plain.execute("CREATE TABLE t(v BLOB)")
     plain.execute(
-        "INSERT INTO t SELECT randomblob(8000) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
-        "SELECT i + 1 FROM n WHERE i < 7500) SELECT i FROM n)"
+        f"INSERT INTO t SELECT {sql} FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
+        "SELECT i + 1 FROM n WHERE i < 5000) SELECT i FROM n)"
     )
     plain.commit()
     plain.close()
-    script = (
-        "import resource, sys; from mvvfs.transfer import import_file;"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
-        "import_file(sys.argv[1], 'app', store=sys.argv[2]);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
-    )
-    command = [sys.executable, "-c", script, str(source), str(tmp_path / "store")]
-    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert grown * (1 if sys.platform == "darwin" else 1024) < 30e6
-    connection = mvvfs.connect("app", store=str(tmp_path / "store"))
-    assert connection.execute("SELECT sum(length(v)) FROM t").get == 60_000_000
+    return str(path)
+
+
+def grown(*arguments: str) -> int:
+    """Bytes that a process takes in which this is done."""
+    command = [sys.executable, "-c", _GROWN, *arguments]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_what_is_large_takes_little_memory(tmp_path: Path) -> None:
+    """Of 40 MB no more than a part is ever in memory."""
+    store = str(tmp_path / "store")
+    assert grown("import", store, blobs(tmp_path / "big.sqlite", "randomblob(8000)")) < 24e6
+    connection = mvvfs.connect("app", store=store, mode="rw")
+    first = connection.pragma("mv_version").removeprefix("v")
+    assert grown("force", store, blobs(tmp_path / "other.sqlite", "hex(zeroblob(4000))")) < 24e6
+    assert connection.execute("SELECT count(DISTINCT v), sum(length(v)) FROM t").fetchall() == [
+        (1, 40_000_000)
+    ]
+    assert grown("revert", store, first) < 24e6
+    assert connection.execute("SELECT count(DISTINCT v), sum(length(v)) FROM t").fetchall() == [
+        (5000, 40_000_000)
+    ]
     connection.close()
