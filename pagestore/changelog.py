@@ -128,12 +128,12 @@ class _Tail:
     def numbers(self, width: int, count: int) -> PageRuns:
         if count * width > self.left:
             raise ValueError("it is cut short")
-        return PageRuns.ascending(self._numbers(width, count))
+        return PageRuns.of_parts(self._parts(width, count))
 
-    def _numbers(self, width: int, count: int) -> Iterator[int]:
+    def _parts(self, width: int, count: int) -> Iterator[array[int]]:
         while count:
             some = min(count, _NUMBERS_AT_ONCE)
-            yield from _array(width, self.take(some * width))
+            yield _array(width, self.take(some * width))
             count -= some
 
     def end(self) -> None:

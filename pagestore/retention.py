@@ -34,6 +34,7 @@ from pagestore.api import (
     Version,
     before,
 )
+from pagestore.batches import in_batches
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
 from pagestore.engines.pace import Pace
 from pagestore.faults import fault
@@ -54,6 +55,9 @@ _LONGEST_PAUSE, _SHORTEST_PAUSE = 3600.0, 1.0
 
 _MEASURED = 64
 """Commits measured in one engine transaction."""
+
+_LOOKED_UP = 1000
+"""Their pages looked up at once."""
 
 _MEASURE = struct.Struct(">Q")
 
@@ -217,12 +221,12 @@ def _measure_some(tx: Snapshot, id_: NamespaceId) -> tuple[Version, int] | None:
     changes = [changelog.change_of(tx, id_, key, value) for key, value in rows]
     if len(changes) < _MEASURED:  # the newest ones wait until there are enough of them
         return None
-    ranges = [
-        KeyRange(*keys.page(id_, page, change.version), 2, reverse=True)
-        for change in changes
-        for page in change.pages
-    ]
-    return changes[-1].version, sum(_replaced(list(rows)) for rows in tx.scan_many(ranges))
+    written = ((page, change.version) for change in changes for page in change.pages)
+    size = 0
+    for some in in_batches(written, _LOOKED_UP):
+        ranges = [KeyRange(*keys.page(id_, page, version), 2, reverse=True) for page, version in some]
+        size += sum(_replaced(list(rows)) for rows in tx.scan_many(ranges))
+    return changes[-1].version, size
 
 
 def _replaced(rows: Sequence[tuple[bytes, bytes]]) -> int:

@@ -116,7 +116,12 @@ class PageRuns(Sequence[PageNumber]):
         """Raises ValueError unless they are ascending and distinct."""
         if isinstance(numbers, PageRuns):
             return cls(numbers.runs())
-        return cls(run for some in in_arrays(numbers) for run in runs_in(_checked(some)))
+        return cls.of_parts(in_arrays(numbers))
+
+    @classmethod
+    def of_parts(cls, parts: Iterable[array[int]]) -> PageRuns:
+        """The same, of numbers that come in parts."""
+        return cls(run for some in parts for run in runs_in(_checked(some)))
 
     def runs(self) -> Iterator[PageRun]:
         for first, (place, following) in zip(

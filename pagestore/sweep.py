@@ -287,7 +287,7 @@ def _batch(
     changes: list[Change] = []
     pages = 0
     for key, value in tx.scan(KeyRange(*keys.log_from(id_, at.settled, horizon), limit + 1)):
-        change = changelog.change_of(tx, id_, key, value)
+        change = _change_of(tx, id_, key, value)
         if change.version == at.settled:
             first.append(change)
             continue
@@ -296,6 +296,25 @@ def _batch(
             break
         changes.append(change)
     return first, changes
+
+
+_large: dict[bytes, Change] = {}
+"""What was read from long records, the newest last: a commit of a million pages takes thousands of steps."""
+
+_MOST_LARGE = 2
+
+
+def _change_of(tx: Snapshot, id_: NamespaceId, key: bytes, record: bytes) -> Change:
+    """A record with this time and token, at this version, never says anything else."""
+    if changelog.size_of(record) == len(record):
+        return changelog.read(keys.version_of(key), record)
+    known = _large.get(key + record)
+    if known is None:
+        known = changelog.change_of(tx, id_, key, record)
+        _large[key + record] = known
+        for oldest in list(_large)[:-_MOST_LARGE]:
+            _large.pop(oldest, None)
+    return known
 
 
 def _let_go_of_pages(
