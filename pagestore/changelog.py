@@ -13,10 +13,13 @@ many at once: who begins or commits only has to know which pages others changed.
     then      if bit 4: a bit for each page written, 1 if it is known to be an index's; the first page's is
               the lowest one of the first byte; those that are left over are 0
 
-The version is in the key.  A record longer than `MAX_RECORD` is kept in pieces, see `pieces`: its head with
-bit 5, followed by the record's length (4 bytes), is under the log key; the rest, compressed, is in pieces
-under keys of their own.  `whole` puts them together again; `change_of` reads them a little at a time, into
-runs of page numbers, so that a commit of millions of pages takes no memory for each.
+The version is in the key.  A record longer than `MAX_RECORD` is kept in pieces: its head with bits 5 and 3,
+followed by the length that it would have had (4 bytes), is under the log key.  The rest is compressed, in
+pieces under keys of their own: the message as above, then how many runs of page numbers were written,
+allocated and freed (4 bytes each), then these, each first number and length (4 bytes each).  (Without bit 3,
+as first releases wrote it, what is compressed is all that stands behind the head.)  `whole` makes of it the
+record that it would have been; `change_of` reads it a little at a time, so that a commit of millions of pages
+takes no memory for each.
 
 Worked example: page 3 changed and 9 was allocated, no message:
 
@@ -41,6 +44,7 @@ from pagestore._native import ffi, lib
 from pagestore.api import (
     MAX_MESSAGE_BYTES,
     TOKEN_SIZE,
+    ZERO_VERSION,
     Change,
     Changes,
     CorruptPageError,
@@ -50,6 +54,7 @@ from pagestore.api import (
     Version,
     format_version,
     in_arrays,
+    runs_in,
 )
 from pagestore.engines.base import KeyRange, Snapshot
 
@@ -57,6 +62,7 @@ _HEAD = struct.Struct(f">BQ{TOKEN_SIZE}s")
 _HAS_MESSAGE, _HAS_ALLOCATION, _HAS_INDEX_PAGES = 0x80, 0x40, 0x10
 _WIDTH = 0x07
 _COUNTS = struct.Struct(">II")
+_RUN_COUNTS = struct.Struct(">III")
 _WIDTHS = {1: "B", 2: "H", 4: "I"}
 _SWAP = sys.byteorder == "little"
 
@@ -64,7 +70,7 @@ _SWAP = sys.byteorder == "little"
 MAX_RECORD = 50_000
 """Bytes under one key: engines have limits, and who scans the log does not want all of it."""
 
-_IN_PIECES = 0x20
+_IN_PIECES, _AS_RUNS = 0x20, 0x08
 
 _MOST_TOLD_OF = 4096
 """Pages of a commit of which it is kept whether they are an index's: who compares more reads differently."""
@@ -82,36 +88,34 @@ def whole(tx: Snapshot, id_: NamespaceId, version: Version, record: bytes) -> by
     """The record, of which this is what is kept under the log key.  Raises CorruptPageError."""
     if not _is_in_pieces(record):
         return record
-    rest = b"".join(piece for _, piece in tx.scan(KeyRange(*keys.more(id_, version))))
-    size = size_of(record)
-    try:
-        tail = zstandard.ZstdDecompressor().decompress(rest, max_output_size=size)
-    except zstandard.ZstdError as exc:
-        raise CorruptPageError(f"changelog record of {format_version(version)}: {exc}") from exc
-    if len(tail) != size - _HEAD.size:
-        raise CorruptPageError(f"changelog record of {format_version(version)}: it is cut short")
-    return bytes((record[0] & ~_IN_PIECES,)) + record[1 : _HEAD.size] + tail
+    change = _in_pieces(tx, id_, version, record)
+    flags = record[0] & ~(_IN_PIECES | _AS_RUNS)
+    return bytes((flags,)) + record[1 : _HEAD.size] + _tail(flags & _WIDTH, change)
 
 
 def change_of(tx: Snapshot, id_: NamespaceId, key: bytes, record: bytes) -> Change:
     """What a changelog row says.  Raises CorruptPageError."""
     version = keys.version_of(key)
-    if not _is_in_pieces(record):
-        return read(version, record)
+    return _in_pieces(tx, id_, version, record) if _is_in_pieces(record) else read(version, record)
+
+
+def _in_pieces(tx: Snapshot, id_: NamespaceId, version: Version, record: bytes) -> Change:
     pieces = (piece for _, piece in tx.scan(KeyRange(*keys.more(id_, version))))
     try:
-        return _read_pieces(version, record, pieces)
+        change = _read_pieces(version, record, pieces)
+        if _HEAD.size + _tail_size(record[0] & _WIDTH, change) != size_of(record):
+            raise ValueError("it is not as long as it should be")
     except (ValueError, KeyError, struct.error, zstandard.ZstdError) as exc:
         raise CorruptPageError(f"changelog record of {format_version(version)}: {exc}") from exc
+    return change
 
 
-class _Tail:
+class _Rest:
     """What a record in pieces has behind its head, read from the first byte to the last."""
 
-    def __init__(self, pieces: Iterator[bytes], size: int) -> None:
+    def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
         self._stream = zstandard.ZstdDecompressor().stream_reader(self)  # type: ignore[arg-type]
-        self.left = size
 
     def read(self, _size: int) -> bytes:
         """For the decompressor."""
@@ -119,42 +123,74 @@ class _Tail:
 
     def take(self, size: int) -> bytes:
         """Raises ValueError, ZstdError."""
-        found = self._stream.read(size) if size <= self.left else b""
-        self.left -= size
+        found = self._stream.read(size)
         if len(found) != size:
             raise ValueError("it is cut short")
         return found
 
+    def runs(self, count: int) -> PageRuns:
+        return PageRuns(chain.from_iterable(self._pairs(count)))
+
+    def _pairs(self, count: int) -> Iterator[Iterator[tuple[int, int]]]:
+        for some in self._parts(4, 2 * count):
+            yield zip(some[::2], some[1::2], strict=True)
+
     def numbers(self, width: int, count: int) -> PageRuns:
-        if count * width > self.left:
-            raise ValueError("it is cut short")
         return PageRuns.of_parts(self._parts(width, count))
 
     def _parts(self, width: int, count: int) -> Iterator[array[int]]:
-        while count:
+        while count > 0:
             some = min(count, _NUMBERS_AT_ONCE)
             yield _array(width, self.take(some * width))
             count -= some
 
     def end(self) -> None:
-        if self.left or self._stream.read(1):  # which also compares the checksum
-            raise ValueError("it is not as long as it should be")
+        if self._stream.read(1):  # which also compares the checksum
+            raise ValueError("there is more than there should be")
 
 
 def _read_pieces(version: Version, record: bytes, pieces: Iterator[bytes]) -> Change:
     flags, time_us, token = _HEAD.unpack_from(record)
-    tail = _Tail(pieces, size_of(record) - _HEAD.size)
+    rest = _Rest(pieces)
     message = ""
     if flags & _HAS_MESSAGE:
-        message = tail.take(int.from_bytes(tail.take(2), "big")).decode()
-    width = flags & _WIDTH
+        message = rest.take(int.from_bytes(rest.take(2), "big")).decode()
     allocated = freed = PageRuns()
-    if flags & _HAS_ALLOCATION:
-        first, second = _COUNTS.unpack(tail.take(_COUNTS.size))
-        allocated, freed = tail.numbers(width, first), tail.numbers(width, second)
-    pages = tail.numbers(width, tail.left // _item_size(width))
-    tail.end()
+    if flags & _AS_RUNS:
+        written, first, second = _RUN_COUNTS.unpack(rest.take(_RUN_COUNTS.size))
+        pages, allocated, freed = rest.runs(written), rest.runs(first), rest.runs(second)
+    else:
+        width = flags & _WIDTH
+        if flags & _HAS_ALLOCATION:
+            first, second = _COUNTS.unpack(rest.take(_COUNTS.size))
+            allocated, freed = rest.numbers(width, first), rest.numbers(width, second)
+        before = _tail_size(width, Change(version, 0, (), token, message, allocated, freed))
+        pages = rest.numbers(width, (size_of(record) - _HEAD.size - before) // _item_size(width))
+    rest.end()
     return Change(version, time_us, pages, token, message, allocated, freed)
+
+
+def _tail_size(width: int, change: Change) -> int:
+    """Bytes that stand behind the head of a record that is not in pieces."""
+    size = _item_size(width) * (len(change.pages) + len(change.allocated) + len(change.freed))
+    if change.allocated or change.freed:
+        size += _COUNTS.size
+    return size + (2 + len(change.message.encode()) if change.message else 0)
+
+
+def _tail(width: int, change: Change) -> bytes:
+    """These bytes."""
+    start = _message(change.message)
+    lists: tuple[Sequence[int], ...] = (change.pages,)
+    if change.allocated or change.freed:
+        start += _COUNTS.pack(len(change.allocated), len(change.freed))
+        lists = (change.allocated, change.freed, change.pages)
+    return start + b"".join(_packed(width, numbers) for numbers in lists)
+
+
+def _message(message: str) -> bytes:
+    text = message.encode()
+    return len(text).to_bytes(2, "big") + text if text else b""
 
 
 def may_be_in_pieces(change: Change) -> bool:
@@ -175,41 +211,35 @@ class Record:
 
     def __init__(
         self,
-        pages: Sequence[int],
+        pages: Sequence[PageNumber],
         token: bytes,
         message: str,
-        allocated: Sequence[int] = (),
-        freed: Sequence[int] = (),
+        allocated: Sequence[PageNumber] = (),
+        freed: Sequence[PageNumber] = (),
         index_pages: Collection[int] = (),
     ) -> None:
         """`pages` not empty; every list but the last ascending.
 
         Which pages are an index's is kept if there are no more than `_MOST_TOLD_OF` pages."""
-        width = 1 if pages[-1] < 1 << 8 else 2 if pages[-1] < 1 << 16 else 4
-        self._flags = width
+        self._flags = width = 1 if pages[-1] < 1 << 8 else 2 if pages[-1] < 1 << 16 else 4
         self._token = token
         self.pieces: list[bytes] = []
         """What to keep beside what is kept under the log key."""
-        start = b""
-        lists = [pages]
         if allocated or freed:
             self._flags |= _HAS_ALLOCATION
-            start = _COUNTS.pack(len(allocated), len(freed))
-            lists = [allocated, freed, pages]
         if message:
-            text = message.encode()
-            start = len(text).to_bytes(2, "big") + text + start
             self._flags |= _HAS_MESSAGE
-        size = len(start) + width * sum(map(len, lists))
-        if _HEAD.size + size <= MAX_RECORD:
-            self._tail = start + b"".join(_packed(width, numbers) for numbers in lists)
+        change = Change(ZERO_VERSION, 0, pages, token, message, allocated, freed)
+        size = _HEAD.size + _tail_size(width, change)
+        if size <= MAX_RECORD:
+            self._tail = _tail(width, change)
             if index_pages and len(pages) <= _MOST_TOLD_OF:
                 self._flags |= _HAS_INDEX_PAGES
                 self._tail += _bits(pages, set(index_pages))
         else:
-            self._flags |= _IN_PIECES
-            self._tail = (_HEAD.size + size).to_bytes(4, "big")
-            self.pieces = list(_pieces(start, width, lists, size))
+            self._flags |= _IN_PIECES | _AS_RUNS
+            self._tail = size.to_bytes(4, "big")
+            self.pieces = list(_pieces(message, (pages, allocated, freed)))
 
     @property
     def size(self) -> int:
@@ -221,14 +251,16 @@ class Record:
         return _HEAD.pack(self._flags, time_us, self._token) + self._tail
 
 
-def _pieces(start: bytes, width: int, lists: Sequence[Sequence[int]], size: int) -> Iterator[bytes]:
-    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj(size)
+def _pieces(message: str, lists: Sequence[Sequence[int]]) -> Iterator[bytes]:
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
+    counts = _RUN_COUNTS.pack(*(sum(1 for _ in runs_in(numbers)) for numbers in lists))
+    flat = chain.from_iterable(run for numbers in lists for run in runs_in(numbers))
+    packed = (_packed(4, some) for some in in_arrays(flat))
     ready = bytearray()
-    packed = (_packed(width, some) for numbers in lists for some in in_arrays(numbers))
-    for part in chain((start,), packed, (None,)):
+    for part in chain((_message(message) + counts,), packed, (None,)):
         ready += compressor.flush() if part is None else compressor.compress(part)
-        last = 0 if part is None else MAX_RECORD - 1
-        while len(ready) > last:
+        least = 0 if part is None else MAX_RECORD - 1
+        while len(ready) > least:
             yield bytes(ready[:MAX_RECORD])
             del ready[:MAX_RECORD]
 

@@ -245,6 +245,8 @@ class Part:
             more = self.record.pieces
             if more or self.stage_index is not None:
                 format.require(tx, format.STAGING)
+            if more:
+                format.require(tx, format.RUNS)
             tx.set_versioned_key(keys.log_prefix(self.id), keys.VERSION_SUFFIX, self.record.at(time_us))
             for n, piece in enumerate(more):
                 tx.set_versioned_key(keys.more_prefix(self.id), keys.more_suffix(n), piece)

@@ -32,7 +32,10 @@ STAGING = "staging"
 IMAGES = "images"
 """Allocation images may be kept in pieces."""
 
-FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION, STAGING, IMAGES})
+RUNS = "runs"
+"""Changelog records that are kept in pieces hold page numbers as runs."""
+
+FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION, STAGING, IMAGES, RUNS})
 """What this release knows beyond the format itself.  A store has a feature from its first use on."""
 
 

@@ -6,6 +6,7 @@ import json
 import random
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,12 +121,16 @@ def test_a_damaged_record_among_rows_is_named(record: bytes) -> None:
 # ---- records in pieces ----
 
 
-def kept(record: changelog.Record, pieces: list[bytes] | None = None) -> MemoryEngine:
-    """An engine that holds a record."""
+def numbers(first: int, end: int, step: int = 1) -> PageRuns:
+    return PageRuns.of(range(first, end, step))
+
+
+def kept(record: changelog.Record | None, pieces: list[bytes] | None = None) -> MemoryEngine:
+    """An engine that holds the pieces of a record."""
     engine = MemoryEngine()
 
     def write(tx: Transaction) -> None:
-        for n, piece in enumerate(record.pieces if pieces is None else pieces):
+        for n, piece in enumerate(record.pieces if record is not None else pieces or ()):
             tx.set(keys.more_prefix(NAMESPACE) + V + keys.more_suffix(n), piece)
 
     engine.transact(write)
@@ -140,7 +145,7 @@ def change_in(engine: MemoryEngine, record: bytes) -> Change:
 @pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize("message", ["", "a large one"])
 def test_a_long_record_comes_back_as_runs(step: int, message: str) -> None:
-    pages = range(1, 200_000, step)
+    pages = numbers(1, 200_000, step)
     record = changelog.Record(pages, TOKEN, message, pages[:-1], pages[-1:])
     engine = kept(record)
     assert all(len(piece) <= changelog.MAX_RECORD for piece in record.pieces)
@@ -151,6 +156,34 @@ def test_a_long_record_comes_back_as_runs(step: int, message: str) -> None:
     whole = engine.read(lambda tx: changelog.whole(tx, NAMESPACE, V, record.at(7)))
     assert changelog.read(V, whole) == change
     assert len(whole) == changelog.size_of(record.at(7))
+    assert changelog.Rows([V], [whole]).packed == ListedChanges([change]).packed
+
+
+def test_a_long_record_of_few_runs_is_small() -> None:
+    pages = PageRuns([(1, 5_000_000)])
+    record = changelog.Record(pages, TOKEN, "", pages)
+    assert record.size < 200
+    assert changelog.size_of(record.at(7)) == 25 + 8 + 2 * 4 * 5_000_000
+    assert change_in(kept(record), record.at(7)) == Change(V, 7, pages, TOKEN, "", pages)
+
+
+@pytest.mark.parametrize("message", ["", "made by an earlier release"])
+def test_a_long_record_that_lists_its_numbers(message: str) -> None:
+    """As it was written before there were runs in them."""
+    pages = numbers(1, 60_000, 3)
+    text = message.encode()
+    flags = 2 | 0x40 | 0x20 | (0x80 if message else 0)
+    body = len(text).to_bytes(2, "big") + text if message else b""
+    body += (1000).to_bytes(4, "big") + (1).to_bytes(4, "big")
+    for listed in (pages[:1000], pages[-1:], pages):
+        body += b"".join(number.to_bytes(2, "big") for number in listed)
+    rest = zstandard.ZstdCompressor(write_checksum=True).compress(body)
+    start = (7).to_bytes(8, "big") + TOKEN
+    head = bytes([flags]) + start + (25 + len(body)).to_bytes(4, "big")
+    engine = kept(None, [rest[:5000], rest[5000:]])
+    assert change_in(engine, head) == Change(V, 7, pages, TOKEN, message, pages[:1000], pages[-1:])
+    whole = engine.read(lambda tx: changelog.whole(tx, NAMESPACE, V, head))
+    assert whole == bytes([flags & ~0x20]) + start + body
 
 
 def test_a_short_record_has_no_pieces() -> None:
@@ -161,13 +194,19 @@ def test_a_short_record_has_no_pieces() -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "changed", "longer", "shorter"])
 def test_a_damaged_piece_is_told(damage: str) -> None:
-    record = changelog.Record(range(1, 90_000, 7), TOKEN, "")
+    record = changelog.Record(numbers(1, 90_000, 7), TOKEN, "")
     head, (piece,) = record.at(7), record.pieces
     size = changelog.size_of(head) + {"longer": 4, "shorter": -4}.get(damage, 0)
     damaged = {"missing": [], "cut": [piece[:-9]], "changed": [piece[:90] + b"?" + piece[91:]]}
-    engine = kept(record, damaged.get(damage, [piece]))
-    with pytest.raises(CorruptPageError, match="changelog record of v"):
-        change_in(engine, head[:-4] + size.to_bytes(4, "big"))
+    engine = kept(None, damaged.get(damage, [piece]))
+    for look in (
+        lambda: change_in(engine, head[:-4] + size.to_bytes(4, "big")),
+        lambda: engine.read(
+            lambda tx: changelog.whole(tx, NAMESPACE, V, head[:-4] + size.to_bytes(4, "big"))
+        ),
+    ):
+        with pytest.raises(CorruptPageError, match="changelog record of v"):
+            look()
 
 
 @given(st.integers(0, 65536), st.integers(0, 2**60), st.booleans())
