@@ -13,9 +13,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, pairwise
-from operator import lt
-from typing import overload
+from itertools import chain, islice
+from operator import add, eq, lt, sub
+from typing import cast, overload
 
 from pagestore.numbers import PageNumber, PageRun
 
@@ -124,17 +124,17 @@ class PageRuns(Sequence[PageNumber]):
         return cls(run for some in parts for run in runs_in(_checked(some)))
 
     def runs(self) -> Iterator[PageRun]:
-        for first, (place, following) in zip(
-            self._firsts, pairwise(chain(self._places, (self._count,))), strict=True
-        ):
-            yield PageRun(PageNumber(first), following - place)
+        return map(PageRun, cast(Iterable[PageNumber], self._firsts), self._lengths())
+
+    def _lengths(self) -> Iterator[int]:
+        return map(sub, chain(islice(self._places, 1, None), (self._count,)), self._places)
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[PageNumber]:
-        for first, length in self.runs():
-            yield from map(PageNumber, range(first, first + length))
+        runs = map(range, self._firsts, map(add, self._firsts, self._lengths()))
+        return cast(Iterator[PageNumber], chain.from_iterable(runs))
 
     def __contains__(self, number: object) -> bool:
         if not isinstance(number, int):
@@ -172,7 +172,7 @@ class PageRuns(Sequence[PageNumber]):
             return ours == theirs and self._places == other._places
         if not isinstance(other, Sequence):
             return NotImplemented
-        return len(other) == self._count and all(a == b for a, b in zip(self, other, strict=True))
+        return len(other) == self._count and all(map(eq, self, other))
 
     def __hash__(self) -> int:
         return hash(tuple(self))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from pagestore import retention, sweep
+from pagestore import changelog, retention, sweep
 from pagestore.api import (
     BelowHorizonError,
+    Change,
     InvalidNameError,
     LimitError,
     NamespaceId,
@@ -68,6 +70,33 @@ def let_go(store: PageStore, namespace: NamespaceId) -> None:
     store.set_retention(namespace, Retention(0))
     assert store.collect(namespace).complete
     whole(store)
+
+
+def test_the_record_of_a_large_commit_is_read_once(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many steps it takes to let go of what it replaced."""
+    read = 0
+    of_pieces = changelog._read_pieces
+
+    def counted(version: Version, record: bytes, pieces: Iterator[bytes]) -> Change:
+        nonlocal read
+        read += 1
+        return of_pieces(version, record, pieces)
+
+    monkeypatch.setattr(changelog, "_read_pieces", counted)
+    monkeypatch.setattr(changelog, "MAX_RECORD", 200)
+    monkeypatch.setattr(sweep, "STEP", 10)
+    for step in range(3):
+        pages.commit({n: noise(1000 * step + n) for n in range(1, 101)})
+    page_store.set_retention(pages.id, Retention(0))
+    would = page_store.collect(pages.id, dry_run=True)
+    read = 0
+    done = page_store.collect(pages.id)
+    assert (done.versions, done.page_versions) == (would.versions, would.page_versions) == (2, 200)
+    assert read <= 4
+    assert [pages.read(n) for n in (1, 100)] == [noise(2001), noise(2100)]
+    whole(page_store)
 
 
 # ---- what stays ----
