@@ -266,12 +266,13 @@ def _along_changelog(tx: Snapshot, id_: NamespaceId, record: Record, at: Progres
         return Step(after=at._replace(settled=record.horizon, within=0))
     step = Step()
     points = [*kept.versions(tx, id_, record.horizon), changes[-1].version]
-    pages = Counter(page for change in changes for page in change.pages)
     if len(changes) == 1 and len(changes[0].pages) > limit:
         upto = at.within + limit
         pages = Counter(changes[0].pages[at.within : upto])
         if upto < len(changes[0].pages):
             step.after = at._replace(within=upto)
+    else:
+        pages = Counter(page for change in changes for page in change.pages)
     _let_go_of_pages(tx, id_, record, at.settled, points, pages, step)
     if step.after is None:
         _let_go_of_commits(id_, [*first, *changes], points[:-1], step)
