@@ -41,8 +41,11 @@ def page_store(tmp_path: Path) -> Iterator[RemoteStore]:
     backing.close()
 
 
-HERE = {"test_idle_watches_take_no_threads"}
-"""The service's own threads are in this process, too: what they are for, tests/service tells."""
+HERE = {
+    "test_idle_watches_take_no_threads",  # the service's own are in this process, too; tests/service tells
+    "test_incarnations",  # a service's client can't renew a store
+}
+"""What is not so over a service."""
 
 tickets = test_turns.tickets
 
