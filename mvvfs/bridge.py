@@ -350,6 +350,16 @@ which counts only its own time."""
 
 
 @ffi.def_extern(error=_IOERR, onerror=_outside)
+def mv_py_flush(handle: Any, version: Any) -> int:
+    session = _session(handle)
+    try:
+        session.flush(Version(ffi.buffer(version, 10)[:]))
+    except BaseException as exc:  # noqa: BLE001
+        return _failed(session, exc)
+    return _OK
+
+
+@ffi.def_extern(error=_IOERR, onerror=_outside)
 def mv_py_turn(handle: Any, take: int) -> int:
     session = _session(handle)
     try:

@@ -105,9 +105,8 @@ class Database:
         )
         if start.read_version is not None:
             self._note_read_version(start.version, start.read_version)
-        if durable and not self.store.distant and start.version > self._synced:
-            self.store.sync()
-            self._synced = start.version
+        if durable:
+            self.flush(start.version)
         if self.near is not None:
             self.near.begun(known, start.version, start.changes)
         self._set_page_size(start.page_size)
@@ -133,6 +132,12 @@ class Database:
         """For a commit: of a begin that came to its base (see `CommitRequest.read_version`)."""
         with self._noting:
             return self._read_versions.get(base)
+
+    def flush(self, version: Version) -> None:
+        """Make what was seen at `version` durable.  Behind a service, and on a cluster, it is."""
+        if not self.store.distant and version > self._synced:
+            self.store.sync()
+            self._synced = version
 
     def reach(self, version: Version, word: int) -> None:
         """Nothing happened to this database from the last `begin` up to `version`."""
@@ -298,6 +303,11 @@ class Session:
         content = decode(first, page_size)
         database.insert(first, content, version)
         return content
+
+    def flush(self, version: Version) -> None:
+        """A transaction that left all as it was at `version` is over."""
+        if self.options.durability == "full":
+            self.database.flush(version)
 
     def starts_commit(self) -> None:
         self.tries = self.tries + 1 if self._has_lost else 1

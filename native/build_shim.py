@@ -36,6 +36,7 @@ ffibuilder.cdef(
     extern "Python+C" int mv_py_lease(void *session, mv_lease *args);
     extern "Python+C" int mv_py_pragma(void *session, void *file, const char *name,
                                        const char *value, char *out, int size);
+    extern "Python+C" int mv_py_flush(void *session, const uint8_t *version);
     extern "Python+C" int mv_py_turn(void *session, int take);
     extern "Python+C" void mv_py_failed(void *session, void *file, int code, const char *what);
     extern "Python+C" void mv_py_slow(void *session, const mv_slow *args);

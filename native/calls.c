@@ -31,6 +31,7 @@ int mv_py_fetch(void *session, mv_fetch *args);
 int mv_py_commit(void *session, mv_commit *args);
 int mv_py_lease(void *session, mv_lease *args);
 int mv_py_pragma(void *session, void *file, const char *name, const char *value, char *out, int size);
+int mv_py_flush(void *session, const uint8_t *version);
 int mv_py_turn(void *session, int take);
 void mv_py_failed(void *session, void *file, int code, const char *what);
 void mv_py_slow(void *session, const mv_slow *args);
@@ -155,6 +156,13 @@ int mv_call_pragma(const mv_host *host, void *session, void *file, const char *n
     *result = api_mprintf(host->api)("%s", text);
     if (!*result) return SQLITE_NOMEM;
   }
+  return rc;
+}
+
+int mv_call_flush(const mv_host *host, void *session, const uint8_t *version) {
+  call c = enter();
+  int rc = mv_py_flush(session, version);
+  leave(host, c);
   return rc;
 }
 

@@ -52,53 +52,68 @@ static void free_batch(batch *b) {
   free(b->reads);
 }
 
-static int is_unchanged_page_1(mv_file *f, const mv_page *p) {
-  mv_page *before = mv_db_pin(f->db, 1, mv_base(f));
-  if (!before) return 0;
-  int same = before->size == p->size && memcmp(before->data, p->data, p->size) == 0;
-  mv_db_unpin(f->db, before);
-  return same;
-}
-
 static int by_number(const void *a, const void *b) {
   const mv_page *p = *(mv_page *const *)a, *q = *(mv_page *const *)b;
   return p->number < q->number ? -1 : p->number > q->number;
 }
 
-/* Moves the pages to commit out of the write set.  Left behind are residue above the final page count
-** (rule 11), pages that are free in the end (rule 21), and a page 1 that is what it was. */
+/* The pages to commit, of the write set.  Left behind are residue above the final page count (rule 11) and
+** pages that are free in the end (rule 21). */
 static int collect(mv_file *f, batch *b, uint32_t page_count) {
   uint32_t most = f->writes.count + b->allocation.freed.count;
-  b->pages = calloc(most ? most : 1, sizeof(mv_page *));
-  if (!b->pages) return SQLITE_NOMEM;
+  b->pages = calloc(most ? most : 1, sizeof *b->pages);
+  b->before = calloc(most ? most : 1, sizeof *b->before);
+  if (!b->pages || !b->before) return SQLITE_NOMEM;
   for (uint32_t i = 0; i < f->writes.capacity; i++) {
     mv_page *p = f->writes.keys[i] ? f->writes.values[i] : NULL;
     if (!p || p->number > page_count || mv_set_has(&b->allocation.free, p->number)) continue;
-    if (p->number == 1) {
-      undress_page_1(p);
-      if (is_unchanged_page_1(f, p)) continue;
-    }
+    if (p->number == 1) undress_page_1(p);
     b->pages[b->count++] = p;
   }
   qsort(b->pages, b->count, sizeof *b->pages, by_number);
   return SQLITE_OK;
 }
 
+static int is_stale(const mv_file *f, uint32_t number) {
+  return f->stale.count && (mv_set_has(&f->stale, number) || mv_set_has(&f->stale, MV_EVERYTHING));
+}
+
+/* Pins what the pages were at the base, where that is at hand, and leaves those behind that are the same:
+** nobody has to hear of them (rule 12).  That they are what they were counts as read. */
+static int drop_unchanged(mv_file *f, batch *b) {
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < b->count; i++) {
+    mv_page *page = b->pages[i], *before = mv_db_pin(f->db, page->number, mv_base(f));
+    b->pages[kept] = page;
+    b->before[kept] = before;
+    if (!before || before->size != page->size || memcmp(before->data, page->data, page->size) != 0 ||
+        !mv_alloc_has(f->alloc, page->number) || is_stale(f, page->number)) {
+      kept++;
+      continue;
+    }
+    b->before[kept] = NULL;
+    mv_db_unpin(f->db, before);
+    if (mv_set_add(&f->reads, page->number)) return SQLITE_NOMEM;
+  }
+  b->count = kept;
+  return SQLITE_OK;
+}
+
 /* The list of writes: pages and freed numbers, merged. */
-static int list_writes(mv_file *f, batch *b) {
+static int list_writes(batch *b) {
   const mv_numbers *freed = &b->allocation.freed;
   uint32_t total = b->count + freed->count, p = b->count, q = freed->count;
   b->writes = calloc(total ? total : 1, sizeof *b->writes);
-  b->before = calloc(total ? total : 1, sizeof *b->before);
-  if (!b->writes || !b->before) return SQLITE_NOMEM;
-  for (uint32_t i = total; i-- > 0;) { /* from the end, so that `pages` can be spread in place */
-    mv_page *page = p && (!q || b->pages[p - 1]->number > freed->items[q - 1]) ? b->pages[--p] : NULL;
+  if (!b->writes) return SQLITE_NOMEM;
+  for (uint32_t i = total; i-- > 0;) { /* from the end, so that `pages` and `before` can be spread in place */
+    int written = p && (!q || b->pages[p - 1]->number > freed->items[q - 1]);
+    mv_page *page = written ? b->pages[--p] : NULL, *before = written ? b->before[p] : NULL;
     b->pages[i] = page;
+    b->before[i] = before;
     b->writes[i] = (mv_write){.number = page ? page->number : freed->items[--q]};
     if (!page) continue;
     b->writes[i].size = page->size;
     b->writes[i].data = page->data;
-    mv_page *before = b->before[i] = mv_db_pin(f->db, page->number, mv_base(f));
     if (before && before->size == page->size) {
       b->writes[i].before = before->data;
       b->writes[i].before_chain = before->chain;
@@ -113,7 +128,7 @@ static int list_reads(mv_file *f, batch *b) {
   for (uint32_t i = 0; i < b->count; i++) {
     uint32_t number = b->writes[i].number;
     if (mv_set_add(&f->reads, number)) return SQLITE_NOMEM;
-    if (f->stale.count && (mv_set_has(&f->stale, number) || mv_set_has(&f->stale, MV_EVERYTHING)))
+    if (is_stale(f, number))
       return mv_fail(f, SQLITE_BUSY_SNAPSHOT, "another commit changed a page since an open cursor began");
   }
   b->reads = malloc(((size_t)f->reads.count + 1) * sizeof *b->reads);
@@ -317,7 +332,8 @@ static int prepare(batch *b) {
     rc = check_page_1(f, page_1);
     if (rc == SQLITE_OK) rc = mv_allocation_find(f, b->header, &b->allocation);
     if (rc == SQLITE_OK) rc = collect(f, b, mv_be32(b->header));
-    if (rc == SQLITE_OK) rc = list_writes(f, b);
+    if (rc == SQLITE_OK) rc = drop_unchanged(f, b);
+    if (rc == SQLITE_OK) rc = list_writes(b);
   }
   return rc == SQLITE_OK ? list_reads(f, b) : rc;
 }
@@ -353,6 +369,21 @@ static int gather(mv_file *f, batch *batches, uint32_t *count) {
   return SQLITE_OK;
 }
 
+/* Nothing is different, so there is no commit; but that it is so may be another's, not flushed yet. */
+static int flush_what_was_seen(const batch *b) {
+  const mv_file *f = b->file;
+  uint8_t version[MV_VERSION_SIZE];
+  mv_version_put(mv_base(f), version);
+  return b->takes_part && !f->distant ? mv_call_flush(f->host, f->session, version) : SQLITE_OK;
+}
+
+static void accept_unchanged(batch *b) {
+  mv_file *f = b->file;
+  keep_trunks(f, &b->allocation.free);
+  mv_drop_writes(f);
+  memcpy(f->header, b->header, MV_HEADER_SIZE);
+}
+
 /* All participants, of which `f` is the last. */
 static int commit(mv_file *f) {
   uint32_t room = 1, count = 0, writes = 0;
@@ -365,13 +396,12 @@ static int commit(mv_file *f) {
     writes += batches[i].count;
   }
   if (rc == SQLITE_OK && writes) rc = send(f, batches, count);
+  for (uint32_t i = 0; i < count && rc == SQLITE_OK && !writes; i++)
+    rc = flush_what_was_seen(&batches[i]);
   for (uint32_t i = 0; i < count; i++) {
     mv_file *g = batches[i].file;
     if (rc == SQLITE_OK && batches[i].takes_part) {
-      if (!writes) { /* nothing that anyone else could see */
-        mv_drop_writes(g);
-        memcpy(g->header, batches[i].header, MV_HEADER_SIZE);
-      }
+      if (!writes) accept_unchanged(&batches[i]);
       g->state = MV_COMMITTED;
       g->staged = 0;
     }

@@ -29,6 +29,7 @@ int mv_call_pragma(const mv_host *host, void *session, void *file, const char *n
                    char **result);
 enum { MV_HOLDING, MV_WRITABLE, MV_ALL_PEERS }; /* see mv_file_peers() */
 enum { MV_LEAVE_TURN, MV_TURN_OF_ONE, MV_TURN_OF_ALL }; /* of all databases that belong together */
+int mv_call_flush(const mv_host *host, void *session, const uint8_t *version);
 int mv_call_turn(const mv_host *host, void *session, int take); /* OK, BUSY: not yet, or an error */
 void mv_call_failed(const mv_host *host, void *session, void *file, int code, const char *what);
 void mv_call_slow(const mv_host *host, void *session, const mv_slow *args);

@@ -7,6 +7,7 @@ out of this: what SQLite flushes when it copies the log to the main file is SQLi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import mvvfs
 from pagestore.engines import clock, sqlite_connection
 from pagestore.opener import open_store
 from tests.faults.test_crash import verify
@@ -110,3 +112,25 @@ def test_sync_and_outcome_make_durable_what_they_tell(disk: Disk, tmp_path: Path
         again = open_store(str(tmp_path / name), create=False)
         assert verify(again, commits) == commits
         again.close()
+
+
+def test_a_commit_that_changes_nothing_makes_durable_what_it_found(
+    disk: Disk, tmp_path: Path, seed: int
+) -> None:
+    """Else it would have told that the table is empty, and after the cut it is not."""
+    with (
+        contextlib.closing(mvvfs.connect("app", store=str(disk.folder), durability="normal")) as other,
+        contextlib.closing(mvvfs.connect("app", store=str(disk.folder), durability="full")) as connection,
+    ):
+        connection.execute("CREATE TABLE t(v); INSERT INTO t VALUES (1)")
+        other.execute("DELETE FROM t")
+        flushes, before = disk.flushes, connection.pragma("mv_version")
+        connection.execute("DELETE FROM t")
+        assert connection.pragma("mv_version") > before  # it saw the other's
+        assert connection.pragma("mv_version") == other.pragma("mv_version")
+        assert disk.flushes == flushes + 1
+        connection.execute("DELETE FROM t")
+        assert disk.flushes == flushes + 1
+        disk.cut_power(tmp_path / "cut", random.Random(seed))
+    with contextlib.closing(mvvfs.connect("app", store=str(tmp_path / "cut"), mode="ro")) as again:
+        assert again.execute("SELECT count(*) FROM t").get == 0

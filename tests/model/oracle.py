@@ -105,6 +105,18 @@ class Oracle:
             assert answer(self.plain, sql) == expected or sql == PAGES_IN_USE, f"not serializable: {sql}"
         self.plain.execute("COMMIT")
 
+    def autocommit(self, sql: str, *, is_commit: bool) -> Answer:
+        """The answer to a single statement.  One that is no commit must leave everything as it is."""
+        if sql == "VACUUM":  # not within a transaction; it always makes a version
+            assert is_commit
+            return answer(self.plain, sql)
+        self.plain.execute("BEGIN")
+        expected = answer(self.plain, sql)
+        if not is_commit:
+            assert self.content(self.plain) == self.history[-1].content, f"a commit was dropped: {sql}"
+        self.plain.execute("COMMIT" if is_commit else "ROLLBACK")  # free pages may differ
+        return expected
+
     def committed(self, version: str) -> None:
         """Note that what was done to the plain database is now `version` of the other."""
         assert not self.history or version > self.history[-1].version, "a later commit has an older version"

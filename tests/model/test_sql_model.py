@@ -4,8 +4,9 @@ Each rule is one step of one connection, so the order of all steps is known.  Ch
 
 1. A statement's answer is what plain SQLite answers at the transaction's snapshot.
 2. A commit that goes through gives the same answers when replayed after all earlier ones.
-3. A commit, or a write lock, is refused only if someone else committed since the snapshot began, or
-   has asked for the write lock at the start; a transaction that only reads is never refused.
+3. A commit, or a write lock, is refused only if someone else has written pages of a database that the
+   transaction holds after the version that it stands at, or has asked for the write lock at the start; the
+   pages that the refusal names are among these.  A transaction that only reads is never refused.
 4. Every version keeps its content, and its b-trees are whole.
 """
 
@@ -15,7 +16,7 @@ import re
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 import pytest
@@ -32,7 +33,7 @@ from hypothesis.stateful import (
 
 import mvvfs
 from mvvfs.options import to_uri
-from pagestore.api import format_version
+from pagestore.api import Version, format_version, parse_version
 from pagestore.opener import open_store
 from tests import cluster
 from tests.conftest import fresh
@@ -93,6 +94,13 @@ def reads(draw: st.DrawFn) -> str:
     )
 
 
+class Base(NamedTuple):
+    """The version that a transaction stands at, in the databases that it holds."""
+
+    version: Version
+    schemas: tuple[str, ...]
+
+
 class Client:
     """A connection, and the transaction that it has open."""
 
@@ -100,6 +108,8 @@ class Client:
         self.connection = connection
         self.shadow: Shadow | None = None
         """The open transaction, once its snapshot has begun."""
+        self.base: Base | None = None
+        """Where it stands: `shadow.moment` may be later, if what was committed in between looks the same."""
         self.savepoints = 0
         self.doomed = False
         """It was refused the write lock: it may go on reading, but never write."""
@@ -206,7 +216,7 @@ class SqlModel(RuleBasedStateMachine):
             client.queues = True
             return
         client.queues = client.has_turn = True
-        client.shadow = self.oracle.begin(self.oracle.history[-1])
+        client.shadow, client.base = self.oracle.begin(self.oracle.history[-1]), self.base_of(client)
         client.shadow.writes = True
 
     @precondition(lambda self: self.having(open=True))
@@ -285,8 +295,9 @@ class SqlModel(RuleBasedStateMachine):
             assert self.others_queue(self.clients[i])
             assert self.newest() == before
             return
-        assert ours == answer(self.oracle.plain, sql), sql
-        if self.newest() != before:
+        is_commit = self.newest() != before
+        assert ours == self.oracle.autocommit(sql, is_commit=is_commit), sql
+        if is_commit:
             self.oracle.committed(self.newest())
 
     def end(self, client: Client) -> None:
@@ -332,12 +343,13 @@ class SqlModel(RuleBasedStateMachine):
         assert not (shadow.writes and client.doomed), "the write lock was refused, and then given"
         if state == apsw.SQLITE_TXN_NONE:  # it failed when it was prepared: no snapshot is held yet
             shadow.plain.close()
-            client.shadow = None
+            client.shadow = client.base = None
 
     def shadow_of(self, client: Client, sql: str) -> Shadow:
         """The transaction on plain SQLite, at the snapshot at which the client stands after `sql`.
 
         It may have moved forward when `sql` took the write lock, if no answer so far would differ."""
+        client.base = self.base_of(client)
         moment = self.moment_of(client)
         shadow = client.shadow
         if shadow is None:
@@ -358,8 +370,17 @@ class SqlModel(RuleBasedStateMachine):
     def check_refusal(self, client: Client, conflict: apsw.BusyError) -> None:
         assert conflict.extendedresult == apsw.SQLITE_BUSY_SNAPSHOT
         assert client.shadow is not None
-        behind = client.shadow.moment is not self.oracle.history[-1]
-        assert behind or self.others_queue(client), "refused, though nobody else has committed"
+        base = self.base_of(client) or client.base  # a refused statement may have moved it
+        assert base is not None
+        pages = {schema: self.written_after(base.version, schema) for schema in base.schemas}
+        assert any(pages.values()) or self.others_queue(client), "refused, though nobody else has committed"
+        if isinstance(conflict, mvvfs.ConflictError) and conflict.pages:
+            schema = conflict.schema or "main"
+            assert pages[schema].issuperset(conflict.pages), "refused for pages that nobody else has written"
+
+    def written_after(self, version: Version, schema: str) -> set[int]:
+        namespace = self.namespaces[self.schemas.index(schema)]
+        return {page for change in self.store.changelog(namespace, after=version) for page in change.pages}
 
     def others_queue(self, client: Client) -> bool:
         return any(other.queues for other in self.clients if other is not client)
@@ -369,7 +390,8 @@ class SqlModel(RuleBasedStateMachine):
         if client.shadow is not None:
             client.shadow.plain.close()
         client.queues = client.queues and (lost or not client.has_turn)
-        client.shadow, client.savepoints, client.doomed, client.has_turn = None, 0, False, False
+        client.shadow = client.base = None
+        client.savepoints, client.doomed, client.has_turn = 0, False, False
 
     def newest(self) -> str:
         return format_version(max(self.store.begin(namespace).version for namespace in self.namespaces))
@@ -382,16 +404,21 @@ class SqlModel(RuleBasedStateMachine):
         """A table or index that is created belongs where its name says."""
         return _CREATES.sub(lambda match: match[1] + self.home(match[2]) + match[2], sql)
 
-    def moment_of(self, client: Client) -> Moment:
-        """At which its open transaction stands: at one version, in all the databases that it holds.
-
-        As long as none of these changes, a later moment is as good."""
+    def base_of(self, client: Client) -> Base | None:
+        """Where its open transaction stands: at one version, in all the databases that it holds."""
         connection = client.connection
-        held = [s for s in self.schemas if connection.txn_state(s) != apsw.SQLITE_TXN_NONE]
+        held = tuple(s for s in self.schemas if connection.txn_state(s) != apsw.SQLITE_TXN_NONE)
         if not held:
-            return self.oracle.history[-1]
+            return None
         (version,) = {str(connection.pragma("mv_version", schema=s)) for s in held}
-        return self.oracle.moment(version, held)
+        return Base(parse_version(version), held)
+
+    def moment_of(self, client: Client) -> Moment:
+        """What its open transaction sees: the latest that will do, as long as its databases do not change."""
+        base = self.base_of(client)
+        if base is None:
+            return self.oracle.history[-1]
+        return self.oracle.moment(format_version(base.version), base.schemas)
 
 
 class SqlModelWithSmallCaches(SqlModel):
