@@ -81,6 +81,16 @@ def test_17_what_one_only_read_counts(open_all: Open) -> None:
     assert value(other, "SELECT v FROM main.t") == 6
 
 
+def test_17_what_was_written_as_it_was_refuses_nobody(open_all: Open) -> None:
+    """The other's statement begins after b was joined, and leaves b as it is."""
+    connection, other = open_all(), open_all()
+    other.execute("DELETE FROM b.t")
+    connection.execute("BEGIN; INSERT INTO main.t SELECT 2, count(*) FROM b.t")
+    other.execute("DELETE FROM b.t")
+    connection.execute("INSERT INTO b.t SELECT id, v FROM main.t; COMMIT")
+    assert rows(other, "SELECT id, v FROM b.t") == [(1, 100), (2, 0)]
+
+
 def test_17_a_pinned_database_is_left_out(connect: Connect, store: str) -> None:
     connection, other = connect("a"), connect("a")
     connection.execute("CREATE TABLE t(v); INSERT INTO t VALUES(1)")

@@ -351,6 +351,43 @@ def test_12_transactions_that_leave_page_1_alone_do_not_meet_there(connect: Conn
     assert (value(a, "SELECT v FROM x"), value(a, "SELECT v FROM y")) == (2, 2)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE x SET v = v",
+        "DELETE FROM none",
+        "BEGIN; INSERT INTO y VALUES (2); DELETE FROM y WHERE v = 2; COMMIT",
+        "BEGIN; SAVEPOINT s; INSERT INTO y VALUES (zeroblob(50000)); DROP TABLE x; ROLLBACK TO s; COMMIT",
+    ],
+)
+def test_12_what_is_written_as_it_was_is_no_commit(connect: Connect, sql: str) -> None:
+    a = connect()
+    a.execute("CREATE TABLE x(v); CREATE TABLE y(v); CREATE TABLE none(v)")
+    a.execute("INSERT INTO x VALUES (1); DELETE FROM none")
+    a.execute("INSERT INTO y VALUES (2); DELETE FROM y")  # the bytes that are left over from a row
+    other = connect()
+    other.execute("BEGIN; INSERT INTO y SELECT v FROM x UNION SELECT v FROM none")
+    before = value(a, "PRAGMA mv_version")
+    a.execute(sql)
+    assert value(a, "PRAGMA mv_version") == before
+    other.execute("COMMIT")
+    assert value(a, "SELECT v FROM y") == 1
+    assert value(a, "PRAGMA integrity_check") == "ok"
+
+
+def test_12_what_is_written_as_it_was_counts_as_read(connect: Connect) -> None:
+    a, b = connect(), connect()
+    a.execute("CREATE TABLE x(v); CREATE TABLE y(v); INSERT INTO x VALUES (1); INSERT INTO y VALUES (1)")
+    a.execute("BEGIN; UPDATE x SET v = 1; UPDATE y SET v = 2")
+    b.execute("UPDATE x SET v = 5")
+    with pytest.raises(ConflictError):
+        a.execute("COMMIT")
+    a.execute("BEGIN; UPDATE x SET v = 5")  # alone: it comes before the other
+    b.execute("UPDATE x SET v = 6")
+    a.execute("COMMIT")
+    assert (value(a, "SELECT v FROM x"), value(a, "SELECT v FROM y")) == (6, 1)
+
+
 def test_13_a_long_journal_moves_to_a_file_and_back(connect: Connect) -> None:
     a = filled(connect)
     many_rows(a, 6000, 2000)
@@ -433,6 +470,21 @@ def test_20_the_freelist_is_never_larger_than_the_file(connect: Connect) -> None
     assert value(b, "PRAGMA integrity_check") == "ok"
     many_rows(b, 3000)
     assert value(a, "SELECT count(*) FROM t") == 3101
+    assert value(a, "PRAGMA integrity_check") == "ok"
+
+
+def test_21_a_freelist_that_grew_without_a_commit_is_read_as_it_was_left(connect: Connect) -> None:
+    """Two pages are allocated and freed again, and every other page is what it was."""
+    through_two_pages = "BEGIN; INSERT INTO t VALUES (1, zeroblob(9000)); DELETE FROM t; COMMIT"
+    connect(leases="off").execute(f"CREATE TABLE t(id INTEGER PRIMARY KEY, v); {through_two_pages}")
+    a = connect(leases="off")
+    before = value(a, "PRAGMA mv_version")
+    a.execute(through_two_pages)
+    assert value(a, "PRAGMA mv_version") == before
+    assert value(a, "PRAGMA freelist_count") == 2
+    a.execute("PRAGMA shrink_memory")  # SQLite asks for the trunk again
+    assert value(a, "PRAGMA integrity_check") == "ok"
+    a.execute("INSERT INTO t VALUES (2, zeroblob(30000))")
     assert value(a, "PRAGMA integrity_check") == "ok"
 
 
