@@ -209,7 +209,7 @@ def test_trouble_is_measured(tmp_path: Path, command: str) -> None:
 def test_a_large_database_is_measured(tmp_path: Path) -> None:
     found = large.findings(tmp_path, 0.01, lambda doing: None)
     peaks = {each.what: each.found for each in found if each.unit == "MB"}
-    assert len(peaks) == 15
+    assert len(peaks) == 14
     assert all(10 < peak < 300 for peak in peaks.values())
     assert os.listdir(tmp_path) == []
 
