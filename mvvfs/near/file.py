@@ -94,7 +94,7 @@ class PageFile:
         with slot.lock:
             try:
                 return _transaction(slot.connect(), work, write)
-            except (apsw.CorruptError, apsw.NotADBError) as exc:
+            except (apsw.CorruptError, apsw.NotADBError, rows.DamagedRowError) as exc:
                 slot.give_up()
                 raise DamagedFileError(str(exc)) from exc
 

@@ -4,7 +4,7 @@ Called by `near.file`, inside its transactions, and by `near.folder`, for a new 
 
 1. A database's row names a version of it; each of its pages here is the newest one at that version.
 2. Rows carry a digest of all that they say.  Damaged ones may hold anything: one that does not fit is told as
-   damaged, never returned.
+   damaged, never returned; and what is no number where a number belongs gives the whole file up.
 """
 
 from __future__ import annotations
@@ -35,8 +35,18 @@ SCHEMA = """
     );
 """
 
-_PAGE = "CAST(version AS BLOB), CAST(digest AS BLOB), CAST(blobs AS BLOB)"
-_POSITION = "CAST(version AS BLOB), CAST(token AS BLOB), CAST(digest AS BLOB)"
+
+def _bytes(*columns: str) -> str:
+    """Columns as bytes, whatever damage has made of them."""
+    return ", ".join(f"coalesce(CAST({column} AS BLOB), x'')" for column in columns)
+
+
+_PAGE = _bytes("version", "digest", "blobs")
+_POSITION = _bytes("version", "token", "digest")
+
+
+class DamagedRowError(Exception):
+    """A row holds what nobody has put there."""
 
 
 class Position(NamedTuple):
@@ -91,6 +101,13 @@ def _select(db: apsw.Connection, sql: str, *bindings: Any) -> list[tuple[Any, ..
     return list(db.execute(sql, bindings))
 
 
+def _number(found: object) -> int:
+    """A database's number; SQLite may have read it from an index, where damage can make it anything."""
+    if not isinstance(found, int):
+        raise DamagedRowError(f"a database's number is {found!r}")
+    return found
+
+
 # ---- databases ----
 
 
@@ -101,7 +118,7 @@ def find(db: apsw.Connection, origin: Origin) -> tuple[int, Position | None]:
         (origin.store, origin.namespace),
     ):
         fits = digest == origin.digest(b"position", version, token)
-        return id_, Position(Version(version), token) if fits else None
+        return _number(id_), Position(Version(version), token) if fits else None
     return 0, None
 
 
@@ -114,7 +131,7 @@ def begin_anew(db: apsw.Connection, origin: Origin, position: Position) -> int:
         origin.namespace,
         origin.name,
     ):
-        forget(db, id_)
+        forget(db, _number(id_))
     # a new number: no page that is there, of whomever, belongs to it
     id_ = random.SystemRandom().randrange(1, 1 << 30)
     db.execute("DELETE FROM pages WHERE key BETWEEN ? AND ?", _range(id_))
@@ -139,20 +156,24 @@ def numbers_of(db: apsw.Connection, origin: Origin) -> list[int]:
     found = _select(
         db, "SELECT id FROM databases WHERE store = ? AND namespace = ?", origin.store, origin.namespace
     )
-    return [id_ for (id_,) in found]
+    return [_number(id_) for (id_,) in found]
 
 
 def named(db: apsw.Connection, name: str | None) -> list[int]:
     """The numbers of the databases of that name; None: of all."""
-    return [id_ for (id_,) in _select(db, "SELECT id FROM databases WHERE ?1 IS NULL OR name = ?1", name)]
+    return [
+        _number(id_) for (id_,) in _select(db, "SELECT id FROM databases WHERE ?1 IS NULL OR name = ?1", name)
+    ]
 
 
 def listed(db: apsw.Connection) -> list[tuple[int, bytes, int, str, Version]]:
     """Number, store, namespace, name and version of each database, by name."""
     return [
-        (id_, store, namespace, name.decode(errors="replace"), Version(version))
+        (_number(id_), store, _number(namespace), name.decode(errors="replace"), Version(version))
         for id_, store, namespace, name, version in _select(
-            db, "SELECT id, store, namespace, CAST(name AS BLOB), version FROM databases ORDER BY name"
+            db,
+            f"SELECT id, {_bytes('store')}, namespace, {_bytes('name', 'version')} "
+            "FROM databases ORDER BY name",
         )
     ]
 
@@ -251,7 +272,7 @@ def evict(db: apsw.Connection, goal: int) -> None:
 
 def _somewhere(db: apsw.Connection, low: int, high: int) -> int:
     """In the range of one of the databases, whichever."""
-    ids = [id_ for (id_,) in db.execute("SELECT id FROM databases")]
+    ids = [_number(id_) for (id_,) in db.execute("SELECT id FROM databases")]
     id_ = random.choice(ids) if ids else low >> 32
     ((last,),) = db.execute("SELECT max(key) FROM pages WHERE key BETWEEN ? AND ?", _range(id_))
     return random.randint(low, high) if last is None else random.randint(_key(id_, 0), last)

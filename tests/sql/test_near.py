@@ -195,6 +195,21 @@ def test_a_damaged_position(cache_dir: str, run: Run) -> None:
     assert run(ALL) == run(ALL, near=False)
 
 
+@pytest.mark.parametrize("columns", ["id", "version", "token", "digest", "name"])
+def test_a_row_that_holds_nothing(cache_dir: str, run: Run, columns: str) -> None:
+    """As damage can make it, whatever the schema says."""
+    everything = run(ALL)
+    db = apsw.Connection(str(page_file(cache_dir)))
+    ((schema,),) = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'databases'")
+    loose = schema.replace(" NOT NULL", "").replace("INTEGER PRIMARY KEY", "INTEGER")
+    db.execute("PRAGMA writable_schema = ON")
+    db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'databases'", (loose,))
+    db.execute("PRAGMA writable_schema = RESET")
+    db.execute(f"UPDATE databases SET {columns} = NULL")
+    db.close()
+    assert run(ALL) == everything
+
+
 @pytest.mark.parametrize("what", ["cut", "zeros", "noise", "bits", "empty", "gone", "pointer", "log"])
 def test_a_damaged_file(cache_dir: str, run: Run, what: str, seed: int) -> None:
     chance = random.Random(seed)
