@@ -130,6 +130,8 @@ class Database:
 
     def read_version_of(self, base: Version) -> Version | None:
         """For a commit: of a begin that came to its base (see `CommitRequest.read_version`)."""
+        if not self._read_versions:  # the store names none
+            return None
         with self._noting:
             return self._read_versions.get(base)
 
