@@ -42,16 +42,6 @@ _BULK_ROWS = 2 * MAX_BULKS
 """Room for bulk commits in a scan of the log: some that commit at once may not know of each other."""
 
 
-def namespace_and_log(
-    tx: Snapshot, id_: NamespaceId, since: Version, limit: int
-) -> tuple[Record, Iterator[tuple[bytes, bytes]]]:
-    """The record of a namespace that exists, and its changelog rows of versions >= `since`, newest first.
-
-    `limit` bounds how many rows an engine fetches.  Raises NoSuchNamespaceError."""
-    taken = take_namespace(tx, id_, ask_log(tx, id_, since, limit))
-    return taken.record, taken.rows
-
-
 def ask_log(tx: Snapshot, id_: NamespaceId, since: Version, limit: int) -> Iterator[tuple[bytes, bytes]]:
     """What `take_namespace` takes, under way."""
     return tx.scan(KeyRange(*keys.log_and_namespace(id_, since), limit + 1 + _BULK_ROWS, reverse=True))
@@ -108,11 +98,13 @@ class Standpoint(NamedTuple):
 class Begun(NamedTuple):
     start: Begin
     standpoint: Standpoint | None
-    """None: in the past, or not at a commit of the namespace's own."""
+    """None: nobody wants it, in the past, or not at a commit of the namespace's own."""
 
 
-def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | None) -> Begun:
-    """See `Store.begin`.
+def begin(
+    tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | None, *, stands: bool
+) -> Begun:
+    """See `Store.begin`.  `stands`: somebody may want to stand where it stood (`Engine.reaches_back`).
 
     The version is that of the namespace's newest commit, not the store's newest: its state is the same
     at both, and to learn the latter would take another read.  Where the client knows a later version
@@ -121,7 +113,8 @@ def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | N
         return Begun(_begin_at(tx, id_, since, at), None)
     if since is None:
         return Begun(_begin_anew(tx, id_), None)
-    tx.ask_read_version()
+    if stands:
+        tx.ask_read_version()
     taken = take_namespace(tx, id_, ask_log(tx, id_, since, MAX_CHANGES + 2))
     record = taken.record
     head = next(taken.rows, None)
@@ -135,7 +128,7 @@ def begin(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version | N
     else:
         start = Begin(newest, listed, record.page_size)
     standpoint = None
-    if head is not None and keys.version_of(head[0]) == newest:
+    if stands and head is not None and keys.version_of(head[0]) == newest:
         newest_us = changelog.time_of(head[1])
         standpoint = Standpoint(newest, tx.read_version(), record, newest_us, bool(taken.bulks), taken.turn)
     return Begun(start, standpoint)

@@ -127,8 +127,11 @@ class PageStore(Store):
 
     def begin(self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None) -> Begin:
         asked = time.monotonic()
-        begun = self.engine.read(lambda tx: snapshot.begin(tx, namespace, since, at), timeout=self.timeout)
-        if begun.standpoint is not None and self.engine.reaches_back:
+        stands = self.engine.reaches_back
+        begun = self.engine.read(
+            lambda tx: snapshot.begin(tx, namespace, since, at, stands=stands), timeout=self.timeout
+        )
+        if begun.standpoint is not None:
             self._standpoints.note(namespace, begun.standpoint, asked)
             return replace(begun.start, read_version=begun.standpoint.read_version)
         return begun.start
