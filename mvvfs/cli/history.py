@@ -13,7 +13,7 @@ from mvvfs.cli.changes import print_changes
 from mvvfs.cli.output import note, one_line, say, show
 from mvvfs.compare.api import History, wait_for_commit
 from mvvfs.when import format_time
-from pagestore.api import ZERO_VERSION, Change, Namespace, Store, Version, format_version
+from pagestore.api import MAX_VERSION, ZERO_VERSION, Change, Namespace, Store, Version, before, format_version
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,22 @@ def log(
             _follow(printer, store, namespace, limit)
             return
         shown = 0
-        for change, before in _newest_first(store, namespace):
-            shown += printer.print(change, before)
+        for change, earlier in _newest_first(store, namespace, limit):
+            shown += printer.print(change, earlier)
             if shown == limit > 0:
                 break
     if not shown:
         note("nothing committed yet" if table is None else f"no commit wrote to a table {table}")
 
 
-def _newest_first(store: Store, namespace: Namespace) -> Iterator[tuple[Change, Version | None]]:
-    """Each commit with the version before it; None: that is no longer kept."""
+def _newest_first(
+    store: Store, namespace: Namespace, likely: int
+) -> Iterator[tuple[Change, Version | None]]:
+    """Each commit with the version before it; None: that is no longer kept.
+
+    `likely`: how many the caller will look at, unless it passes some over; 0: all."""
     later: Change | None = None
-    for change in store.changelog(namespace.id, newest_first=True):
+    for change in _fetched(store, namespace, likely + 1 if likely else 0):
         if later is not None:
             yield later, _kept(change.version, later, namespace)
         later = change
@@ -68,9 +72,22 @@ def _newest_first(store: Store, namespace: Namespace) -> Iterator[tuple[Change, 
         yield later, _kept(namespace.horizon, later, namespace)
 
 
-def _kept(before: Version, change: Change, namespace: Namespace) -> Version | None:
+def _fetched(store: Store, namespace: Namespace, first: int) -> Iterator[Change]:
+    """The changelog, newest first: `first` records (0: all), then, for who wants more, ever longer pieces."""
+    until, piece = MAX_VERSION, first
+    while True:
+        oldest, count = ZERO_VERSION, 0
+        for change in store.changelog(namespace.id, until=until, newest_first=True, limit=piece):
+            yield change
+            oldest, count = change.version, count + 1
+        if not piece or count < piece:
+            return
+        until, piece = before(oldest), 2 * piece
+
+
+def _kept(earlier: Version, change: Change, namespace: Namespace) -> Version | None:
     """Retention may have taken the version before, or what is needed to look at it."""
-    return max(before, namespace.horizon) if change.version > namespace.horizon else None
+    return max(earlier, namespace.horizon) if change.version > namespace.horizon else None
 
 
 def _follow(printer: _Printer, store: Store, namespace: Namespace, limit: int) -> None:
@@ -91,13 +108,13 @@ class _Printer:
         self._wanted = wanted
         self._history = History(store, namespace)
 
-    def print(self, change: Change, before: Version | None) -> bool:
+    def print(self, change: Change, earlier: Version | None) -> bool:
         """Whether the commit was one of those wanted."""
         wanted = self._wanted
         touched: tuple[str, ...] | None = None
         comparison = None
-        if before is not None and (wanted.tables or wanted.rows or wanted.table is not None):
-            comparison = self._history.comparison(before, change)
+        if earlier is not None and (wanted.tables or wanted.rows or wanted.table is not None):
+            comparison = self._history.comparison(earlier, change)
             if wanted.tables or wanted.table is not None:
                 touched = tuple(sorted(comparison.touched()))
         table = wanted.table

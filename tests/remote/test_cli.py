@@ -10,12 +10,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mvvfs
 import mvvfs.cli.app
 from mvvfs.cli.exits import Exit
+from pagestore import history
 from pagestore.store import PageStore
 
 Mvctl = Callable[..., str]
@@ -90,6 +92,31 @@ def test_info_and_log(mvctl: Mvctl, app: list[str]) -> None:
     assert "changed" in mvctl("show", "app", app[1])
     assert "changed" in mvctl("diff", "app", app[2], app[0], "--sql")
     mvctl("show", "app", "v" + "f" * 20, code=Exit.NOT_FOUND)
+
+
+def test_a_short_log_fetches_no_more_than_it_shows(mvctl: Mvctl, app: list[str], monkeypatch) -> None:
+    connection = mvvfs.connect("app", store=mvctl.store)  # type: ignore[attr-defined]
+    for i in range(40):
+        connection.execute("INSERT INTO other VALUES(?)", (i,))
+    connection.close()
+    fetched: list[tuple[bytes, bytes]] = []
+    original = history._rows
+
+    def rows(*args: Any) -> list[tuple[bytes, bytes]]:
+        found = original(*args)
+        fetched.extend(found)
+        return found
+
+    monkeypatch.setattr(history, "_rows", rows)
+    shown = mvctl("log", "app", "-n", "3").splitlines()
+    assert (len(shown), len(fetched)) == (3, 4)  # and the one before, which tells what the last one changed
+    fetched.clear()
+    assert len(mvctl("log", "app", "-n", "2", "--table", "other").splitlines()) == 2
+    assert len(fetched) == 3
+    fetched.clear()
+    found = mvctl("log", "app", "-n", "1", "--table", "item")
+    assert (found.split()[0], len(fetched)) == (app[1], 43)  # behind 41 others: pieces of 2, 4, 8, 16, 32
+    assert len(mvctl("log", "app").splitlines()) == 43
 
 
 def test_files(mvctl: Mvctl, app: list[str], tmp_path: Path) -> None:
