@@ -195,7 +195,8 @@ OPTIONS: tuple[Option, ...] = (
         "timeout",
         _number,
         "seconds",
-        "How long an operation may wait for the store before it fails.",
+        "How long an operation may wait for the store before it fails. `0`: it waits for nobody else; where "
+        "the store is reached over a network, answers may take the default's 5 seconds all the same.",
     ),
     Option(
         "message",

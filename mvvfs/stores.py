@@ -57,6 +57,7 @@ def open_store(
     if not names.is_service(url):
         return opener.open_store(url, create=create, read_only=read_only, timeout=timeout)
     key = url, access or Access.from_environment()
+    timeout = timeout or opener.NETWORK_SECONDS
     store = _shared.open(key, lambda: _make(*key, timeout), timeout)
     try:
         if store.info().read_only and not read_only:

@@ -24,6 +24,10 @@ from pagestore.engines.memory import MemoryEngine
 from pagestore.shared import SharedStores
 from pagestore.store import PageStore
 
+NETWORK_SECONDS = 5.0
+"""What an operation over a network may take where the caller's timeout is 0.  That says, as SQLite's busy
+timeout does, that nobody is to be waited for; an answer takes its time all the same."""
+
 _shared: SharedStores[tuple[str, bool], PageStore] = SharedStores()
 _memory: dict[str, MemoryEngine] = {}
 _memory_lock = threading.Lock()
@@ -32,13 +36,14 @@ _memory_lock = threading.Lock()
 def open_store(url: str, *, create: bool, read_only: bool = False, timeout: float = 5.0) -> Store:
     """The store at `url`.  Close it as often as it was opened.
 
-    `create`: make it if there is none.  `timeout`: seconds that an operation waits for the store; where
-    it is shared, the longest that anyone asked for.  Raises NoSuchStoreError, FormatError,
-    StoreReadOnlyError, StoreFullError, StoreUnavailableError."""
+    `create`: make it if there is none.  `timeout`: seconds that an operation waits for the store (0, over
+    a network: NETWORK_SECONDS); where it is shared, the longest that anyone asked for.  Raises
+    NoSuchStoreError, FormatError, StoreReadOnlyError, StoreFullError, StoreUnavailableError."""
     if url.startswith("memory:"):
         return _open_memory(url, create, timeout)
     if url.startswith("fdb:"):
         place = cluster.parse(url)
+        timeout = timeout or NETWORK_SECONDS
         return _shared.open(
             (place.url, read_only),
             lambda: cluster.open_cluster(place, create=create, read_only=read_only, timeout=timeout),

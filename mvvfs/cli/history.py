@@ -57,9 +57,7 @@ def log(
         note("nothing committed yet" if table is None else f"no commit wrote to a table {table}")
 
 
-def _newest_first(
-    store: Store, namespace: Namespace, likely: int
-) -> Iterator[tuple[Change, Version | None]]:
+def _newest_first(store: Store, namespace: Namespace, likely: int) -> Iterator[tuple[Change, Version | None]]:
     """Each commit with the version before it; None: that is no longer kept.
 
     `likely`: how many the caller will look at, unless it passes some over; 0: all."""

@@ -12,7 +12,7 @@ import pytest
 
 import mvvfs
 from mvvfs import errors
-from mvvfs.remote import RemoteStore, open_remote
+from mvvfs.remote import RemoteStore, calls, open_remote
 from mvvfs.remote.calls import AnswerLostError
 from pagestore.api import (
     ConflictError,
@@ -264,6 +264,19 @@ def test_as_sql_sees_it(proxy: Proxy, url: str, folder: str) -> None:
     proxy.faults = lambda *_: Fault.NONE
     connection.execute("INSERT INTO t VALUES(3)")
     assert connection.execute("SELECT count(*) FROM t").get == 3
+    connection.close()
+
+
+def test_a_timeout_of_0_leaves_answers_their_time(proxy: Proxy, url: str) -> None:
+    connection = mvvfs.connect("app", store=url, timeout=0)
+    connection.execute("CREATE TABLE t(a)")
+    proxy.delay = 2 * calls._SHORTEST_ATTEMPT
+    proxy.faults = once("Commit", Fault.SLOW_BACK)
+    connection.execute("INSERT INTO t VALUES(1)")
+    proxy.faults = once("Commit", Fault.CUT_AFTER)
+    connection.execute("INSERT INTO t VALUES(2)")
+    proxy.faults = once("Begin", Fault.CUT_BEFORE)
+    assert connection.execute("SELECT count(*) FROM t").get == 2
     connection.close()
 
 

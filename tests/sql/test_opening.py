@@ -190,6 +190,19 @@ def test_options_that_make_no_sense(folder: str, wrong: str) -> None:
 # ---- the standard library's sqlite3 ----
 
 
+def test_a_timeout_of_0_waits_for_nobody_else(connect_shared: Connect) -> None:
+    """For the store it does: a cluster's answers take their time."""
+    one, other = connect_shared(timeout=0), connect_shared(timeout=0)
+    one.execute("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
+    assert value(other, "SELECT x FROM t") == 1
+    one.execute("BEGIN IMMEDIATE")
+    with pytest.raises(apsw.BusyError):
+        other.execute("BEGIN IMMEDIATE")
+    one.execute("UPDATE t SET x = 2; COMMIT")
+    other.execute("BEGIN IMMEDIATE; UPDATE t SET x = x + 1; COMMIT")
+    assert value(one, "SELECT x FROM t") == 3
+
+
 def test_the_standard_module(store: str, connect: Connect) -> None:
     mvvfs.register()
     uri = to_uri("app", store=store)

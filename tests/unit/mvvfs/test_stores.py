@@ -70,9 +70,9 @@ def test_secrets_are_not_told(tmp_path, caplog) -> None:
             from_keywords({"token": token}, {})
         assert SECRET not in str(caught.value)
     with pytest.raises(mvvfs.Error) as refused:
-        mvvfs.connect("app", store=url, token=SECRET, timeout=0)
+        mvvfs.connect("app", store=url, token=SECRET, timeout=0.1)
     with pytest.raises(StoreUnavailableError) as unreachable:
-        open_store(url, create=False, timeout=0, access=Access(SECRET))
+        open_store(url, create=False, timeout=0.1, access=Access(SECRET))
     with pytest.raises(OptionError) as nonsense:
         from_keywords({"token": [SECRET]}, {})
     assert SECRET not in f"{refused.value} {unreachable.value} {nonsense.value} {caplog.text}"
@@ -81,7 +81,7 @@ def test_secrets_are_not_told(tmp_path, caplog) -> None:
 def test_a_failed_opening_leaves_nothing(tmp_path) -> None:
     url = f"grpc+unix:{tmp_path}/nobody"
     with pytest.raises(StoreError):
-        open_store(url, create=True, timeout=0)
+        open_store(url, create=True, timeout=0.1)
     assert not list(stores._shared)
 
 
