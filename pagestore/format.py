@@ -1,8 +1,8 @@
 """The format key: what kind of store this is, checked by everyone who opens one.
 
-Called by `opener` and `embedded`; calls the engine.  The value is JSON, so that any release can say what
-it found: `{"format": 1, "features": [], "store": "<32 hex digits>"}`, and once it was put back from a backup
-`"incarnation": 1234567`.
+Called by `opener` and `embedded`, and by who uses a feature; calls the engine.  The value is JSON, so that
+any release can say what it found: `{"format": 1, "features": [], "store": "<32 hex digits>"}`, and once it
+was put back from a backup `"incarnation": 1234567`.
 
 1. A release opens a store only if it knows the format number and every feature.
 2. What an older release would misread raises the number or adds a feature.  New key families that older
@@ -35,7 +35,10 @@ IMAGES = "images"
 RUNS = "runs"
 """Changelog records that are kept in pieces hold page numbers as runs."""
 
-FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION, STAGING, IMAGES, RUNS})
+SHARED_COUNT = "shared count"
+"""Ids of namespaces may come from more than one counter."""
+
+FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION, STAGING, IMAGES, RUNS, SHARED_COUNT})
 """What this release knows beyond the format itself.  A store has a feature from its first use on."""
 
 

@@ -6,6 +6,9 @@ Called by `store`; `find` also by every file that works inside one namespace, th
 1. A name belongs to one namespace.  Ids are given out once and never again.
 2. A namespace exists as long as its record does and says so.  Whoever relies on it in a transaction
    declares a read conflict on the record; whoever changes the record sets it.
+3. Ids are counted: 1, 2, 3, …  Where those who count at the same moment would meet (optimistic engines), each
+   draws one of 256 counters: number n gives out the ids whose remainder by 256 is n, in order, from where the
+   plain counter ends, which nobody moves there any more.
 
 Namespace record: state (one byte: 0 alive, 1 dropped), page size (4 bytes), creation in Unix µs (8), the
 version that created it (10), horizon (10; zero means the creating version).  Then, unless all of it is as
@@ -16,6 +19,7 @@ of that one's parent, and so on.  All big-endian.
 
 from __future__ import annotations
 
+import random
 import struct
 import time
 from collections.abc import Callable
@@ -23,7 +27,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from pagestore import keys
+from pagestore import format, keys
 from pagestore.api import (
     MAX_NAME_BYTES,
     ZERO_VERSION,
@@ -40,7 +44,7 @@ from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
 
 _ALIVE, _DROPPED = 0, 1
 _IDS = "namespace"
-
+_SHARES = 256
 
 DEFAULT_RETENTION = Retention()
 
@@ -197,11 +201,26 @@ def release_name(tx: Transaction, name: str) -> NamespaceId:
 
 
 def new_id(tx: Transaction) -> NamespaceId:
-    counter = keys.counter(_IDS)
+    """An id that no namespace of the store ever had: see rule 3."""
+    plain = keys.counter(_IDS)
+    last = _last(tx, plain)
+    if not tx.optimistic:
+        return _count(tx, plain, last + 1)
+    format.require(tx, format.SHARED_COUNT)
+    share = random.randrange(_SHARES)
+    own = keys.counter(f"{_IDS} {share}")
+    last = max(last, _last(tx, own))
+    return _count(tx, own, last + 1 + (share - last - 1) % _SHARES)
+
+
+def _last(tx: Transaction, counter: bytes) -> int:
     tx.add_read_conflict(counter, counter + b"\0")
-    id_ = NamespaceId(int.from_bytes(tx.get(counter) or b"", "big") + 1)
-    tx.set(counter, id_.to_bytes(8, "big"))
-    return id_
+    return int.from_bytes(tx.get(counter) or b"", "big")
+
+
+def _count(tx: Transaction, counter: bytes, number: int) -> NamespaceId:
+    tx.set(counter, number.to_bytes(8, "big"))
+    return NamespaceId(number)
 
 
 def find_any(tx: Snapshot, id_: NamespaceId) -> Record:

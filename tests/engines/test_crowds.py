@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pagestore import allocation, turns
-from pagestore.api import PageNumber, new_token
+from pagestore import allocation, keys, turns
+from pagestore.api import NamespaceId, PageNumber, new_token
 from pagestore.engines.sqlite import SqliteEngine
 from pagestore.store import PageStore
 from tests.pages import Pages, content
@@ -25,6 +26,52 @@ def tickets() -> list[bytes]:
 def optimistic(page_store: PageStore) -> None:
     if isinstance(page_store.engine, SqliteEngine):
         pytest.skip("nothing happens meanwhile: writers wait for each other")
+
+
+# ---- ids ----
+
+
+def test_many_create_databases_and_branches(page_store: PageStore, pages: Pages) -> None:
+    version = pages.commit({1: content(1)}).version
+    page_store.branch(pages.id, "first", version)  # from now on the store has all features that it needs
+    count = 32
+    together = threading.Barrier(count)
+    before = page_store.engine.operations()
+
+    def make(n: int) -> NamespaceId:
+        together.wait(30)
+        if n % 2:
+            return page_store.create(f"database {n}").id
+        return page_store.branch(pages.id, f"branch {n}", version).id
+
+    with ThreadPoolExecutor(count) as pool:
+        ids = list(pool.map(make, range(count)))
+    assert len({*ids, *(namespace.id for namespace in page_store.list())}) == count + 2
+    after = page_store.engine.operations()
+    if before is not None and after is not None:
+        assert after.retries - before.retries < count
+
+
+def test_no_id_is_given_out_again(page_store: PageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[NamespaceId] = []
+    for share in (7, 7, 0, 7, 0, 255, 8):
+        monkeypatch.setattr(random, "randrange", lambda _stop, share=share: share)
+        given.append(page_store.create("name").id)
+        page_store.drop("name", now=True)
+    counted_by_all = isinstance(page_store.engine, SqliteEngine)
+    assert given == (list(range(1, 8)) if counted_by_all else [7, 263, 256, 519, 512, 255, 8])
+
+
+@pytest.mark.usefixtures("optimistic")
+def test_ids_go_on_where_the_plain_counter_ends(
+    page_store: PageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page_store.engine.transact(lambda tx: tx.set(keys.counter("namespace"), (1000).to_bytes(8, "big")))
+    given = []
+    for share in (232, 233, 231, 232):
+        monkeypatch.setattr(random, "randrange", lambda _stop, share=share: share)
+        given.append(page_store.create(f"{len(given)}").id)
+    assert given == [1000 + 256, 1001, 1000 + 255, 1000 + 512]
 
 
 # ---- page numbers ----

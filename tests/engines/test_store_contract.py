@@ -413,10 +413,9 @@ def test_requests_that_make_no_sense(page_store: PageStore, pages: Pages) -> Non
             page_store.commit(request)
     with pytest.raises(LimitError):
         page_store.commit(CommitRequest(new_token(), base, [good], message="x" * 4097))
+    nowhere = CommitPart(NamespaceId(1 << 40), PageSet(), [_write(1, blob)], 512)
     with pytest.raises(NoSuchNamespaceError):
-        page_store.commit(
-            CommitRequest(new_token(), base, [CommitPart(NamespaceId(99), PageSet(), [_write(1, blob)], 512)])
-        )
+        page_store.commit(CommitRequest(new_token(), base, [nowhere]))
     assert pages.version() == base
 
 
