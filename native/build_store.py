@@ -1,5 +1,5 @@
 """Builds `pagestore._native`: the C of the page store (deltas, changelog records, head words, waiting,
-FoundationDB's client library)."""
+inboxes, FoundationDB's client library)."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ ffibuilder.cdef(DECLARATIONS)
 ffibuilder.set_source(
     "pagestore._native",
     '#include "store.h"',
-    sources=[f"{HERE}/{name}" for name in ("delta.c", "fdb.c", "gate.c", "log.c", "recent.c", "words.c")],
-    depends=[f"{HERE}/{name}" for name in ("recent.h", "store.h")],
+    sources=[f"{HERE}/{name}.c" for name in ("delta", "fdb", "gate", "inbox", "log", "recent", "words")],
+    depends=[f"{HERE}/{name}.h" for name in ("inbox", "recent", "store")],
     include_dirs=[HERE],
     define_macros=[("_GNU_SOURCE", "1")],
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"],

@@ -10,6 +10,7 @@
 ** 2. It calls back in that thread.  No Python runs there, which would want the interpreter's lock.
 ** 3. A wait belongs to two: who waits, and the library, which calls back once.  The last of them frees it; one
 **    that the library never calls back for, because the process ends, is left.
+**    (Who waits by an inbox leaves it all to the library: inbox.c.)
 ** 4. A signal ends the sleep, so that Python can look at it; the wait goes on if it is asked to.
 */
 #include <stdatomic.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "inbox.h"
 #include "store.h"
 
 /* ---- what a transaction writes ---- */
@@ -114,3 +116,17 @@ int mv_fdb_wait(uint64_t wait, uint32_t us) {
 }
 
 void mv_fdb_wait_end(uint64_t wait) { release((answer *)(uintptr_t)wait); }
+
+static void post(void *future, void *context) {
+  (void)future;
+  mv_letter_post(context);
+}
+
+int mv_fdb_post(const mv_fdb_functions *functions, uint64_t future, uint64_t inbox, uint64_t id) {
+  mv_letter *letter = mv_letter_new(inbox, id);
+  if (!letter) return 0;
+  set_callback_function *set_callback = (set_callback_function *)(uintptr_t)functions->set_callback;
+  if (!set_callback((void *)(uintptr_t)future, post, letter)) return 1;
+  mv_letter_drop(letter);
+  return 0;
+}

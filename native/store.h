@@ -27,6 +27,17 @@ uint64_t mv_fdb_wait_start(const mv_fdb_functions *functions, uint64_t future);
 /* Whether it has come, after at most `us` microseconds or a signal. */
 int mv_fdb_wait(uint64_t wait, uint32_t us);
 void mv_fdb_wait_end(uint64_t wait);
+/* Have `id` posted into an inbox once a future has come.  0: no memory. */
+int mv_fdb_post(const mv_fdb_functions *functions, uint64_t future, uint64_t inbox, uint64_t id);
+
+/* Inboxes (inbox.c).  A new one; 0: no memory, or no descriptor.  Its descriptor can be read when something was
+** posted.  `mv_inbox_take` and `mv_inbox_end` are the owner's. */
+uint64_t mv_inbox_new(void);
+int mv_inbox_descriptor(uint64_t inbox);
+int mv_inbox_post(uint64_t inbox, uint64_t id); /* 0: no memory */
+/* At most `room` of the numbers that were posted, in their order; how many.  Again if there may be more. */
+uint32_t mv_inbox_take(uint64_t inbox, uint64_t *ids, uint32_t room);
+void mv_inbox_end(uint64_t inbox);
 
 /* Recent changes (recent.h, recent.c).  `address` is that of a mapping of mv_recent_size() bytes. */
 uint64_t mv_recent_size(void);

@@ -185,6 +185,10 @@ class Store(ABC):
     distant: bool = False
     """Whether a call costs a network round trip.  Whatever such a store answers has been flushed."""
 
+    waits_anywhere: bool = False
+    """Whether begins, reads and commits can wait for their answers while others of the same thread go on
+    (`pagestore.waits`)."""
+
     max_commit_bytes: int = 0
     """A commit whose blobs come to more than this has to stage them (`stage`); 0: there is no limit."""
 

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 from pagestore import (
     allocation,
@@ -71,6 +72,7 @@ from pagestore.commit import KEY_OVERHEAD, MAX_FRESH, Commit, FarBehind
 from pagestore.engines.base import Engine, Result, Snapshot, Transaction
 from pagestore.namespaces import Namespaces, find, rely_on
 from pagestore.standpoints import Standpoints
+from pagestore.waits import apart
 from pagestore.watch import PollingWatch
 
 log = logging.getLogger("pagestore")
@@ -87,6 +89,7 @@ class PageStore(Store):
         self.on_close: Callable[[], bool] | None = None
         """Set by whoever shares this store: whether a `close` is that of its last user."""
         self.distant = engine.distant
+        self.waits_anywhere = engine.waits_anywhere
         self.max_commit_bytes = engine.limits.max_bytes // 4  # keys and conflicts take room, too
         self._namespaces = Namespaces(engine, lambda: self.timeout)
         self._folder = bulk.Folder(engine, lambda: self.timeout)
@@ -234,7 +237,7 @@ class PageStore(Store):
             if not allocation.image_is_due(request.token, len(part.allocated) + len(part.freed)):
                 continue
             try:
-                allocation.write_image(self.engine, part.namespace, version, self.timeout)
+                apart(partial(allocation.write_image, self.engine, part.namespace, version, self.timeout))
             except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError, LimitError) as exc:
                 log.info("no allocation image of %s: %s", format_version(version), exc)  # another one will do
 
@@ -243,7 +246,7 @@ class PageStore(Store):
         for part in request.parts:
             try:
                 pages = len(part.writes) + len(part.staged)
-                retention.beside_commit(self.engine, part.namespace, pages, self.timeout)
+                apart(partial(retention.beside_commit, self.engine, part.namespace, pages, self.timeout))
             except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError, LimitError) as exc:
                 log.info("retention put off: %s", exc)
 

@@ -101,6 +101,25 @@ static void who_waits_is_woken(void) {
   call(&call, context);
 }
 
+static void what_comes_is_posted(void) {
+  uint64_t inbox = mv_inbox_new(), id = 0;
+  CHECK(inbox && mv_fdb_post(&functions, at(&call), inbox, 77));
+  CHECK(mv_inbox_take(inbox, &id, 1) == 0);
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, answers, NULL) == 0);
+  pthread_join(thread, NULL);
+  CHECK(mv_inbox_take(inbox, &id, 1) == 1 && id == 77);
+
+  refuses = 2005;
+  CHECK(!mv_fdb_post(&functions, at(&call), inbox, 78));
+  refuses = 0;
+  CHECK(mv_inbox_take(inbox, &id, 1) == 0);
+
+  CHECK(mv_fdb_post(&functions, at(&call), inbox, 79)); /* its owner has gone before the answer comes */
+  mv_inbox_end(inbox);
+  call(&call, context);
+}
+
 int main(void) {
   functions = (mv_fdb_functions){(uint64_t)(uintptr_t)set,       (uint64_t)(uintptr_t)clear,
                                  (uint64_t)(uintptr_t)clear_range, (uint64_t)(uintptr_t)atomic_op,
@@ -108,5 +127,6 @@ int main(void) {
                                  (uint64_t)(uintptr_t)set_callback};
   what_is_written_goes_in_order();
   who_waits_is_woken();
+  what_comes_is_posted();
   return 0;
 }

@@ -184,6 +184,9 @@ class Engine(ABC):
     distant: ClassVar[bool] = False
     """Every call costs a round trip over a network."""
 
+    waits_anywhere: ClassVar[bool] = False
+    """It blocks for answers only, and asks `pagestore.waits` who waits for them."""
+
     reaches_back: ClassVar[bool] = False
     """`read` and `transact` can stand at the read version of an earlier `read`."""
 

@@ -62,6 +62,7 @@ class FoundationEngine(Engine):
 
     limits = Limits(max_seconds=5, max_bytes=10_000_000, max_value_bytes=100_000)
     distant = True
+    waits_anywhere = True
     reaches_back = True
     clears_ranges_at_once = True
 

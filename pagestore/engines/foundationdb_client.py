@@ -8,7 +8,8 @@ Called by `foundationdb`; calls the `foundationdb` package
 2. A forked child has no network thread, and locks of the library may be held by threads that it does not
    have.  So it leaves all that it inherited alone, does not even free it, and can open nothing.
 3. What a transaction writes is handed over at once, and who waits for an answer is woken in C (native/fdb.c):
-   the library's thread is woken seldom, and runs no Python.
+   the library's thread is woken seldom, and runs no Python.  Whether the thread that asked is who waits, is
+   for `pagestore.waits` to say.
 4. One table says what becomes of an error that another try does not help.
 """
 
@@ -19,10 +20,12 @@ import importlib
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from pagestore._native import ffi, lib
 from pagestore.api import LimitError, StoreError, StoreUnavailableError
+from pagestore.waits import here
 
 API_VERSION = 710
 """Clusters and libraries of 7.1 to 7.3 speak it."""
@@ -131,15 +134,21 @@ class Client:
     def wait(self, future: Any) -> Any:
         """What a future of the package comes to.  Raises its error; signals are handled meanwhile."""
         if not future.is_ready():
-            wait = lib.mv_fdb_wait_start(self._functions, future.fpointer)
-            if not wait:
-                raise MemoryError("no memory to wait for FoundationDB")
-            try:
-                while not lib.mv_fdb_wait(wait, _LOOK_US):
-                    pass
-            finally:
-                lib.mv_fdb_wait_end(wait)
+            if here.keeper is None:
+                self._block(future)
+            else:
+                here.keeper.wait(partial(lib.mv_fdb_post, self._functions, future.fpointer))
         return future.wait()
+
+    def _block(self, future: Any) -> None:
+        wait = lib.mv_fdb_wait_start(self._functions, future.fpointer)
+        if not wait:
+            raise MemoryError("no memory to wait for FoundationDB")
+        try:
+            while not lib.mv_fdb_wait(wait, _LOOK_US):
+                pass
+        finally:
+            lib.mv_fdb_wait_end(wait)
 
     def open(self, cluster_file: str | None) -> Any:
         """The package's database; nothing is sent yet.  Raises StoreUnavailableError.

@@ -16,6 +16,7 @@ from pagestore.service.ids import Ids
 from pagestore.service.metrics import Metrics
 from pagestore.service.names import Names
 from pagestore.service.settings import Settings
+from pagestore.service.strands import Strands
 from pagestore.service.watching import Watching
 
 T = TypeVar("T")
@@ -35,17 +36,24 @@ class Backend:
         self.metrics = metrics
         self.ids = Ids(store.incarnation())
         self.names = Names(store)
-        self.committer = Committer(store, failed, metrics)
-        self.watching = Watching(store, self.committer, metrics)
+        self._strands = Strands() if store.waits_anywhere else None
+        self.committer = Committer(store, failed, metrics, self._strands)
+        self.watching = Watching(store, self.committer, metrics, self.look)
         self._quick = ThreadPoolExecutor(_QUICK_THREADS, thread_name_prefix="call")
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="slow-call")
 
     async def look(self, work: Callable[[], T]) -> T:
-        """A short look into the store: in the event loop, unless that would wait for a network."""
+        """A short look into the store: in the event loop, unless that would hold it up for a network."""
+        if self._strands is not None:
+            return await self._strands.run(work)
         return await self.quick(work) if self.store.distant else work()
 
+    async def brief(self, work: Callable[[], T]) -> T:
+        """What is short, but may wait for a lock."""
+        return await (self.quick(work) if self._strands is None else self._strands.run(work))
+
     async def quick(self, work: Callable[[], T]) -> T:
-        """What may wait for a lock, in a thread."""
+        """What may wait for a lock and take a while, in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._quick, work)
 
     async def slow(self, work: Callable[[], T]) -> T:
@@ -73,5 +81,7 @@ class Backend:
 
     async def close(self) -> None:
         await self.committer.close()
+        if self._strands is not None:
+            await self._strands.close()
         self._quick.shutdown()
         self._slow.shutdown()

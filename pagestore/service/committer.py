@@ -8,8 +8,8 @@ Called by the calls and by `watching`; calls the store, in one thread of its own
 2. So `durability=normal` costs one flush for many here, not none: an answer names a version, and a version
    that a power cut takes back must never have left (a client would go on with pages that nobody has).
 3. `flushed` answers at once for versions that were flushed before, as nearly all are.
-4. A distant store flushes by itself and groups by itself: commits go to it side by side, from several
-   threads.
+4. A distant store flushes by itself and groups by itself: commits go to it side by side, in strands where the
+   store can wait so, and from several threads where it can't, or where much is to be worked out.
 5. When a flush fails, nobody knows what the disk holds: the commits of the group are OUTCOME_UNKNOWN, and
    the service ends (`failed`), so that its successor reads the store anew.
 """
@@ -34,11 +34,19 @@ from pagestore.api import (
     Version,
 )
 from pagestore.service.metrics import Metrics
+from pagestore.service.strands import Strands
 
 MAX_GROUP = 64
 """Commits that one flush makes durable: the first of them waits for the last."""
 
 DISTANT_THREADS = 64
+
+MOST_IN_LOOP, MOST_BYTES_IN_LOOP = 64, 256_000
+"""Pages written, and the bytes of their blobs, of a commit that the event loop has time for: about two
+milliseconds."""
+
+_MOST_READ_IN_LOOP = 1000
+"""Pages that it read."""
 
 log = logging.getLogger("pagestore.service")
 
@@ -61,9 +69,12 @@ class _Job:
 class Committer:
     """See the head of this file.  Belongs to one event loop."""
 
-    def __init__(self, store: Store, failed: Callable[[], None], metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, failed: Callable[[], None], metrics: Metrics, strands: Strands | None
+    ) -> None:
         """`failed` is called, in the loop, once the store can't be used any more."""
         self._store = store
+        self._strands = strands
         self._failed = failed
         self._threads = ThreadPoolExecutor(
             DISTANT_THREADS if store.distant else 1, thread_name_prefix="committer"
@@ -75,6 +86,8 @@ class Committer:
 
     async def commit(self, request: CommitRequest) -> Committed:
         """`Store.commit`, durable whatever was asked for.  A conflict's version is flushed too."""
+        if self._strands is not None and _is_small(request):
+            return await self._strands.run(lambda: self._store.commit(request))
         if self._store.distant:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, self._store.commit, request)
@@ -148,6 +161,16 @@ class Committer:
         except Exception as exc:  # whatever it is must not end the others
             log.exception("a commit failed for a reason of our own")
             job.answer = OutcomeUnknownError(request.token, f"the service failed: {exc}")
+
+
+def _is_small(request: CommitRequest) -> bool:
+    parts = request.parts
+    return (
+        sum(len(part.writes) for part in parts) <= MOST_IN_LOOP
+        and sum(len(part.reads) for part in parts) <= _MOST_READ_IN_LOOP
+        and not any(part.staged for part in parts)
+        and sum(len(write.blob) for part in parts for write in part.writes) <= MOST_BYTES_IN_LOOP
+    )
 
 
 def _answer(job: _Job, broken: StoreError | None) -> None:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any
 
 from pagestore import wire
 from pagestore.api import NamespaceId, Store, StoreError, Version, Watched
@@ -26,7 +26,7 @@ from pagestore.service.metrics import Metrics
 from pagestore.v1 import pagestore_pb2 as pb
 from pagestore.watch import Follower
 
-T = TypeVar("T")
+Look = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 log = logging.getLogger("pagestore.service")
 
@@ -54,8 +54,10 @@ class _Followed:
 class Watching:
     """See the head of this file.  Belongs to one event loop."""
 
-    def __init__(self, store: Store, committer: Committer, metrics: Metrics) -> None:
+    def __init__(self, store: Store, committer: Committer, metrics: Metrics, look: Look) -> None:
+        """`look`: how to look into the store (`Backend.look`)."""
         self._store = store
+        self._look_into = look
         self._committer = committer
         self._metrics = metrics
         self._followed: dict[NamespaceId, _Followed] = {}
@@ -105,12 +107,9 @@ class Watching:
 
     async def _since(self, namespace: NamespaceId, told: Version) -> Watched:
         clock = time.monotonic()
-        start = await self._ask(lambda: self._store.begin(namespace, told))
+        start = await self._look_into(lambda: self._store.begin(namespace, told))
         await self._committer.flushed(start.version)
         return Watched(start.version, start.changes, clock)
-
-    async def _ask(self, look: Callable[[], T]) -> T:
-        return await asyncio.to_thread(look) if self._store.distant else look()
 
     def _join(self, namespace: NamespaceId, after: Version) -> _Followed:
         followed = self._followed.get(namespace)
@@ -147,7 +146,7 @@ class Watching:
         """Bring what is known of a namespace up to date."""
         before = followed.follower.version
         try:
-            watched = await self._ask(followed.follower.look)
+            watched = await self._look_into(followed.follower.look)
             if watched is None:
                 return
             await self._committer.flushed(watched.version)

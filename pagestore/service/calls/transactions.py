@@ -159,7 +159,7 @@ async def stage(backend: Backend, call: Call, requests: AsyncIterator[pb.StageRe
 async def outcome(backend: Backend, call: Call, request: pb.OutcomeRequest) -> pb.OutcomeResponse:
     namespace = await call.allow(Right.WRITE, request.namespace)
     token = wire.token_of(request.token)
-    version = await backend.quick(lambda: backend.store.outcome(namespace, token))
+    version = await backend.brief(lambda: backend.store.outcome(namespace, token))
     if version is None:
         return pb.OutcomeResponse()
     await backend.tell(version)
@@ -192,7 +192,7 @@ async def _lease(backend: Backend, namespace: NamespaceId, wish: pb.LeaseWish) -
 
 async def release_lease(backend: Backend, call: Call, request: pb.ReleaseLeaseRequest) -> pb.Empty:
     namespace = await call.allow(Right.WRITE, request.namespace)
-    await backend.quick(lambda: backend.store.release(namespace, request.lease))
+    await backend.brief(lambda: backend.store.release(namespace, request.lease))
     return pb.Empty()
 
 
@@ -201,13 +201,13 @@ async def take_turn(backend: Backend, call: Call, request: pb.TakeTurnRequest) -
     ticket = wire.token_of(request.ticket, "ticket")
     pages: PageSet | None = wire.page_set_of(request.pages) if request.HasField("pages") else None
     work = partial(backend.store.take_turn, namespace, ticket, pages, request.seconds)
-    return pb.TakeTurnResponse(came=await backend.quick(work))
+    return pb.TakeTurnResponse(came=await backend.brief(work))
 
 
 async def leave_turn(backend: Backend, call: Call, request: pb.LeaveTurnRequest) -> pb.Empty:
     namespace = await call.allow(Right.WRITE, request.namespace)
     ticket = wire.token_of(request.ticket, "ticket")
-    await backend.quick(lambda: backend.store.leave_turn(namespace, ticket))
+    await backend.brief(lambda: backend.store.leave_turn(namespace, ticket))
     return pb.Empty()
 
 
@@ -224,11 +224,11 @@ async def _do_chores(
         await call.allow(Right.WRITE, namespace)
         store = backend.store
         for lease in chores.release_leases:
-            await backend.quick(partial(store.release, namespace, lease))
+            await backend.brief(partial(store.release, namespace, lease))
         for ticket in chores.leave_turns:
-            await backend.quick(partial(store.leave_turn, namespace, ticket))
+            await backend.brief(partial(store.leave_turn, namespace, ticket))
         for hold in chores.unholds:
-            await backend.quick(partial(store.unhold, namespace, hold))
+            await backend.brief(partial(store.unhold, namespace, hold))
         if chores.HasField("lease"):
             answer.CopyFrom(wire.lease_message(await _lease(backend, namespace, chores.lease)))
     except StoreError as exc:
