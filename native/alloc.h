@@ -1,6 +1,6 @@
 /*
 ** Which pages of a database are allocated at one version, and the freelist that is shown to SQLite.
-** Called by cache.c (which keeps the newest), freelist.c, pages.c and commit.c.
+** Called by cache.c and position.c (which keep the newest), freelist.c, pages.c and commit.c.
 **
 ** SQLite takes new pages from the freelist in page 1 and its trunk pages
 ** (https://www.sqlite.org/fileformat2.html#the_freelist), and so would every writer take the same ones.

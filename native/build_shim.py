@@ -17,6 +17,7 @@ SOURCES = [
     "locks.c",
     "mainfile.c",
     "pages.c",
+    "position.c",
     "recent.c",
     "sets.c",
     "snapshot.c",

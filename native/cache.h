@@ -186,4 +186,13 @@ int mv_db_committed(mv_db *db, mv_snapshot *s, const mv_part *part, const uint8_
 void mv_db_committed_unknown(mv_db *db, mv_snapshot *s, const mv_part *part, const uint8_t *version,
                              mv_page **pages);
 
+/* ---- between cache.c and position.c; the caller holds the mutex ---- */
+
+mv_version mv_version_next(mv_version v);
+void mv_db_link(mv_db *db, mv_page *p);
+void mv_db_evict(mv_db *db); /* down to the limit */
+/* The page's next version is `v`: an open entry ends there; one that no snapshot needs is dropped. */
+void mv_db_supersede(mv_db *db, uint32_t number, mv_version v);
+void mv_db_end_all(mv_db *db); /* every open entry, behind `applied` */
+
 #endif

@@ -1,7 +1,7 @@
 /*
 ** Recent changes: a ring in shared memory in which committers leave what they changed, so that others need not
 ** ask the engine for it.  Written by pagestore/engines/sqlite.py (through heads.py and cffi; store.h has
-** the functions), read by cache.c; this file and recent.c are part of both modules.
+** the functions), read by position.c; this file and recent.c are part of both modules.
 **
 ** It is a cache of the changelog's end, and it is allowed to know nothing.  What it must never do is to show
 ** what was not committed, or to leave out what was:

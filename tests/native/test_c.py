@@ -15,7 +15,7 @@ FLAGS = ["-std=c11", "-g", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"
 SOURCES = {
     "ahead": ["ahead.c", "sets.c"],
     "alloc": ["alloc.c"],
-    "cache": ["ahead.c", "alloc.c", "cache.c", "recent.c", "sets.c"],
+    "cache": ["ahead.c", "alloc.c", "cache.c", "position.c", "recent.c", "sets.c"],
     "delta": ["delta.c"],
     "fdb": ["fdb.c", "gate.c", "inbox.c"],
     "gate": ["gate.c"],
