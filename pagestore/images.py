@@ -1,6 +1,6 @@
 """Allocation images as they are stored: whole, or in pieces where they are long.
 
-Called by `allocation`, which says when there is one, and by `branches`, `sweep` and `verify`.  Calls the
+Called by `allocation`, which says when there is one, and by `branches`, `leftovers` and `verify`.  Calls the
 engine's transactions.
 
 1. An image of up to `RUNS` free runs is one value under its version's key.  Of a longer one that value is a
@@ -9,7 +9,7 @@ engine's transactions.
    often: two who write the same image do not disturb each other.
 3. Pieces are written before their head, in as many transactions as it takes; without it nobody looks at them.
    The head is written only while the horizon has not passed its version: up to there no piece is removed
-   (`sweep.leftovers`), so a head has all of its pieces.
+   (`leftovers`), so a head has all of its pieces.
 
 Whole: highest allocated page (4 bytes), then the free runs below it, each first number and count (4 bytes
 each), big-endian, all of it compressed.  Head of pieces: a byte 1, highest allocated page, number of runs

@@ -1,7 +1,7 @@
 """Retention: how far back a namespace can be read, and letting go of what is older.
 
 Called by `store`: `collect` for a whole run, `beside_commit` for a little of it behind a commit.  Calls the
-engine, always in small transactions, and `sweep` for what goes.
+engine, always in small transactions, and `sweep` and `leftovers` for what goes.
 
 1. First the horizon moves, then what is below it goes.  The horizon moves in one engine transaction that
    changes the namespace's record: who reads below it afterwards is told so, whatever is still there.
@@ -24,7 +24,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pagestore import allocation, bulk, changelog, format, history, kept, keys, staging, sweep
+from pagestore import allocation, bulk, changelog, format, history, kept, keys, leftovers, staging, sweep
 from pagestore.api import (
     MAX_VERSION,
     ZERO_VERSION,
@@ -268,7 +268,7 @@ def _settle(
     """Carry out all steps there are, at least one; False: time ran out."""
     steps = 0
     complete = True
-    for plan in (sweep.next_step, sweep.leftovers):
+    for plan in (sweep.next_step, leftovers.next_step):
         while complete:
             step = engine.read(lambda tx: plan(tx, id_, pace.size), timeout=timeout)  # noqa: B023 (runs now)
             if step is None:
@@ -336,7 +336,7 @@ def beside_commit(engine: Engine, id_: NamespaceId, pages: int, timeout: float) 
     if due.retention.max_bytes is not None:
         _measure(engine, id_, Pace(engine, _MEASURED), timeout, time.monotonic())
     if not _advance(engine, id_, timeout):
-        step = engine.read(lambda tx: sweep.leftovers(tx, id_, limit), timeout=timeout)
+        step = engine.read(lambda tx: leftovers.next_step(tx, id_, limit), timeout=timeout)
         if step is not None:
             sweep.carry_out(engine, id_, step, timeout)
 

@@ -22,6 +22,7 @@ from pagestore import (
     history,
     kept,
     keys,
+    leftovers,
     retention,
     snapshot,
     staging,
@@ -288,7 +289,7 @@ class PageStore(Store):
             tx.add_read_conflict(key, key + b"\0")
             happened = tx.get(key)
             if happened is None:
-                sweep.check_token(token, record)
+                leftovers.check_token(token, record)
                 tx.set(key, keys.VOID_TOKEN)
             return happened or keys.VOID_TOKEN
 

@@ -3,29 +3,22 @@
 Called by `retention` and `drops`.  Calls the engine: what goes is worked out in a read transaction, beside
 everybody, and then removed in a small write transaction.
 
-1. Needed are, of each page: every version after the horizon; the newest one at or before the horizon and
-   each kept version (`kept`); and the older ones that a needed one is a delta of.  What this leaves was not
-   readable any more when it was worked out, and what is not readable never becomes so again: so the plan
-   stays right, whoever does what until it is carried out.
-2. The mark that a page was freed is needed as long as there is something older that it hides.
-3. The changelog leads to the pages: those of the commits in (settled, horizon] are the ones that may have
+1. What nobody needs (`needed`) was not readable any more when that was worked out, and what is not readable
+   never becomes so again: so the plan stays right, whoever does what until it is carried out.
+2. The changelog leads to the pages: those of the commits in (settled, horizon] are the ones that may have
    versions to let go.  So the work is in proportion to what goes, not to the database.
-4. A step carries the place that it starts from; if another was quicker it does nothing.  A crash between
+3. A step carries the place that it starts from; if another was quicker it does nothing.  A crash between
    two steps loses nothing: the next one starts where the last one ended.
-5. Of the changelog go the records, with their times and tokens, of commits before the horizon, but for
+4. Of the changelog go the records, with their times and tokens, of commits before the horizon, but for
    those that a kept version stands at.  The horizon's own stays: it tells its time.
-6. When something that was kept below the horizon is not needed any more, no changelog leads to its
+5. When something that was kept below the horizon is not needed any more, no changelog leads to its
    pages: then all pages are swept once, from the first to the last.
-
-7. While a run is at work commits leave it to that (`is_run`): a step of a run says until when, a few seconds
+6. While a run is at work commits leave it to that (`is_run`): a step of a run says until when, a few seconds
    ahead, so that a run that was killed holds nobody up for longer.
 
 Progress: settled version (10 bytes), pages done of the next record (4), when the horizon was last moved,
 Unix µs (8), the page that a sweep of all pages has come to (4; 0: none under way), until when a run is at
 work, Unix µs (8; 0: none is).  All big-endian.
-
-Worked example.  Page 5 has versions 10, 20 (a delta of 10), 30 and 40; the horizon moves to 35, 15 is
-tagged.  30 is needed at 35, 40 after it, 10 at 15.  20 goes: nobody may read at 20 to 29.
 """
 
 from __future__ import annotations
@@ -34,7 +27,7 @@ import struct
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -42,11 +35,8 @@ from typing import NamedTuple
 from pagestore import changelog, kept, keys
 from pagestore.api import (
     MAX_VERSION,
-    TOKEN_SIZE,
-    ZERO_VERSION,
     Change,
     NamespaceId,
-    OutcomeUnknownError,
     PageNumber,
     PageRuns,
     Version,
@@ -54,11 +44,12 @@ from pagestore.api import (
     united,
 )
 from pagestore.batches import in_batches
-from pagestore.encoding import MAX_CHAIN, chain_of, is_freed
+from pagestore.encoding import MAX_CHAIN
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
 from pagestore.engines.pace import Pace
 from pagestore.faults import fault
 from pagestore.namespaces import Record, find_any
+from pagestore.needed import Rows, add_window
 
 STEP = 256
 """Page versions looked at in one step at most, roughly: a few milliseconds, of which the removal is one or
@@ -66,9 +57,6 @@ two.  Beside others who write they are smaller, see `pace`."""
 
 RUN_US = 5_000_000
 """For how long a step says that the run is at work: longer than it rests."""
-
-TOKEN_SECONDS = 86400
-"""Tokens stay at least this long, whatever retention says: longer than anybody tries a commit again."""
 
 _ROWS = 1000
 """Rows that a sweep of all pages reads at a time."""
@@ -146,6 +134,12 @@ class Step:
     page_versions: int = 0
     bytes: int = 0
 
+    def take(self, found: Rows) -> None:
+        """What can go of one page."""
+        self.page_versions += len(found.removed)
+        self.bytes += sum(size for _, size in found.removed)
+        self.ranges += found.ranges()
+
 
 def carry_out(engine: Engine, id_: NamespaceId, step: Step, timeout: float, pace: Pace | None = None) -> bool:
     """False: another was quicker, and nothing was removed.  `pace`: of the run that the step is part of."""
@@ -170,76 +164,6 @@ def carry_out(engine: Engine, id_: NamespaceId, step: Step, timeout: float, pace
         done = pace.transact(work, timeout)
     fault("collect.stepped")
     return done
-
-
-# ---- one page ----
-
-
-class Rows:
-    """The rows of one page that can go, as its rows come in, newest first."""
-
-    def __init__(self, points: Sequence[Version], *, hides: bool) -> None:
-        """`points`: the versions to be readable, ascending.  `hides`: freed pages may hide an ancestor's."""
-        self.removed: list[tuple[bytes, int]] = []
-        """Keys, and how many bytes each row takes."""
-        self._runs: list[list[bytes]] = []
-        """The newest and the oldest key of neighbours that all go."""
-        self._in_run = False
-        self._points = points
-        self._hides = hides
-        self._newer = MAX_VERSION
-        self._bases = 0
-        """How many of the rows to come are those that a needed one is a delta of."""
-        self._marks: list[tuple[bytes, int]] = []
-        """Freed marks with nothing needed below, so far."""
-
-    def add(self, key: bytes, blob: bytes) -> None:
-        version = keys.version_of(key)
-        point = bisect_left(self._points, version)
-        needed = point < len(self._points) and self._points[point] < self._newer
-        self._newer = version
-        row = key, len(key) + len(blob)
-        goes = not needed and not self._bases
-        if needed and is_freed(blob):
-            self._marks.append(row)
-            self._bases = 0
-        elif needed or self._bases:
-            self._bases = max(self._bases - 1, chain_of(blob) if needed else 0)
-            self._marks.clear()
-        else:
-            self.removed.append(row)
-            if self._in_run:
-                self._runs[-1][1] = key
-            else:
-                self._runs.append([key, key])
-        self._in_run = goes
-
-    def end(self) -> None:
-        """There are no older rows."""
-        if not self._hides:
-            self.removed += self._marks
-            self._runs += [[key, key] for key, _ in self._marks]
-
-    def into(self, step: Step) -> None:
-        """Put what goes into a step, neighbours as one range."""
-        step.page_versions += len(self.removed)
-        step.bytes += sum(size for _, size in self.removed)
-        step.ranges += [(oldest, newest + b"\0") for newest, oldest in self._runs]
-
-
-def _window(rows: Iterable[tuple[bytes, bytes]], settled: Version, found: Rows) -> None:
-    """The rows after `settled`, the newest one up to it, and those that this one is a delta of: older ones
-    have not changed since they were last looked at."""
-    left: int | None = None
-    for key, blob in rows:
-        found.add(key, blob)
-        if left is not None:
-            left -= 1
-        elif keys.version_of(key) <= settled:
-            left = chain_of(blob) + 1  # and one more, to see whether there is anything for a mark to hide
-        if left == 0:
-            return
-    found.end()
 
 
 # ---- along the changelog ----
@@ -275,7 +199,7 @@ def _along_changelog(tx: Snapshot, id_: NamespaceId, record: Record, at: Progres
         pages = Counter(page for change in changes for page in change.pages)
     _let_go_of_pages(tx, id_, record, at.settled, points, pages, step)
     if step.after is None:
-        _let_go_of_commits(id_, [*first, *changes], points[:-1], step)
+        let_go_of_commits(id_, [*first, *changes], points[:-1], step)
         step.after = at._replace(settled=changes[-1].version, within=0)
     return step
 
@@ -335,22 +259,22 @@ def _let_go_of_pages(
     ]
     for rows in tx.scan_many(ranges):
         found = Rows(points, hides=bool(record.ancestors))
-        _window(rows, settled, found)
-        found.into(step)
+        add_window(found, rows, settled)
+        step.take(found)
 
 
-def _stays(points: Sequence[Version], version: Version, later: Version) -> bool:
+def stays(points: Sequence[Version], version: Version, later: Version) -> bool:
     """Whether a kept version stands at this commit, which is followed by `later`."""
     point = bisect_left(points, version)
     return point < len(points) and points[point] < later
 
 
-def _let_go_of_commits(
+def let_go_of_commits(
     id_: NamespaceId, changes: Sequence[Change], points: Sequence[Version], step: Step
 ) -> None:
     """All but the last, and those that a kept version stands at."""
     for change, later in pairwise(changes):
-        if _stays(points, change.version, later.version):
+        if stays(points, change.version, later.version):
             continue
         key = keys.log_from(id_, change.version, change.version)
         when = keys.time_prefix(id_, change.time_us) + change.version + keys.VERSION_SUFFIX
@@ -378,7 +302,7 @@ def dry_run(
             large.append(change.pages)
         elif change.version > settled:
             pages.update(change.pages)
-        if before is not None and not _stays(points[:-1], before.version, change.version):
+        if before is not None and not stays(points[:-1], before.version, change.version):
             commits.versions += 1
         before = change
     yield commits
@@ -446,91 +370,5 @@ def sweep_pages(
             if until is None or keys.version_of(key) <= until:
                 found.add(key, blob)
         found.end()
-        found.into(step)
+        step.take(found)
     return following
-
-
-# ---- the rest ----
-
-
-def leftovers(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
-    """Tokens, allocation images, waypoints, measures, and records of commits that were kept, which nobody
-    asks for any more; None if there are none."""
-    record = find_any(tx, id_)
-    settled = progress(tx, id_, record).settled
-    points = kept.versions(tx, id_, settled)
-    step, limit = Step(), limit or STEP
-    _tokens(tx, id_, settled, step, limit)
-    _commits_no_longer_kept(tx, id_, settled, points, step, limit)
-    needed = {*points, settled}
-    for key, _ in tx.scan(KeyRange(*keys.images(id_, settled))):
-        if keys.version_of(key) not in needed:
-            step.ranges.append((key, key + b"\0"))
-            if len(step.ranges) >= limit:
-                break
-    else:
-        _pieces_of_images(tx, id_, settled, needed, step, limit)
-    step.ranges += [
-        (key, key + b"\0")
-        for begin, end in (
-            keys.measures(id_, ZERO_VERSION, settled),
-            keys.waypoints(id_, ZERO_VERSION, settled),
-        )
-        for key, _ in tx.scan(KeyRange(begin, end, limit))
-        if keys.version_of(key) < settled
-    ]
-    return step if step.ranges else None
-
-
-def _pieces_of_images(
-    tx: Snapshot, id_: NamespaceId, settled: Version, needed: Set[Version], step: Step, limit: int
-) -> None:
-    """Those of images that go in this step, or are gone; or never came to be, because who wrote them died."""
-    begin, end = keys.image_pieces_until(id_, settled)
-    while len(step.ranges) < limit:
-        first = next(tx.scan(KeyRange(begin, end, 1)), None)
-        if first is None:
-            return
-        version = keys.version_of_piece(first[0])
-        pieces = keys.image_pieces(id_, version)
-        if version not in needed:
-            step.ranges.append(pieces)
-        begin = pieces[1]
-
-
-def _commits_no_longer_kept(
-    tx: Snapshot, id_: NamespaceId, settled: Version, points: Sequence[Version], step: Step, limit: int
-) -> None:
-    """Below what is settled there are only records of commits that something stood at."""
-    changes = []
-    for key, value in tx.scan(KeyRange(*keys.log(id_, ZERO_VERSION, settled))):
-        changes.append(changelog.change_of(tx, id_, key, value))
-        if len(changes) > 1 and not _stays(points, changes[-2].version, changes[-1].version):
-            _let_go_of_commits(id_, changes[-2:], points, step)
-            if len(step.ranges) >= limit:
-                return
-
-
-def _oldest_token() -> bytes:
-    """Tokens that sort before it may be gone."""
-    until_ms = max(time.time_ns() // 1_000_000 - TOKEN_SECONDS * 1000, 0)
-    return until_ms.to_bytes(6, "big") + bytes(TOKEN_SIZE - 6)
-
-
-def check_token(token: bytes, record: Record) -> None:
-    """For a token that is not there: raises OutcomeUnknownError if it may have gone."""
-    if record.horizon > record.created and token < _oldest_token():
-        raise OutcomeUnknownError(token, f"it was made more than {TOKEN_SECONDS // 3600} hours ago")
-
-
-def _tokens(tx: Snapshot, id_: NamespaceId, settled: Version, step: Step, limit: int) -> None:
-    """Tokens begin with the time at which they were made, so the old ones come first."""
-    before = _oldest_token()
-    last: bytes | None = None
-    begin, end = keys.tokens(id_, before)
-    for key, version in tx.scan(KeyRange(begin, end, limit)):
-        if version != keys.VOID_TOKEN and Version(version) >= settled:
-            break
-        last = key
-    if last is not None:
-        step.ranges.append((begin, last + b"\0"))
