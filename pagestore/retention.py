@@ -53,6 +53,9 @@ MOST_BESIDE = 4 * sweep.STEP
 _LONGEST_PAUSE, _SHORTEST_PAUSE = 3600.0, 1.0
 """Seconds between two moves of the horizon that commits see to: a 64th of what is kept, but within these."""
 
+_NEXT_LOOK = 60.0
+"""Seconds from a look that moved nothing to the next one, or that pause if it is shorter."""
+
 _MEASURED = 64
 """Commits measured in one engine transaction."""
 
@@ -323,28 +326,52 @@ def beside_commit(engine: Engine, id_: NamespaceId, pages: int, timeout: float) 
     limit = min(max(2 * LOOK_EVERY * pages, 32), MOST_BESIDE)
 
     def look(tx: Snapshot) -> tuple[sweep.Step | None, Record | None]:
-        if sweep.is_run(sweep.progress(tx, id_, find(tx, id_))):
+        asked = tx.ask(keys.retention(id_))
+        record = find(tx, id_)
+        before = asked()
+        at = sweep.unpack(before, record)
+        if sweep.is_run(at):
             return None, None
-        step = sweep.next_step(tx, id_, limit)
-        return step, None if step is not None else _advance_is_due(tx, id_)
+        step = sweep.step_after(tx, id_, record, before, limit)
+        return step, record if step is None and _advance_is_due(record, at) else None
 
     step, due = engine.read(look, timeout=timeout)
     if step is not None:
         sweep.carry_out(engine, id_, step, timeout)
     if due is None:
         return
+    left = engine.read(lambda tx: leftovers.next_step(tx, id_, limit), timeout=timeout)
+    if left is not None:  # by the last move, which comes before the next one
+        sweep.carry_out(engine, id_, left, timeout)
+        return
     if due.retention.max_bytes is not None:
         _measure(engine, id_, Pace(engine, _MEASURED), timeout, time.monotonic())
     if not _advance(engine, id_, timeout):
-        step = engine.read(lambda tx: leftovers.next_step(tx, id_, limit), timeout=timeout)
-        if step is not None:
-            sweep.carry_out(engine, id_, step, timeout)
+        engine.transact(lambda tx: _look_later(tx, id_), durability="normal", timeout=timeout)
 
 
-def _advance_is_due(tx: Snapshot, id_: NamespaceId) -> Record | None:
-    """The namespace's record, if it is time to look where its horizon belongs."""
-    record = find(tx, id_)
-    at = sweep.progress(tx, id_, record)
+def _pause(record: Record) -> float:
+    """Seconds from one move of the horizon to the next."""
     keeps = record.retention.seconds
-    pause = _LONGEST_PAUSE if keeps is None else min(max(keeps / 64, _SHORTEST_PAUSE), _LONGEST_PAUSE)
-    return record if at.advanced_us + pause * 1e6 < _now_us() else None
+    return _LONGEST_PAUSE if keeps is None else min(max(keeps / 64, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+
+
+def _advance_is_due(record: Record, at: sweep.Progress) -> bool:
+    """Whether it is time to look where the horizon belongs, and the horizon is old enough to be passed."""
+    policy, now_us = record.retention, _now_us()
+    if policy.seconds is None and policy.max_bytes is None:
+        return False
+    keeps = GRACE_SECONDS if policy.max_bytes is not None else max(policy.seconds or 0.0, GRACE_SECONDS)
+    oldest_us = record.horizon_us or record.created_us
+    return max(at.advanced_us + _pause(record) * 1e6, oldest_us + keeps * 1e6) < now_us
+
+
+def _look_later(tx: Transaction, id_: NamespaceId) -> None:
+    """Nothing can go yet: the next commits need not find that out again."""
+    record = rely_on(tx, id_)
+    key = keys.retention(id_)
+    tx.add_read_conflict(key, key + b"\0")
+    at = sweep.progress(tx, id_, record)
+    pause = _pause(record)
+    next_us = _now_us() + round(min(pause, _NEXT_LOOK) * 1e6)
+    tx.set(key, at._replace(advanced_us=next_us - round(pause * 1e6)).pack())

@@ -16,8 +16,8 @@ everybody, and then removed in a small write transaction.
 6. While a run is at work commits leave it to that (`is_run`): a step of a run says until when, a few seconds
    ahead, so that a run that was killed holds nobody up for longer.
 
-Progress: settled version (10 bytes), pages done of the next record (4), when the horizon was last moved,
-Unix µs (8), the page that a sweep of all pages has come to (4; 0: none under way), until when a run is at
+Progress: settled version (10 bytes), pages done of the next record (4), when the horizon was last looked
+after, Unix µs (8), the page that a sweep of all pages has come to (4; 0: none under way), until when a run is at
 work, Unix µs (8; 0: none is).  All big-endian.
 """
 
@@ -171,8 +171,13 @@ def carry_out(engine: Engine, id_: NamespaceId, step: Step, timeout: float, pace
 
 def next_step(tx: Snapshot, id_: NamespaceId, limit: int = 0) -> Step | None:
     """The next step of what has to be done, or None if nothing has.  `limit`: page versions; 0: `STEP`."""
-    record = find_any(tx, id_)
-    before = tx.get(keys.retention(id_))
+    return step_after(tx, id_, find_any(tx, id_), tx.get(keys.retention(id_)), limit)
+
+
+def step_after(
+    tx: Snapshot, id_: NamespaceId, record: Record, before: bytes | None, limit: int = 0
+) -> Step | None:
+    """As `next_step`, for who has read the record and the progress."""
     at = unpack(before, record)
     if at.settled < record.horizon:
         step = _along_changelog(tx, id_, record, at, limit or STEP)
