@@ -1,5 +1,5 @@
-"""Builds `pagestore._native`: the C of the page store (deltas, changelog records, head words, waiting,
-inboxes, FoundationDB's client library)."""
+"""Builds `pagestore._native`: the C of the page store (deltas, changelog records, conflict ranges,
+head words, waiting, inboxes, FoundationDB's client library)."""
 
 from pathlib import Path
 
@@ -13,7 +13,10 @@ ffibuilder.cdef(DECLARATIONS)
 ffibuilder.set_source(
     "pagestore._native",
     '#include "store.h"',
-    sources=[f"{HERE}/{name}.c" for name in ("delta", "fdb", "gate", "inbox", "log", "recent", "words")],
+    sources=[
+        f"{HERE}/{name}.c"
+        for name in ("cover", "delta", "fdb", "gate", "inbox", "log", "recent", "words")
+    ],
     depends=[f"{HERE}/{name}.h" for name in ("inbox", "recent", "store")],
     include_dirs=[HERE],
     define_macros=[("_GNU_SOURCE", "1")],

@@ -13,7 +13,7 @@
 
 #include <stdlib.h>
 
-#define DEAR_READS 2048
+#define DEAR_READS 512
 
 /* Page 1 as stored (rule 12): what every write transaction rewrites is zeroed, and the file format
 ** versions are those of a rollback-journal database, also after an import from a WAL one. */

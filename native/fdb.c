@@ -1,6 +1,6 @@
 /*
 ** FoundationDB's client library, called from C where calls from Python would be dear: what a transaction sets
-** goes to the library in one go, and who waits for an answer is woken in C.
+** goes to the library in one go, who waits for an answer is woken in C, and the rows that came are copied in C.
 **
 ** Called by pagestore/engines/foundationdb_client.py through cffi.  The library is not linked: Python hands over
 ** the addresses of its functions (https://apple.github.io/foundationdb/api-c.html).
@@ -59,8 +59,11 @@ static int one(const mv_fdb_functions *f, void *tr, int kind, int code, const ui
       return 0;
     case MV_FDB_CONFLICT:
       return ((add_conflict_function *)(uintptr_t)f->add_conflict_range)(tr, a, a_length, b, b_length, code);
-    default: /* MV_FDB_NO_CONFLICT */
-      return ((set_option_function *)(uintptr_t)f->set_option)(tr, NEXT_WRITE_NO_WRITE_CONFLICT_RANGE, NULL, 0);
+    default: { /* MV_FDB_ATOMIC_ALONE: nobody else writes this key */
+      int error = ((set_option_function *)(uintptr_t)f->set_option)(tr, NEXT_WRITE_NO_WRITE_CONFLICT_RANGE, NULL, 0);
+      if (!error) ((atomic_op_function *)(uintptr_t)f->atomic_op)(tr, a, a_length, b, b_length, code);
+      return error;
+    }
   }
 }
 
@@ -74,6 +77,43 @@ int mv_fdb_send(const mv_fdb_functions *functions, uint64_t transaction, const u
     at = b + b_length;
   }
   return 0;
+}
+
+/* ---- what a range read answers ---- */
+
+#pragma pack(push, 4)
+typedef struct row { /* FDBKeyValue */
+  const uint8_t *key;
+  int32_t key_length;
+  const uint8_t *value;
+  int32_t value_length;
+} row;
+#pragma pack(pop)
+
+typedef int get_keyvalue_array_function(void *future, const row **rows, int *count, int *more);
+
+int mv_fdb_answer_of(const mv_fdb_functions *functions, uint64_t future, mv_fdb_answer *out) {
+  const row *rows;
+  int count, more;
+  int error = ((get_keyvalue_array_function *)(uintptr_t)functions->get_keyvalue_array)((void *)(uintptr_t)future,
+                                                                                        &rows, &count, &more);
+  if (error) return error;
+  *out = (mv_fdb_answer){.rows = (uint64_t)(uintptr_t)rows, .count = count, .more = more};
+  for (int i = 0; i < count; i++) out->size += (uint64_t)rows[i].key_length + (uint64_t)rows[i].value_length;
+  return 0;
+}
+
+void mv_fdb_rows(const mv_fdb_answer *answer, uint32_t cut, uint8_t *out) {
+  const row *rows = (const row *)(uintptr_t)answer->rows;
+  uint8_t *lengths = out;
+  out += 8 * (size_t)answer->count;
+  for (int32_t i = 0; i < answer->count; i++, lengths += 8) {
+    uint32_t both[2] = {(uint32_t)rows[i].key_length - cut, (uint32_t)rows[i].value_length};
+    memcpy(lengths, both, sizeof both);
+    memcpy(out, rows[i].key + cut, both[0]);
+    memcpy(out + both[0], rows[i].value, both[1]);
+    out += both[0] + both[1];
+  }
 }
 
 /* ---- waiting ---- */

@@ -16,12 +16,21 @@ void mv_gate_open(uint64_t address);
 
 /* FoundationDB's client library (fdb.c): the addresses of its functions. */
 typedef struct mv_fdb_functions {
-  uint64_t set, clear, clear_range, atomic_op, add_conflict_range, set_option, set_callback;
+  uint64_t set, clear, clear_range, atomic_op, add_conflict_range, set_option, set_callback, get_keyvalue_array;
 } mv_fdb_functions;
-enum { MV_FDB_SET, MV_FDB_CLEAR, MV_FDB_CLEAR_RANGE, MV_FDB_ATOMIC, MV_FDB_CONFLICT, MV_FDB_NO_CONFLICT };
+enum { MV_FDB_SET, MV_FDB_CLEAR, MV_FDB_CLEAR_RANGE, MV_FDB_ATOMIC, MV_FDB_CONFLICT, MV_FDB_ATOMIC_ALONE };
 /* Each operation: its kind and a code (a mutation's or a conflict range's type), one byte each; the lengths of two
 ** strings, int32_t, native-endian; the strings.  0, or the library's error. */
 int mv_fdb_send(const mv_fdb_functions *functions, uint64_t transaction, const uint8_t *operations, uint64_t size);
+/* What a range read that is ready has answered; valid as long as its future.  0, or the library's error. */
+typedef struct mv_fdb_answer {
+  uint64_t rows, size; /* the size: of all keys and values */
+  int32_t count, more;
+} mv_fdb_answer;
+int mv_fdb_answer_of(const mv_fdb_functions *functions, uint64_t future, mv_fdb_answer *out);
+/* Its rows to `out`: of each, the lengths of key (but for its first `cut` bytes) and value, uint32_t; then, of each,
+** key and value.  8 * count + size bytes will do. */
+void mv_fdb_rows(const mv_fdb_answer *answer, uint32_t cut, uint8_t *out);
 /* A wait for a future; 0: no memory. */
 uint64_t mv_fdb_wait_start(const mv_fdb_functions *functions, uint64_t future);
 /* Whether it has come, after at most `us` microseconds or a signal. */
@@ -54,3 +63,7 @@ int mv_delta_apply(uint8_t *page, uint32_t size, const uint8_t *delta, uint32_t 
 int64_t mv_log_unpack(const uint8_t *versions, const uint8_t *records, const uint32_t *lengths, uint32_t count,
                       uint32_t *out);
 int mv_log_meets(const void *changes, uint64_t length, const void *touched, uint32_t count);
+
+/* `count` page numbers, uint32_t, in any order, covered by at most `most` ranges that leave out the widest gaps:
+** the first and the last number of each to `out`, ascending.  How many ranges; 0 for some numbers: no memory. */
+uint32_t mv_cover(const void *numbers, uint32_t count, uint32_t most, uint32_t *out);

@@ -15,6 +15,7 @@ Called by `store`.  Calls the engine's transaction.
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
@@ -33,6 +34,7 @@ from pagestore import (
     staging,
     turns,
 )
+from pagestore._native import ffi, lib
 from pagestore.api import (
     MAX_MESSAGE_BYTES,
     MAX_VERSION,
@@ -142,7 +144,9 @@ class Part:
     @cached_property
     def _touched(self) -> bytes:
         """Read or written, for `changelog.Rows.meet`; worked out if others have committed."""
-        return self._reads.packed + b"".join(some.tobytes() for some in in_arrays(self.written))
+        if isinstance(self.written, PageRuns):
+            return self._reads.packed + b"".join(some.tobytes() for some in in_arrays(self.written))
+        return self._reads.packed + array("I", self.written).tobytes()
 
     @cached_property
     def touched(self) -> Set[int] | PageRuns:
@@ -264,11 +268,18 @@ class Part:
         if self._reads_all:
             tx.add_read_conflict(*keys.all_conflicts(self.id))
         most = MAX_RUNS if tx.as_of is None else FEW_RUNS
-        touched = self.touched if isinstance(self.touched, PageRuns) else sorted(self.touched)
-        for first, last in few_runs(touched, most):
-            tx.add_read_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
-        for first, last in few_runs(self.written, MAX_RUNS):
-            tx.add_write_conflict(keys.conflict(self.id, first), keys.conflict(self.id, last) + b"\0")
+        tx.add_conflicts(
+            keys.conflicts(self.id, self._covered(reads=True, most=most)),
+            keys.conflicts(self.id, self._covered(reads=False, most=MAX_RUNS)),
+        )
+
+    def _covered(self, *, reads: bool, most: int) -> list[tuple[int, int]]:
+        """Ranges of what was written, or read and written."""
+        if isinstance(self.written, PageRuns):
+            touched = self.touched if reads else self.written
+            assert isinstance(touched, PageRuns)
+            return cover_runs(touched, most)
+        return cover(self._touched if reads else array("I", self.written).tobytes(), most)
 
 
 class Commit:
@@ -406,11 +417,23 @@ def _happened(happened: bytes | None) -> Version | None:
     return None if happened is None else Version(happened)
 
 
-def few_runs(numbers: Sequence[int], most: int) -> list[tuple[PageNumber, PageNumber]]:
-    """At most `most` runs that cover `numbers` (ascending): the narrowest gaps are covered too.
+def cover(numbers: bytes, most: int) -> list[tuple[int, int]]:
+    """At most `most` ranges, first and last, that cover page numbers (packed as `PageSet.packed`): the
+    narrowest gaps are covered too.
 
     Where a gap is covered, a commit may have to look again at what did not concern it; it is not lost."""
-    runs = [(run.first, PageNumber(run.first + run.length - 1)) for run in runs_in(numbers)]
+    count = len(numbers) // 4
+    out = ffi.new("uint32_t[]", 2 * min(count, most))
+    found = lib.mv_cover(numbers, count, most, out)
+    if count and not found:
+        raise MemoryError("no memory for the conflict ranges of a commit")
+    ends = iter(ffi.unpack(out, 2 * found)) if found else iter(())
+    return list(zip(ends, ends, strict=True))
+
+
+def cover_runs(numbers: PageRuns, most: int) -> list[tuple[int, int]]:
+    """The same, of numbers in runs."""
+    runs = [(int(run.first), run.first + run.length - 1) for run in numbers.runs()]
     if len(runs) <= most:
         return runs
     gaps = sorted(range(1, len(runs)), key=lambda at: runs[at - 1][1] - runs[at][0])[: most - 1]

@@ -304,8 +304,10 @@ def token(id_: NamespaceId, token_: bytes) -> bytes:
     return _TOKEN + _integer(id_) + _string(_BYTES, token_)
 
 
-def conflict(id_: NamespaceId, number: PageNumber) -> bytes:
-    return _CONFLICT + _integer(id_) + _integer(number)
+def conflicts(id_: NamespaceId, runs: Iterable[tuple[int, int]]) -> list[tuple[bytes, bytes]]:
+    """What stands for page numbers, given as the first and the last of each run."""
+    prefix = _CONFLICT + _integer(id_)
+    return [(prefix + _integer(first), prefix + _integer(last) + b"\0") for first, last in runs]
 
 
 def all_conflicts(id_: NamespaceId) -> tuple[bytes, bytes]:

@@ -98,7 +98,8 @@ class Standpoint(NamedTuple):
 class Begun(NamedTuple):
     start: Begin
     standpoint: Standpoint | None
-    """None: nobody wants it, in the past, or not at a commit of the namespace's own."""
+    """None: nobody wants it, in the past, not at a commit of the namespace's own, or for one who knows
+    nothing."""
 
 
 def begin(
@@ -124,14 +125,12 @@ def begin(
     newest = changes.newest or max(since, record.created)
     listed = changes.oldest_first() if since >= record.horizon else None  # there are gaps below it
     if listed is None:
-        start = _everything(tx, id_, record, newest)
-    else:
-        start = Begin(newest, listed, record.page_size)
-    standpoint = None
-    if stands and head is not None and keys.version_of(head[0]) == newest:
-        newest_us = changelog.time_of(head[1])
-        standpoint = Standpoint(newest, tx.read_version(), record, newest_us, bool(taken.bulks), taken.turn)
-    return Begun(start, standpoint)
+        return Begun(_everything(tx, id_, record, newest), None)
+    if not stands or head is None or keys.version_of(head[0]) != newest:
+        return Begun(Begin(newest, listed, record.page_size), None)
+    newest_us, read_version = changelog.time_of(head[1]), tx.read_version()
+    standpoint = Standpoint(newest, read_version, record, newest_us, bool(taken.bulks), taken.turn)
+    return Begun(Begin(newest, listed, record.page_size, read_version=read_version), standpoint)
 
 
 def _begin_anew(tx: Snapshot, id_: NamespaceId) -> Begin:
@@ -175,15 +174,16 @@ class _Changes:
         self, tx: Snapshot, id_: NamespaceId, since: Version | None, rows: Iterator[tuple[bytes, bytes]]
     ) -> bool:
         """Add them down to the one of `since`, which is not one of them.  False: it is not there."""
+        versions, records, version_of, whole = self._versions, self._records, keys.version_of, changelog.whole
         for key, record in rows:
-            version = keys.version_of(key)
+            version = version_of(key)
             if version == since:
                 return True
-            self._versions.append(version)
+            versions.append(version)
             self._size += changelog.size_of(record)
             if self._too_many():
                 return True
-            self._records.append(changelog.whole(tx, id_, version, record))
+            records.append(whole(tx, id_, version, record))
         return False
 
     @property

@@ -137,7 +137,6 @@ class PageStore(Store):
         )
         if begun.standpoint is not None:
             self._standpoints.note(namespace, begun.standpoint, asked)
-            return replace(begun.start, read_version=begun.standpoint.read_version)
         return begun.start
 
     def read(

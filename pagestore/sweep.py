@@ -17,8 +17,8 @@ everybody, and then removed in a small write transaction.
    ahead, so that a run that was killed holds nobody up for longer.
 
 Progress: settled version (10 bytes), pages done of the next record (4), when the horizon was last looked
-after, Unix µs (8), the page that a sweep of all pages has come to (4; 0: none under way), until when a run is at
-work, Unix µs (8; 0: none is).  All big-endian.
+after, Unix µs (8), the page that a sweep of all pages has come to (4; 0: none under way), until when a run
+is at work, Unix µs (8; 0: none is).  All big-endian.
 """
 
 from __future__ import annotations

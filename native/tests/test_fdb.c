@@ -65,18 +65,44 @@ static void add(uint8_t kind, uint8_t code, const char *a, const char *b) {
 static void what_is_written_goes_in_order(void) {
   CHECK(mv_fdb_send(&functions, at(seen), operations, 0) == 0 && !seen[0]);
   add(MV_FDB_SET, 0, "key", "");
-  add(MV_FDB_NO_CONFLICT, 0, "", "");
-  add(MV_FDB_ATOMIC, 14, "stamped", "value");
+  add(MV_FDB_ATOMIC, 15, "key", "stamp");
+  add(MV_FDB_ATOMIC_ALONE, 14, "stamped", "value");
   add(MV_FDB_CONFLICT, 1, "a", "b");
   add(MV_FDB_CLEAR, 0, "gone", "");
   add(MV_FDB_CLEAR_RANGE, 0, "from", "to");
   CHECK(mv_fdb_send(&functions, at(seen), operations, size) == 0);
-  CHECK(strcmp(seen, "set key  0;option   30;atomic stamped value 14;conflict a b 1;clear gone  0;range from to 0;") == 0);
+  CHECK(strcmp(seen, "set key  0;atomic key stamp 15;option   30;atomic stamped value 14;conflict a b 1;clear gone  0;range from to 0;") == 0);
   refuses = 2005;
   seen[0] = 0;
   CHECK(mv_fdb_send(&functions, at(seen), operations, size) == 2005);
-  CHECK(strcmp(seen, "set key  0;option   30;atomic stamped value 14;") == 0);
+  CHECK(strcmp(seen, "set key  0;atomic key stamp 15;option   30;atomic stamped value 14;") == 0);
   CHECK(mv_fdb_wait_start(&functions, at(&call)) == 0);
+  refuses = 0;
+}
+
+#pragma pack(push, 4)
+static const struct { const char *key; int kl; const char *value; int vl; } stored[] = {
+    {"prefix-a", 8, "one", 3}, {"prefix-", 7, "", 0}, {"prefix-bcd", 10, "three", 5}};
+#pragma pack(pop)
+
+static int get_rows(void *future, const void **rows, int *count, int *more) {
+  CHECK(future == &call);
+  *rows = stored, *count = 3, *more = 1;
+  return refuses;
+}
+
+static void rows_are_copied(void) {
+  mv_fdb_answer answer;
+  CHECK(mv_fdb_answer_of(&functions, at(&call), &answer) == 0);
+  CHECK(answer.count == 3 && answer.more == 1 && answer.size == 8 + 3 + 7 + 10 + 5);
+  uint8_t out[100];
+  mv_fdb_rows(&answer, 7, out);
+  uint32_t lengths[6];
+  memcpy(lengths, out, sizeof lengths);
+  CHECK(lengths[0] == 1 && lengths[1] == 3 && lengths[2] == 0 && lengths[3] == 0 && lengths[4] == 3 && lengths[5] == 5);
+  CHECK(memcmp(out + sizeof lengths, "aonebcdthree", 12) == 0);
+  refuses = 1009;
+  CHECK(mv_fdb_answer_of(&functions, at(&call), &answer) == 1009);
   refuses = 0;
 }
 
@@ -124,8 +150,9 @@ int main(void) {
   functions = (mv_fdb_functions){(uint64_t)(uintptr_t)set,       (uint64_t)(uintptr_t)clear,
                                  (uint64_t)(uintptr_t)clear_range, (uint64_t)(uintptr_t)atomic_op,
                                  (uint64_t)(uintptr_t)conflict,  (uint64_t)(uintptr_t)option,
-                                 (uint64_t)(uintptr_t)set_callback};
+                                 (uint64_t)(uintptr_t)set_callback, (uint64_t)(uintptr_t)get_rows};
   what_is_written_goes_in_order();
+  rows_are_copied();
   who_waits_is_woken();
   what_comes_is_posted();
   return 0;

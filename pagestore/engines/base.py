@@ -125,6 +125,15 @@ class Transaction(Snapshot):
     @abstractmethod
     def add_write_conflict(self, begin: bytes, end: bytes) -> None: ...
 
+    def add_conflicts(
+        self, read: Sequence[tuple[bytes, bytes]], written: Sequence[tuple[bytes, bytes]]
+    ) -> None:
+        """Many of both."""
+        for begin, end in read:
+            self.add_read_conflict(begin, end)
+        for begin, end in written:
+            self.add_write_conflict(begin, end)
+
     @abstractmethod
     def announce(self, namespace: NamespaceId, before: Version | None = None, numbers: bytes = b"") -> None:
         """This commit changes the namespace: move its head word, if the engine has one.

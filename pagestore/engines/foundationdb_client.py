@@ -19,6 +19,7 @@ import ctypes
 import importlib
 import os
 import threading
+from array import array
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
@@ -122,6 +123,7 @@ class Client:
                 "add_conflict_range": address("fdb_transaction_add_conflict_range"),
                 "set_option": address("fdb_transaction_set_option"),
                 "set_callback": address("fdb_future_set_callback"),
+                "get_keyvalue_array": address("fdb_future_get_keyvalue_array"),
             },
         )
 
@@ -133,12 +135,37 @@ class Client:
 
     def wait(self, future: Any) -> Any:
         """What a future of the package comes to.  Raises its error; signals are handled meanwhile."""
+        self._await(future)
+        return future.wait()
+
+    def wait_for_rows(self, future: Any, cut: int) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """As `wait`, for a range read: keys, without so many bytes at the start, and values; and whether
+        there may be more."""
+        self._await(future)
+        answer = ffi.new("mv_fdb_answer *")
+        error = lib.mv_fdb_answer_of(self._functions, future.fpointer, answer)
+        if error:
+            raise self.error(error)
+        count = answer.count
+        if not count:
+            return [], bool(answer.more)
+        out = ffi.new("uint8_t[]", 8 * count + answer.size)
+        lib.mv_fdb_rows(answer, cut, out)
+        packed, start, rows = ffi.buffer(out), 8 * count, []
+        lengths = iter(array("I", packed[:start]))
+        for key_length, value_length in zip(lengths, lengths, strict=True):
+            middle = start + key_length
+            end = middle + value_length
+            rows.append((packed[start:middle], packed[middle:end]))
+            start = end
+        return rows, bool(answer.more)
+
+    def _await(self, future: Any) -> None:
         if not future.is_ready():
             if here.keeper is None:
                 self._block(future)
             else:
                 here.keeper.wait(partial(lib.mv_fdb_post, self._functions, future.fpointer))
-        return future.wait()
 
     def _block(self, future: Any) -> None:
         wait = lib.mv_fdb_wait_start(self._functions, future.fpointer)

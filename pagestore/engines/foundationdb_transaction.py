@@ -91,17 +91,17 @@ class FoundationSnapshot(Snapshot):
     def _rows(self, begin: Any, end: Any, wanted: KeyRange, part: Any) -> Iterator[tuple[bytes, bytes]]:
         cut, limit, iteration = len(self._prefix), wanted.limit, 1
         while True:
-            rows, count, more = self._client.wait(part)
-            self.counted.rows += count
-            for row in rows:
-                yield row.key[cut:], row.value
-            limit -= count
-            if not more or not count or (wanted.limit and limit <= 0):
+            rows, more = self._client.wait_for_rows(part, cut)
+            self.counted.rows += len(rows)
+            yield from rows
+            limit -= len(rows)
+            if not more or not rows or (wanted.limit and limit <= 0):
                 return
+            last = self._prefix + rows[-1][0]
             if wanted.reverse:
-                end = self._client.first_key(rows[-1].key)
+                end = self._client.first_key(last)
             else:
-                begin = self._client.first_key(rows[-1].key + b"\0")
+                begin = self._client.first_key(last + b"\0")
             iteration += 1
             part = self._send(begin, end, limit if wanted.limit else 0, iteration, wanted.reverse)
 
@@ -128,8 +128,8 @@ class FoundationTransaction(FoundationSnapshot, Transaction):
 
     def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
         self.counted.sets += 1
-        self._add(lib.MV_FDB_NO_CONFLICT)
-        self._add(lib.MV_FDB_ATOMIC, _with_gap(self._prefix + prefix, suffix), value, _VERSIONSTAMPED_KEY)
+        key = _with_gap(self._prefix + prefix, suffix)
+        self._add(lib.MV_FDB_ATOMIC_ALONE, key, value, _VERSIONSTAMPED_KEY)
 
     def set_versioned_value(self, key: bytes, prefix: bytes, suffix: bytes) -> None:
         self.counted.sets += 1
@@ -152,10 +152,21 @@ class FoundationTransaction(FoundationSnapshot, Transaction):
         self.counted.conflicts += 1
         self._add(lib.MV_FDB_CONFLICT, self._prefix + begin, self._prefix + end, _WRITE_CONFLICT)
 
+    def add_conflicts(
+        self, read: Sequence[tuple[bytes, bytes]], written: Sequence[tuple[bytes, bytes]]
+    ) -> None:
+        self.counted.conflicts += len(read) + len(written)
+        prefix, pack, kind = self._prefix, _HEADER.pack, lib.MV_FDB_CONFLICT
+        for ranges, code in ((read, _READ_CONFLICT), (written, _WRITE_CONFLICT)):
+            for begin, end in ranges:
+                header = pack(kind, code, len(prefix) + len(begin), len(prefix) + len(end))
+                self._operations += (header, prefix, begin, prefix, end)
+
     def announce(self, namespace: NamespaceId, before: Version | None = None, numbers: bytes = b"") -> None:
         """Set the key that `Signal`s watch; nobody conflicts on it."""
-        self._add(lib.MV_FDB_NO_CONFLICT)
-        self.set_versioned_value(head_key(namespace), b"", b"")
+        self.counted.sets += 1
+        key = self._prefix + head_key(namespace)
+        self._add(lib.MV_FDB_ATOMIC_ALONE, key, _with_gap(b"", b""), _VERSIONSTAMPED_VALUE)
 
     def commit_time(self, now_us: int) -> int:
         return now_us  # to read the last commit's time with conflict would make all commits meet

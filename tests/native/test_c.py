@@ -16,6 +16,7 @@ SOURCES = {
     "ahead": ["ahead.c", "sets.c"],
     "alloc": ["alloc.c"],
     "cache": ["ahead.c", "alloc.c", "cache.c", "position.c", "recent.c", "sets.c"],
+    "cover": ["cover.c"],
     "delta": ["delta.c"],
     "fdb": ["fdb.c", "gate.c", "inbox.c"],
     "gate": ["gate.c"],

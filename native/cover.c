@@ -1,0 +1,48 @@
+/*
+** Page numbers covered by few ranges: what an optimistic engine is asked to compare (rule 1 of
+** pagestore/commit.py), where each range costs every commit time.
+**
+** Called by pagestore/commit.py through cffi.
+*/
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store.h"
+
+static int ascending(const void *a, const void *b) {
+  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+  return x < y ? -1 : x > y;
+}
+
+/* How far those neighbours lie apart that are not consecutive; how many these are. */
+static uint32_t find_gaps(const uint32_t *numbers, uint32_t count, uint32_t *gaps) {
+  uint32_t found = 0;
+  for (uint32_t i = 1; i < count; i++)
+    if (numbers[i] - numbers[i - 1] > 1) gaps[found++] = numbers[i] - numbers[i - 1];
+  return found;
+}
+
+uint32_t mv_cover(const void *numbers, uint32_t count, uint32_t most, uint32_t *out) {
+  uint32_t *sorted = malloc(2 * ((size_t)count + 1) * sizeof *sorted);
+  if (!sorted) return 0;
+  uint32_t *gaps = sorted + count;
+  memcpy(sorted, numbers, count * sizeof *sorted);
+  qsort(sorted, count, sizeof *sorted, ascending);
+  uint32_t found = find_gaps(sorted, count, gaps), widest = 2, equal = found;
+  if (found >= most) { /* what separates two ranges: the widest, and of the narrowest of those the first */
+    qsort(gaps, found, sizeof *gaps, ascending);
+    widest = most > 1 ? gaps[found - (most - 1)] : UINT32_MAX;
+    equal = 0;
+    for (uint32_t i = found - (most - 1); i < found && gaps[i] == widest; i++) equal++;
+  }
+  uint32_t ranges = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    uint32_t gap = i ? sorted[i] - sorted[i - 1] : 0;
+    int apart = gap > 1 && (gap > widest || (gap == widest && equal && equal--));
+    if (!i || apart) ranges++, out[2 * ranges - 2] = sorted[i];
+    out[2 * ranges - 1] = sorted[i];
+  }
+  free(sorted);
+  return ranges;
+}
