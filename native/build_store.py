@@ -14,8 +14,7 @@ ffibuilder.set_source(
     "pagestore._native",
     '#include "store.h"',
     sources=[
-        f"{HERE}/{name}.c"
-        for name in ("cover", "delta", "fdb", "gate", "inbox", "log", "recent", "words")
+        f"{HERE}/{name}.c" for name in ("cover", "delta", "fdb", "gate", "inbox", "log", "recent", "words")
     ],
     depends=[f"{HERE}/{name}.h" for name in ("inbox", "recent", "store")],
     include_dirs=[HERE],
