@@ -14,7 +14,7 @@ from pagestore.opener import open_store
 from pagestore.service.server import serving
 from pagestore.service.settings import Settings
 from pagestore.store import PageStore
-from tests.engines import test_allocation, test_store_contract, test_turns, test_watch
+from tests.engines import test_allocation, test_store_contract, test_store_history, test_turns, test_watch
 
 
 class Served(RemoteStore):
@@ -58,5 +58,5 @@ def _adopt(module: ModuleType) -> None:
             globals()[f"{module.__name__.rpartition('.')[2]}_{name}"] = function
 
 
-for _module in (test_store_contract, test_allocation, test_turns, test_watch):
+for _module in (test_store_contract, test_store_history, test_allocation, test_turns, test_watch):
     _adopt(_module)
