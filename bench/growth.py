@@ -38,21 +38,12 @@ def build(directory: Path, short: int, long: int, small: bool, told: Callable[[s
     if weight.exists():
         few, many = (target.place(directory / name) for name in ("short", "long"))
         return Histories(few, many, float(weight.read_text()))
-    workload = WORKLOADS["history-commits"]
-    assert isinstance(workload, HistoryWorkload)
-    if small:
-        workload = workload.small()
     rng = random.Random(short)
-    paths = []
-    for name in ("short", "long"):
-        (directory / name).mkdir(parents=True)
-        paths.append(target.place(directory / name))
-    few, many = paths
+    workload, few = _begun(target, directory / "short", "history-commits", small)
     connection = target.connect(few)
-    workload.load(connection, 1)
     grow(connection, short, workload.rows, rng)
     connection.close()
-    shutil.copytree(few, many)
+    many = _copied(target, few, directory / "long")
     before = folder_bytes(many)
     _go_on(target, many, workload, short, long, rng, told)
     bytes_per_commit = (folder_bytes(many) - before) / (long - short)
@@ -63,21 +54,30 @@ def build(directory: Path, short: int, long: int, small: bool, told: Callable[[s
 def build_twins(directory: Path, commits: int, small: bool, told: Callable[[str], None]) -> tuple[Path, Path]:
     """Two databases with the same history of so many commits."""
     target = MvTarget(durability="normal")
-    workload = WORKLOADS[BESIDE_RETENTION]
+    workload, one = _begun(target, directory / "kept", BESIDE_RETENTION, small)
+    _go_on(target, one, workload, 0, commits, random.Random(commits), told)
+    return one, _copied(target, one, directory / "let-go-of")
+
+
+def _begun(target: MvTarget, folder: Path, name: str, small: bool) -> tuple[HistoryWorkload, Path]:
+    """A workload, and a database in `folder` that it has loaded its table into."""
+    workload = WORKLOADS[name]
     assert isinstance(workload, HistoryWorkload)
     if small:
         workload = workload.small()
-    paths = []
-    for name in ("kept", "let-go-of"):
-        (directory / name).mkdir(parents=True)
-        paths.append(target.place(directory / name))
-    one, other = paths
-    connection = target.connect(one)
+    folder.mkdir(parents=True)
+    path = target.place(folder)
+    connection = target.connect(path)
     workload.load(connection, 1)
     connection.close()
-    _go_on(target, one, workload, 0, commits, random.Random(commits), told)
-    shutil.copytree(one, other)
-    return one, other
+    return workload, path
+
+
+def _copied(target: MvTarget, path: Path, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    copy = target.place(folder)
+    shutil.copytree(path, copy)
+    return copy
 
 
 def _go_on(

@@ -157,14 +157,15 @@ class MvTarget(Target):
     def _connect(self, name: str, store: str | None) -> apsw.Connection:
         import mvvfs
 
-        return mvvfs.connect(
-            name,
-            store=store,
-            durability=self.durability,
-            cache_bytes=self.cache_bytes,
-            leases=self.leases,
-            read_ahead=self.read_ahead,
-        )
+        return mvvfs.connect(name, store=store, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "durability": self.durability,
+            "cache_bytes": self.cache_bytes,
+            "leases": self.leases,
+            "read_ahead": self.read_ahead,
+        }
 
     def transaction(self, connection: apsw.Connection, body: Callable[[], object]) -> int:
         import mvvfs
@@ -280,17 +281,8 @@ class ServedTarget(MvTarget):
     def url(self, path: Path) -> str:
         return f"grpc+unix:{_socket(path)}"
 
-    def _connect(self, name: str, store: str | None) -> apsw.Connection:
-        import mvvfs
-
-        return mvvfs.connect(
-            name,
-            store=store,
-            durability=self.durability,
-            cache_bytes=self.cache_bytes,
-            leases=self.leases,
-            freshness=self.freshness,
-        )
+    def _options(self) -> dict[str, Any]:
+        return {**MvTarget._options(self), "freshness": self.freshness}
 
     @contextmanager
     def running(self, path: Path, environment: Mapping[str, str]) -> Iterator[None]:

@@ -24,6 +24,20 @@ SOURCES = [
     "vfs.c",
 ]
 
+OWN = """\
+void mv_interrupt_again(void);
+void mv_set_pending(uint64_t object);
+void mv_file_stats(void *file, mv_stats *out);
+int mv_file_version(void *file, uint8_t *out);
+uint32_t mv_file_reads(void *file, uint32_t *out);
+uint32_t mv_file_peers(void *file, void **sessions, uint32_t room, int which);
+const char *mv_file_schema(void *file);
+int mv_file_pin(void *file, const uint8_t *version, void *alloc, uint32_t page_size);
+const char *mv_uri(void *file, const char *key);
+int mv_setup(void);
+"""
+"""What no header declares: of calls.c and the files around it, for Python only."""
+
 ffibuilder = FFI()
 ffibuilder.cdef(
     (Path(__file__).parent / "calls.h").read_text()
@@ -70,33 +84,12 @@ ffibuilder.cdef(
 
     mv_alloc *mv_alloc_new(uint32_t highest, const mv_run *runs, uint32_t count);
     void mv_alloc_release(mv_alloc *a);
-    void mv_interrupt_again(void);
-    void mv_set_pending(uint64_t object);
-    void mv_file_stats(void *file, mv_stats *out);
-    int mv_file_version(void *file, uint8_t *out);
-    uint32_t mv_file_reads(void *file, uint32_t *out);
-    uint32_t mv_file_peers(void *file, void **sessions, uint32_t room, int which);
-    const char *mv_file_schema(void *file);
-    int mv_file_pin(void *file, const uint8_t *version, void *alloc, uint32_t page_size);
-    const char *mv_uri(void *file, const char *key);
-    int mv_setup(void);
 """
+    + OWN
 )
 ffibuilder.set_source(
     "mvvfs._shim",
-    """
-#include "mainfile.h"
-void mv_interrupt_again(void);
-void mv_set_pending(uint64_t object);
-void mv_file_stats(void *file, mv_stats *out);
-int mv_file_version(void *file, uint8_t *out);
-uint32_t mv_file_reads(void *file, uint32_t *out);
-uint32_t mv_file_peers(void *file, void **sessions, uint32_t room, int which);
-const char *mv_file_schema(void *file);
-int mv_file_pin(void *file, const uint8_t *version, void *alloc, uint32_t page_size);
-const char *mv_uri(void *file, const char *key);
-int mv_setup(void);
-""",
+    '#include "mainfile.h"\n' + OWN,
     sources=[f"{HERE}/{name}" for name in SOURCES],
     depends=[
         f"{HERE}/{name}"

@@ -5,32 +5,24 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import apsw
 
 from bench.targets import MvTarget, Target
 from bench.workloads.base import Client, Evidence, Workload, expect, scalar
 from bench.workloads.history import UPDATE
-from bench.workloads.updates import load_counters
+from bench.workloads.updates import CounterWorkload
 from mvvfs.stores import open_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Branches(Workload):
+class Branches(CounterWorkload):
     """Branches of a database as it is now; without `MvTarget.branches`, commits of one row."""
 
     unit: ClassVar[str] = "branches or commits"
-    rows: int = 10_000
-    row_bytes: int = 100
-
-    def small(self) -> Self:
-        return replace(self, rows=500)
-
-    def load(self, connection: apsw.Connection, processes: int) -> None:
-        load_counters(connection, self.rows, self.row_bytes)
 
     def client(
         self, target: Target, connection: apsw.Connection, path: Path, index: int, rng: random.Random

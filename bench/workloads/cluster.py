@@ -12,15 +12,15 @@ import os
 import random
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import apsw
 
 from bench.targets import ClusterTarget, Target
-from bench.workloads.base import Client, Evidence, Workload
-from bench.workloads.updates import ReadModifyWriteClient, check_counters, load_counters
+from bench.workloads.base import Client, Evidence
+from bench.workloads.updates import CounterWorkload, ReadModifyWriteClient, check_counters
 from pagestore.snapshot import CHAIN_ROWS
 
 _API_VERSION = 710
@@ -29,17 +29,8 @@ _BLOB, _RECORD = bytes(40), bytes(30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterUpdates(Workload):
+class ClusterUpdates(CounterWorkload):
     """Read-modify-write of random rows, as `rmw-uniform`."""
-
-    rows: int = 10_000
-    row_bytes: int = 100
-
-    def small(self) -> Self:
-        return replace(self, rows=500)
-
-    def load(self, connection: apsw.Connection, processes: int) -> None:
-        load_counters(connection, self.rows, self.row_bytes)
 
     def client(
         self, target: Target, connection: apsw.Connection, path: Path, index: int, rng: random.Random

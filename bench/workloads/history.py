@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import apsw
 
 from bench.targets import PastTarget, Target
-from bench.workloads.base import Client, Evidence, Workload, expect, scalar
-from bench.workloads.updates import load_counters
+from bench.workloads.base import Client, Evidence, expect, scalar
+from bench.workloads.updates import CounterWorkload
 from mvvfs.when import format_time
 from pagestore.api import format_version
 from pagestore.opener import open_store
@@ -32,17 +32,8 @@ def grow(connection: apsw.Connection, commits: int, rows: int, rng: random.Rando
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryWorkload(Workload):
-    """A table of counters; its sum is the number of commits that its database has had."""
-
-    rows: int = 10_000
-    row_bytes: int = 100
-
-    def small(self) -> Self:
-        return replace(self, rows=500)
-
-    def load(self, connection: apsw.Connection, processes: int) -> None:
-        load_counters(connection, self.rows, self.row_bytes)
+class HistoryWorkload(CounterWorkload):
+    """The sum of the counters is the number of commits that its database has had."""
 
     def check(self, connection: apsw.Connection, evidence: Sequence[Evidence]) -> None:
         expect("rows", scalar(connection, "SELECT count(*) FROM counters"), self.rows)

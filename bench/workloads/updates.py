@@ -17,11 +17,9 @@ from bench.workloads.base import Client, Evidence, Workload, expect, integers, p
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadModifyWrite(Workload):
-    """SELECT a row's value, UPDATE it to that value plus one: a lost update shows in the sum."""
+class CounterWorkload(Workload):
+    """On a table `counters`, all 0 to begin with, with ids from 1."""
 
-    distribution: str
-    """A key of `bench.distributions.DISTRIBUTIONS`."""
     rows: int = 10_000
     row_bytes: int = 100
 
@@ -29,7 +27,23 @@ class ReadModifyWrite(Workload):
         return replace(self, rows=min(self.rows, 500))
 
     def load(self, connection: apsw.Connection, processes: int) -> None:
-        load_counters(connection, self.rows, self.row_bytes)
+        texts = payloads(random.Random(self.rows), self.row_bytes)
+        connection.execute(
+            "CREATE TABLE counters (id INTEGER PRIMARY KEY, value INTEGER NOT NULL, payload TEXT NOT NULL)"
+        )
+        with connection:
+            connection.executemany(
+                "INSERT INTO counters (value, payload) VALUES (0, ?)",
+                ((texts[row % len(texts)],) for row in range(self.rows)),
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadModifyWrite(CounterWorkload):
+    """SELECT a row's value, UPDATE it to that value plus one: a lost update shows in the sum."""
+
+    distribution: str
+    """A key of `bench.distributions.DISTRIBUTIONS`."""
 
     def client(
         self, target: Target, connection: apsw.Connection, path: Path, index: int, rng: random.Random
@@ -62,19 +76,6 @@ class ReadModifyWriteClient(Client):
 
     def evidence(self) -> Evidence:
         return list(self._committed.items())
-
-
-def load_counters(connection: apsw.Connection, rows: int, row_bytes: int) -> None:
-    """A table `counters`, all 0, with ids from 1."""
-    texts = payloads(random.Random(rows), row_bytes)
-    connection.execute(
-        "CREATE TABLE counters (id INTEGER PRIMARY KEY, value INTEGER NOT NULL, payload TEXT NOT NULL)"
-    )
-    with connection:
-        connection.executemany(
-            "INSERT INTO counters (value, payload) VALUES (0, ?)",
-            ((texts[row % len(texts)],) for row in range(rows)),
-        )
 
 
 def check_counters(connection: apsw.Connection, evidence: Sequence[Evidence]) -> None:

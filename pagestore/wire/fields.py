@@ -80,6 +80,11 @@ def numbers_message(ascending: Sequence[int]) -> pb.PageNumbers:
     return pb.PageNumbers(gaps=gaps)
 
 
+def some_numbers(ascending: Sequence[int]) -> pb.PageNumbers | None:
+    """A field that is left out where there are none."""
+    return numbers_message(ascending) if ascending else None
+
+
 def numbers_of(message: pb.PageNumbers) -> tuple[PageNumber, ...]:
     return tuple(map(PageNumber, _packed_of(message)))
 

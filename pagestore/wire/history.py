@@ -9,24 +9,20 @@ from collections.abc import Iterable
 
 from pagestore.api import Allocation, Change, Changes, ListedChanges, PageNumber, PageRun, Watched
 from pagestore.v1 import pagestore_pb2 as pb
-from pagestore.wire.fields import MAX_PAGE, WireError, listed_of, numbers_message, version_of
+from pagestore.wire.fields import MAX_PAGE, WireError, listed_of, numbers_message, some_numbers, version_of
 
 
 def change_message(change: Change) -> pb.Change:
-    message = pb.Change(
+    return pb.Change(
         version=change.version,
         time_us=change.time_us,
         pages=numbers_message(change.pages),
         token=change.token,
         message=change.message,
+        allocated=some_numbers(change.allocated),
+        freed=some_numbers(change.freed),
+        index_pages=some_numbers(change.index_pages),
     )
-    if change.allocated:
-        message.allocated.CopyFrom(numbers_message(change.allocated))
-    if change.freed:
-        message.freed.CopyFrom(numbers_message(change.freed))
-    if change.index_pages:
-        message.index_pages.CopyFrom(numbers_message(change.index_pages))
-    return message
 
 
 def change_of(message: pb.Change) -> Change:

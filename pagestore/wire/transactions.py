@@ -34,6 +34,7 @@ from pagestore.wire.fields import (
     page_set_message,
     page_set_of,
     runs_of,
+    some_numbers,
     token_of,
     version_of,
 )
@@ -164,21 +165,17 @@ def commit_of(message: pb.CommitRequest) -> CommitRequest:
 
 
 def _part_message(part: CommitPart) -> pb.CommitPart:
-    message = pb.CommitPart(
+    return pb.CommitPart(
         namespace=part.namespace,
         reads=page_set_message(part.reads),
         writes=write_messages(part.writes),
         page_size=part.page_size,
         lease=part.lease or b"",
         reads_all=part.reads_all,
+        staged=some_numbers(part.staged),
+        allocated=some_numbers(part.allocated),
+        freed=some_numbers(part.freed),
     )
-    if part.staged:
-        message.staged.CopyFrom(numbers_message(part.staged))
-    if part.allocated:
-        message.allocated.CopyFrom(numbers_message(part.allocated))
-    if part.freed:
-        message.freed.CopyFrom(numbers_message(part.freed))
-    return message
 
 
 def _part_of(message: pb.CommitPart) -> CommitPart:
