@@ -16,13 +16,50 @@ void mv_gate_open(uint64_t address);
 
 /* FoundationDB's client library (fdb.c): the addresses of its functions. */
 typedef struct mv_fdb_functions {
-  uint64_t set, clear, clear_range, atomic_op, add_conflict_range, set_option, set_callback, get_keyvalue_array;
+  uint64_t create_transaction, destroy_transaction, set_option, get_read_version, set_read_version, get, get_range;
+  uint64_t set, clear, clear_range, atomic_op, add_conflict_range, get_versionstamp, commit;
+  uint64_t set_callback, is_ready, destroy_future, get_error, get_int64, get_key, get_value, get_keyvalue_array;
 } mv_fdb_functions;
+/* A transaction, which the library makes when it is first asked for something.  Futures are to be ended by who gets
+** them. */
+typedef struct mv_fdb_transaction {
+  uint64_t database, transaction;
+  int64_t timeout;      /* milliseconds, for all that is done in it */
+  int64_t read_version; /* where it stands; 0: at the newest version */
+  int32_t sees_writes;  /* its reads see what it wrote */
+  int32_t asks_version; /* the read version is asked for when it is made */
+  uint64_t version;     /* the future of the read version */
+  uint64_t future;      /* that of what was asked for last */
+  uint64_t stamp;       /* that of the versionstamp, once it commits */
+} mv_fdb_transaction;
+/* 0, or the library's error; so in all that follow. */
+int mv_fdb_begin(const mv_fdb_functions *functions, mv_fdb_transaction *transaction);
+int mv_fdb_ask_version(const mv_fdb_functions *functions, mv_fdb_transaction *transaction);
+int mv_fdb_get(const mv_fdb_functions *functions, mv_fdb_transaction *transaction, const uint8_t *key, int32_t length);
+/* All keys in [begin, end), `limit` at most, if that is not 0. */
+int mv_fdb_get_range(const mv_fdb_functions *functions, mv_fdb_transaction *transaction, const uint8_t *begin,
+                     int32_t begin_length, const uint8_t *end, int32_t end_length, int32_t limit, int32_t iteration,
+                     int32_t reverse);
+/* Without its futures, which belong to who got them. */
+void mv_fdb_end(const mv_fdb_functions *functions, mv_fdb_transaction *transaction);
 enum { MV_FDB_SET, MV_FDB_CLEAR, MV_FDB_CLEAR_RANGE, MV_FDB_ATOMIC, MV_FDB_CONFLICT, MV_FDB_ATOMIC_ALONE };
-/* Each operation: its kind and a code (a mutation's or a conflict range's type), one byte each; the lengths of two
-** strings, int32_t, native-endian; the strings.  0, or the library's error. */
-int mv_fdb_send(const mv_fdb_functions *functions, uint64_t transaction, const uint8_t *operations, uint64_t size);
-/* What a range read that is ready has answered; valid as long as its future.  0, or the library's error. */
+/* Commit what these operations say: of each, its kind and a code (a mutation's or a conflict range's type), one byte
+** each; the lengths of two strings, int32_t, native-endian; the strings.  The futures of the versionstamp and of the
+** commit; where that fails, none. */
+int mv_fdb_commit(const mv_fdb_functions *functions, mv_fdb_transaction *transaction, const uint8_t *operations,
+                  uint64_t size);
+int mv_fdb_is_ready(const mv_fdb_functions *functions, uint64_t future);
+void mv_fdb_end_future(const mv_fdb_functions *functions, uint64_t future);
+/* What a future that is ready came to; strings are valid as long as it. */
+int mv_fdb_error_of(const mv_fdb_functions *functions, uint64_t future);
+int mv_fdb_integer_of(const mv_fdb_functions *functions, uint64_t future, int64_t *out);
+typedef struct mv_fdb_string {
+  uint64_t at;
+  int32_t length, present;
+} mv_fdb_string;
+int mv_fdb_key_of(const mv_fdb_functions *functions, uint64_t future, mv_fdb_string *out);
+int mv_fdb_value_of(const mv_fdb_functions *functions, uint64_t future, mv_fdb_string *out);
+/* What a range read that is ready has answered; valid as long as its future. */
 typedef struct mv_fdb_answer {
   uint64_t rows, size; /* the size: of all keys and values */
   int32_t count, more;

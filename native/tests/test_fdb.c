@@ -18,6 +18,7 @@ static void note(const char *what, const uint8_t *a, int a_length, const uint8_t
 }
 
 static const uint8_t none[1];
+static int version_future;
 
 static void set(void *tr, const uint8_t *k, int kl, const uint8_t *v, int vl) { CHECK(tr == seen); note("set", k, kl, v, vl, 0); }
 static void clear(void *tr, const uint8_t *k, int kl) { CHECK(tr == seen); note("clear", k, kl, none, 0, 0); }
@@ -30,10 +31,19 @@ static int conflict(void *tr, const uint8_t *a, int al, const uint8_t *b, int bl
   return 0;
 }
 static int option(void *tr, int code, const uint8_t *v, int vl) {
-  CHECK(tr == seen && !v && !vl);
+  CHECK(tr == seen && (code == 500 ? vl == 8 && *v == 77 : !v && !vl));
   note("option", none, 0, none, 0, code);
   return 0;
 }
+static int create(void *database, void **out) {
+  CHECK(database == &refuses);
+  *out = seen;
+  note("create", none, 0, none, 0, 0);
+  return refuses;
+}
+static void destroy(void *tr) { CHECK(tr == seen); note("destroy", none, 0, none, 0, 0); }
+static void *get_read_version(void *tr) { CHECK(tr == seen); note("version", none, 0, none, 0, 0); return &version_future; }
+static void set_read_version(void *tr, int64_t v) { CHECK(tr == seen); note("stand", none, 0, none, 0, (int)v); }
 
 typedef void callback(void *, void *);
 static callback *call;
@@ -44,6 +54,16 @@ static int set_callback(void *future, callback *c, void *with) {
   call = c, context = with;
   return 0;
 }
+
+static void *get(void *tr, const uint8_t *k, int kl, int snapshot) { CHECK(tr == seen && snapshot); note("get", k, kl, none, 0, 0); return &call; }
+static void *get_range(void *tr, const uint8_t *a, int al, int ae, int ao, const uint8_t *b, int bl, int be, int bo, int limit,
+                       int bytes, int mode, int iteration, int snapshot, int reverse) {
+  CHECK(tr == seen && !ae && ao == 1 && !be && bo == 1 && !bytes && mode == -1 && snapshot);
+  note("rows", a, al, b, bl, 100 * limit + 10 * iteration + reverse);
+  return &call;
+}
+static void *get_stamp(void *tr) { CHECK(tr == seen); note("stamp", none, 0, none, 0, 0); return &refuses; }
+static void *commit(void *tr) { CHECK(tr == seen); note("commit", none, 0, none, 0, 0); return &call; }
 
 static mv_fdb_functions functions;
 
@@ -62,19 +82,44 @@ static void add(uint8_t kind, uint8_t code, const char *a, const char *b) {
   size += 8 + (uint64_t)lengths[0] + (uint64_t)lengths[1];
 }
 
+static void all_that_begins_a_transaction_goes_with_the_first_read(void) {
+  mv_fdb_transaction tr = {.database = at(&refuses), .timeout = 77, .asks_version = 1};
+  CHECK(mv_fdb_get_range(&functions, &tr, (const uint8_t *)"a", 1, (const uint8_t *)"bc", 2, 5, 2, 1) == 0);
+  CHECK(strcmp(seen, "create   0;option   500;option   51;version   0;rows a bc 521;") == 0);
+  CHECK(tr.future == at(&call) && tr.version == at(&version_future));
+  seen[0] = 0;
+  CHECK(mv_fdb_ask_version(&functions, &tr) == 0 && !seen[0]); /* once */
+  CHECK(mv_fdb_get(&functions, &tr, (const uint8_t *)"key", 3) == 0);
+  mv_fdb_end(&functions, &tr);
+  mv_fdb_end(&functions, &tr);
+  CHECK(strcmp(seen, "get key  0;destroy   0;") == 0);
+  seen[0] = 0;
+  tr = (mv_fdb_transaction){.database = at(&refuses), .timeout = 77, .read_version = 9, .sees_writes = 1};
+  CHECK(mv_fdb_get(&functions, &tr, (const uint8_t *)"key", 3) == 0 && !tr.version);
+  CHECK(strcmp(seen, "create   0;option   500;stand   9;get key  0;") == 0);
+  tr = (mv_fdb_transaction){.database = at(&refuses)};
+  refuses = 2000;
+  CHECK(mv_fdb_get(&functions, &tr, (const uint8_t *)"key", 3) == 2000 && !tr.transaction);
+  refuses = 0;
+  seen[0] = 0;
+}
+
 static void what_is_written_goes_in_order(void) {
-  CHECK(mv_fdb_send(&functions, at(seen), operations, 0) == 0 && !seen[0]);
+  mv_fdb_transaction tr = {.transaction = at(seen)};
+  CHECK(mv_fdb_commit(&functions, &tr, operations, 0) == 0 && strcmp(seen, "stamp   0;commit   0;") == 0);
+  CHECK(tr.stamp == at(&refuses) && tr.future == at(&call));
+  seen[0] = 0;
   add(MV_FDB_SET, 0, "key", "");
   add(MV_FDB_ATOMIC, 15, "key", "stamp");
   add(MV_FDB_ATOMIC_ALONE, 14, "stamped", "value");
   add(MV_FDB_CONFLICT, 1, "a", "b");
   add(MV_FDB_CLEAR, 0, "gone", "");
   add(MV_FDB_CLEAR_RANGE, 0, "from", "to");
-  CHECK(mv_fdb_send(&functions, at(seen), operations, size) == 0);
-  CHECK(strcmp(seen, "set key  0;atomic key stamp 15;option   30;atomic stamped value 14;conflict a b 1;clear gone  0;range from to 0;") == 0);
+  CHECK(mv_fdb_commit(&functions, &tr, operations, size) == 0);
+  CHECK(strcmp(seen, "set key  0;atomic key stamp 15;option   30;atomic stamped value 14;conflict a b 1;clear gone  0;range from to 0;stamp   0;commit   0;") == 0);
   refuses = 2005;
   seen[0] = 0;
-  CHECK(mv_fdb_send(&functions, at(seen), operations, size) == 2005);
+  CHECK(mv_fdb_commit(&functions, &tr, operations, size) == 2005);
   CHECK(strcmp(seen, "set key  0;atomic key stamp 15;option   30;atomic stamped value 14;") == 0);
   CHECK(mv_fdb_wait_start(&functions, at(&call)) == 0);
   refuses = 0;
@@ -147,10 +192,25 @@ static void what_comes_is_posted(void) {
 }
 
 int main(void) {
-  functions = (mv_fdb_functions){(uint64_t)(uintptr_t)set,       (uint64_t)(uintptr_t)clear,
-                                 (uint64_t)(uintptr_t)clear_range, (uint64_t)(uintptr_t)atomic_op,
-                                 (uint64_t)(uintptr_t)conflict,  (uint64_t)(uintptr_t)option,
-                                 (uint64_t)(uintptr_t)set_callback, (uint64_t)(uintptr_t)get_rows};
+  functions = (mv_fdb_functions){
+      .create_transaction = (uint64_t)(uintptr_t)create,
+      .destroy_transaction = (uint64_t)(uintptr_t)destroy,
+      .set_option = (uint64_t)(uintptr_t)option,
+      .get_read_version = (uint64_t)(uintptr_t)get_read_version,
+      .set_read_version = (uint64_t)(uintptr_t)set_read_version,
+      .get = (uint64_t)(uintptr_t)get,
+      .get_range = (uint64_t)(uintptr_t)get_range,
+      .set = (uint64_t)(uintptr_t)set,
+      .clear = (uint64_t)(uintptr_t)clear,
+      .clear_range = (uint64_t)(uintptr_t)clear_range,
+      .atomic_op = (uint64_t)(uintptr_t)atomic_op,
+      .add_conflict_range = (uint64_t)(uintptr_t)conflict,
+      .get_versionstamp = (uint64_t)(uintptr_t)get_stamp,
+      .commit = (uint64_t)(uintptr_t)commit,
+      .set_callback = (uint64_t)(uintptr_t)set_callback,
+      .get_keyvalue_array = (uint64_t)(uintptr_t)get_rows,
+  };
+  all_that_begins_a_transaction_goes_with_the_first_read();
   what_is_written_goes_in_order();
   rows_are_copied();
   who_waits_is_woken();

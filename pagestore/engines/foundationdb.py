@@ -1,7 +1,8 @@
 """The distributed engine: a FoundationDB cluster.
 
 Called by `pagestore.store` through the engine interface; opened by `pagestore.opener`.  Calls the
-`foundationdb` package through `foundationdb_client` (library, errors) and `foundationdb_transaction`.
+`foundationdb` package through `foundationdb_client` (library, errors), `foundationdb_handles` (what it has
+under way) and `foundationdb_transaction`.
 
 1. A version is a versionstamp.  A snapshot's is its read version with the highest batch number: no commit
    that it sees has a greater one, and every later commit has.
@@ -44,6 +45,7 @@ from pagestore.engines.foundationdb_client import (
     TIMED_OUT,
     TRANSACTION_TOO_OLD,
 )
+from pagestore.engines.foundationdb_handles import Handle
 from pagestore.engines.foundationdb_transaction import FoundationSnapshot, FoundationTransaction, head_key
 from pagestore.faults import fault
 
@@ -90,7 +92,7 @@ class FoundationEngine(Engine):
     ) -> T:
         tries = _Tries(self, timeout, stands_at=as_of or reaching)
         while True:
-            tx = FoundationSnapshot(self._client, tries.tr, self._prefix)
+            tx = FoundationSnapshot(tries.tr, self._prefix)
             tx.as_of = as_of
             try:
                 value = work(tx)
@@ -116,41 +118,40 @@ class FoundationEngine(Engine):
             raise StoreReadOnlyError("the store was opened read-only")
         tries = _Tries(self, timeout, stands_at=as_of)
         while True:
-            tx = FoundationTransaction(self._client, tries.tr, self._prefix)
+            tx = FoundationTransaction(tries.tr, self._prefix)
             tx.as_of = as_of
             committing = False
             try:
                 value = work(tx)
                 if not tx.wrote:
                     return Result(value, None)
-                tx.send()
-                stamp = tries.tr.get_versionstamp()
                 committing = True
-                done = tries.tr.commit()
+                stamp, done = tx.commit()
                 fault("commit.sent")
-                self._client.wait(done)
+                done.wait()
                 fault("commit.after_commit")
                 tx.counted.commits += 1
-                return Result(value, Version(bytes(self._client.wait(stamp).value)))
+                return Result(value, Version(stamp.key()))
             except self._client.error as exc:
                 tries.after_commit(exc, as_of is not None, committing, idempotent)
                 as_of = None
             finally:
                 self._count(tx.counted)
 
-    def take_kept(self, read_version: Version, timeout: float) -> Any:
+    def take_kept(self, read_version: Version, timeout: float) -> Handle | None:
         """A transaction that stands there, with that timeout; or None."""
         return self._kept.take(read_version, timeout) if self.usable() else None
 
-    def begin_tries(self, timeout: float) -> Any:
-        """A transaction of the package, its time (in seconds) running."""
+    def new_transaction(
+        self, timeout: float, *, stands_at: Version | None = None, sees_writes: bool = False
+    ) -> Handle:
+        """`timeout` in seconds."""
         if self._pid != os.getpid():
             foundationdb_client.refuse_inherited()
         if not self._open:
             raise StoreUnavailableError("the store can't be used any more: it was closed")
-        tr = self._db.create_transaction()
-        tr.options.set_timeout(max(1, round(1000 * timeout)))
-        return tr
+        read_version = 0 if stands_at is None else int.from_bytes(stands_at[:8], "big")
+        return Handle(self._client, self._db, timeout, stands_at=read_version, sees_writes=sees_writes)
 
     def wait(self, future: Any) -> Any:
         return self._client.wait(future)
@@ -199,11 +200,12 @@ class _WatchedKey(Signal):
     def arm(self, timeout: float) -> None:
         if not self.has_fired():
             return
-        tries = _Tries(self._engine, timeout, own_writes=True)  # without them there are no watches
+        tries = _Tries(self._engine, timeout, sees_writes=True)  # without that there are no watches
         while True:
             try:
-                watch = tries.tr.watch(self._key)
-                self._engine.wait(tries.tr.commit())
+                tr = tries.tr.package()
+                watch = tr.watch(self._key)
+                self._engine.wait(tr.commit())
                 self._watch = watch
                 return
             except self._engine.error_type as exc:
@@ -230,7 +232,7 @@ class _Kept:
                     return
                 self._tries.popitem(last=False)
 
-    def take(self, read_version: Version, timeout: float) -> Any:
+    def take(self, read_version: Version, timeout: float) -> Handle | None:
         with self._lock:
             found = self._tries.get(read_version)
             if found is None:
@@ -258,7 +260,7 @@ class _Tries:
         timeout: float | None,
         *,
         stands_at: Version | None = None,
-        own_writes: bool = False,
+        sees_writes: bool = False,
     ) -> None:
         self._engine = engine
         self.timeout = DEFAULT_TIMEOUT if timeout is None else timeout
@@ -266,35 +268,23 @@ class _Tries:
         self._unknown = False
         """Whether a try before may have been committed."""
         self._last: str | None = None
-        self._own_writes = own_writes
         kept = None if stands_at is None else engine.take_kept(stands_at, self.timeout)
-        self.tr: Any = kept or engine.begin_tries(self.timeout)
-        if kept is None:
-            self._prepare()
-            if stands_at is not None:
-                self.tr.set_read_version(int.from_bytes(stands_at[:8], "big"))
-
-    def _prepare(self) -> None:
-        """Of all options only the timeout outlasts a try."""
-        if not self._own_writes:
-            self.tr.options.set_read_your_writes_disable()
+        self.tr = kept or engine.new_transaction(self.timeout, stands_at=stands_at, sees_writes=sees_writes)
 
     def _at_once(self) -> None:
         """Another try, at the newest version, without a pause."""
         self._engine.count_retry()
-        self.tr = self._engine.begin_tries(self.timeout - (time.monotonic() - self.started))
-        self._prepare()
+        self.tr = self._engine.new_transaction(self.timeout - (time.monotonic() - self.started))
 
     def again(self, error: Exception) -> None:
         """Wait as the client library says.  Raises StoreError if another try is of no use."""
         self._engine.count_retry()
         error_type = type(error)
         try:
-            self._engine.wait(self.tr.on_error(error))
+            self.tr.again(error)
         except error_type as exc:
             raise self._given_up(exc) from exc
         self._last = foundationdb_client.name_of(error)
-        self._prepare()
 
     def after_read(self, error: Any, as_of: bool) -> None:
         """As `again`; at once if this try stood at an earlier version, which can't be had any more."""

@@ -1,6 +1,6 @@
 """FoundationDB's client library in this process: loading, its network thread, fork, errors.
 
-Called by `foundationdb`; calls the `foundationdb` package
+Called by `foundationdb` and `foundationdb_handles`; calls the `foundationdb` package
 (https://apple.github.io/foundationdb/api-python.html), which is loaded when first needed.
 
 1. The library and its one network thread start with the first store that is opened and last until the
@@ -19,8 +19,6 @@ import ctypes
 import importlib
 import os
 import threading
-from array import array
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
@@ -83,6 +81,33 @@ def as_store_error(error: Any) -> StoreError:
     return _CLASSES.get(error.code, StoreUnavailableError)(text)
 
 
+_FUNCTIONS = {
+    "create_transaction": "fdb_database_create_transaction",
+    "destroy_transaction": "fdb_transaction_destroy",
+    "set_option": "fdb_transaction_set_option",
+    "get_read_version": "fdb_transaction_get_read_version",
+    "set_read_version": "fdb_transaction_set_read_version",
+    "get": "fdb_transaction_get",
+    "get_range": "fdb_transaction_get_range",
+    "set": "fdb_transaction_set",
+    "clear": "fdb_transaction_clear",
+    "clear_range": "fdb_transaction_clear_range",
+    "atomic_op": "fdb_transaction_atomic_op",
+    "add_conflict_range": "fdb_transaction_add_conflict_range",
+    "get_versionstamp": "fdb_transaction_get_versionstamp",
+    "commit": "fdb_transaction_commit",
+    "set_callback": "fdb_future_set_callback",
+    "is_ready": "fdb_future_is_ready",
+    "destroy_future": "fdb_future_destroy",
+    "get_error": "fdb_future_get_error",
+    "get_int64": "fdb_future_get_int64",
+    "get_key": "fdb_future_get_key",
+    "get_value": "fdb_future_get_value",
+    "get_keyvalue_array": "fdb_future_get_keyvalue_array",
+}
+"""The library's, by their names in `mv_fdb_functions`."""
+
+
 class Client:
     """The loaded library."""
 
@@ -102,73 +127,37 @@ class Client:
                 "Install the foundationdb-clients package, or set LD_LIBRARY_PATH to where libfdb_c.so is"
             ) from exc
         self.error: type[Exception] = self.fdb.FDBError
-        self.first_key: Callable[[bytes], Any] = self.fdb.KeySelector.first_greater_or_equal
-        self.iterator_mode: int = self.fdb.StreamingMode.iterator
-        self._functions = self._addresses()
+        self.functions = self._addresses()
+        self.is_inherited = False
+        """Whether this process was forked off the one that loaded it."""
 
     def _addresses(self) -> Any:
         """`mv_fdb_functions`, of the library that the package has loaded."""
         library = self.fdb.impl._capi
+        addresses = {
+            ours: ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+            for ours, name in _FUNCTIONS.items()
+        }
+        return ffi.new("mv_fdb_functions *", addresses)
 
-        def address(name: str) -> int:
-            return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
-
-        return ffi.new(
-            "mv_fdb_functions *",
-            {
-                "set": address("fdb_transaction_set"),
-                "clear": address("fdb_transaction_clear"),
-                "clear_range": address("fdb_transaction_clear_range"),
-                "atomic_op": address("fdb_transaction_atomic_op"),
-                "add_conflict_range": address("fdb_transaction_add_conflict_range"),
-                "set_option": address("fdb_transaction_set_option"),
-                "set_callback": address("fdb_future_set_callback"),
-                "get_keyvalue_array": address("fdb_future_get_keyvalue_array"),
-            },
-        )
-
-    def send(self, tr: Any, operations: bytes) -> None:
-        """Give a transaction of the package what is to be set (`mv_fdb_send`)."""
-        error = lib.mv_fdb_send(self._functions, tr.tpointer, operations, len(operations))
+    def check(self, error: int) -> None:
+        """Raise what a call of the library has answered, but for 0."""
         if error:
             raise self.error(error)
 
     def wait(self, future: Any) -> Any:
         """What a future of the package comes to.  Raises its error; signals are handled meanwhile."""
-        self._await(future)
+        self.await_(future.fpointer)
         return future.wait()
 
-    def wait_for_rows(self, future: Any, cut: int) -> tuple[list[tuple[bytes, bytes]], bool]:
-        """As `wait`, for a range read: keys, without so many bytes at the start, and values; and whether
-        there may be more."""
-        self._await(future)
-        answer = ffi.new("mv_fdb_answer *")
-        error = lib.mv_fdb_answer_of(self._functions, future.fpointer, answer)
-        if error:
-            raise self.error(error)
-        count = answer.count
-        if not count:
-            return [], bool(answer.more)
-        out = ffi.new("uint8_t[]", 8 * count + answer.size)
-        lib.mv_fdb_rows(answer, cut, out)
-        packed, start, rows = ffi.buffer(out), 8 * count, []
-        lengths = iter(array("I", packed[:start]))
-        for key_length, value_length in zip(lengths, lengths, strict=True):
-            middle = start + key_length
-            end = middle + value_length
-            rows.append((packed[start:middle], packed[middle:end]))
-            start = end
-        return rows, bool(answer.more)
-
-    def _await(self, future: Any) -> None:
-        if not future.is_ready():
-            if here.keeper is None:
-                self._block(future)
-            else:
-                here.keeper.wait(partial(lib.mv_fdb_post, self._functions, future.fpointer))
-
-    def _block(self, future: Any) -> None:
-        wait = lib.mv_fdb_wait_start(self._functions, future.fpointer)
+    def await_(self, future: int) -> None:
+        """Return once a future has come, with an error or without; signals are handled meanwhile."""
+        if lib.mv_fdb_is_ready(self.functions, future):
+            return
+        if here.keeper is not None:
+            here.keeper.wait(partial(lib.mv_fdb_post, self.functions, future))
+            return
+        wait = lib.mv_fdb_wait_start(self.functions, future)
         if not wait:
             raise MemoryError("no memory to wait for FoundationDB")
         try:
@@ -216,7 +205,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     if _client is None:
         return
-    _inherited = True
+    _inherited = _client.is_inherited = True
     impl = _client.fdb.impl
     impl._network_thread = None  # or the package would try to stop it when the child exits
     # To free what was inherited would call the library.  What the child never frees, it never calls for.

@@ -1,6 +1,6 @@
 """One FoundationDB transaction as the engine interface has it.
 
-Called by `foundationdb`; calls the transaction of the `foundationdb` package.
+Called by `foundationdb`; calls `foundationdb_handles`.
 
 1. Every read is a snapshot read: what must not change is named by the caller as a read conflict.
 2. Reads are sent when they are asked for and waited for when they are used; of a range, the next part is
@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from pagestore._native import lib
 from pagestore.api import VERSION_SIZE, NamespaceId, StoreUnavailableError, Version, format_version
 from pagestore.engines.base import KeyRange, Operations, Snapshot, Transaction
-from pagestore.engines.foundationdb_client import Client
+from pagestore.engines.foundationdb_handles import Future, Handle
 
 _HIGHEST_BATCH = b"\xff\xff"
 
@@ -31,25 +30,21 @@ _HEADER = struct.Struct("=BBii")
 
 
 class FoundationSnapshot(Snapshot):
-    def __init__(self, client: Client, tr: Any, prefix: bytes) -> None:
-        self._client = client
+    def __init__(self, tr: Handle, prefix: bytes) -> None:
         self._tr = tr
-        self._snapshot = tr.snapshot
         self._prefix = prefix
         self.counted = Operations()
-        self._version_asked: Any = None
         self.is_wanted_again = False
         """Whether somebody may want to stand where this one stands."""
         self._read_version: Version | None = None
 
     def ask_read_version(self) -> None:
         self.is_wanted_again = True
-        self._version_asked = self._tr.get_read_version()
+        self._tr.ask_version()
 
     def read_version(self) -> Version:
         if self._read_version is None:
-            number = self._client.wait(self._version_asked or self._tr.get_read_version())
-            self._read_version = Version(number.to_bytes(8, "big") + _HIGHEST_BATCH)
+            self._read_version = Version(self._tr.version().to_bytes(8, "big") + _HIGHEST_BATCH)
         return self._read_version
 
     def confirm(self, version: Version) -> None:
@@ -62,13 +57,7 @@ class FoundationSnapshot(Snapshot):
 
     def ask(self, key: bytes) -> Callable[[], bytes | None]:
         self.counted.gets += 1
-        value = self._snapshot.get(self._prefix + key)
-
-        def wait() -> bytes | None:
-            found: bytes | None = self._client.wait(value).value
-            return found
-
-        return wait
+        return self._tr.get(self._prefix + key).value
 
     def get(self, key: bytes) -> bytes | None:
         return self.ask(key)()
@@ -76,48 +65,48 @@ class FoundationSnapshot(Snapshot):
     def scan(self, wanted: KeyRange) -> Iterator[tuple[bytes, bytes]]:
         if wanted.begin >= wanted.end:
             return iter(())
-        begin, end = (self._client.first_key(self._prefix + key) for key in wanted[:2])
+        begin, end = self._prefix + wanted.begin, self._prefix + wanted.end
         self.counted.range_reads += 1
         return self._rows(begin, end, wanted, self._send(begin, end, wanted.limit, 1, wanted.reverse))
 
     def scan_many(self, wanted: Sequence[KeyRange]) -> list[Iterator[tuple[bytes, bytes]]]:
         return [self.scan(one) for one in wanted]  # each is on its way before any is waited for
 
-    def _send(self, begin: Any, end: Any, limit: int, iteration: int, reverse: bool) -> Any:
-        # (The package's own iterator sends for the next part before it hands out the last row of a part.)
+    def _send(self, begin: bytes, end: bytes, limit: int, iteration: int, reverse: bool) -> Future:
         self.counted.parts += 1
-        return self._snapshot._get_range(begin, end, limit, self._client.iterator_mode, iteration, reverse)
+        return self._tr.range(begin, end, limit, iteration, reverse=reverse)
 
-    def _rows(self, begin: Any, end: Any, wanted: KeyRange, part: Any) -> Iterator[tuple[bytes, bytes]]:
+    def _rows(
+        self, begin: bytes, end: bytes, wanted: KeyRange, part: Future
+    ) -> Iterator[tuple[bytes, bytes]]:
         cut, limit, iteration = len(self._prefix), wanted.limit, 1
         while True:
-            rows, more = self._client.wait_for_rows(part, cut)
+            rows, more = part.rows(cut)
             self.counted.rows += len(rows)
             yield from rows
             limit -= len(rows)
             if not more or not rows or (wanted.limit and limit <= 0):
                 return
-            last = self._prefix + rows[-1][0]
             if wanted.reverse:
-                end = self._client.first_key(last)
+                end = self._prefix + rows[-1][0]
             else:
-                begin = self._client.first_key(last + b"\0")
+                begin = self._prefix + rows[-1][0] + b"\0"
             iteration += 1
             part = self._send(begin, end, limit if wanted.limit else 0, iteration, wanted.reverse)
 
 
 class FoundationTransaction(FoundationSnapshot, Transaction):
-    def __init__(self, client: Client, tr: Any, prefix: bytes) -> None:
-        super().__init__(client, tr, prefix)
+    def __init__(self, tr: Handle, prefix: bytes) -> None:
+        super().__init__(tr, prefix)
         self._operations: list[bytes] = []
 
     @property
     def wrote(self) -> bool:
         return bool(self.counted.sets or self.counted.clears)
 
-    def send(self) -> None:
-        """What was set, cleared and named; to be called before the commit."""
-        self._client.send(self._tr, b"".join(self._operations))
+    def commit(self) -> tuple[Future, Future]:
+        """Send what was set, cleared and named, and commit: its versionstamp, and that it is done."""
+        return self._tr.commit(b"".join(self._operations))
 
     def _add(self, kind: int, a: bytes = b"", b: bytes = b"", code: int = 0) -> None:
         self._operations += (_HEADER.pack(kind, code, len(a), len(b)), a, b)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from pagestore.api import (
 )
 from pagestore.engines.base import Engine, KeyRange, Transaction
 from pagestore.engines.foundationdb import FoundationEngine
+from pagestore.engines.foundationdb_handles import Handle
 from pagestore.engines.foundationdb_transaction import FoundationSnapshot
 from pagestore.opener import open_store
 from pagestore.service.metrics import EngineOperations
@@ -53,38 +55,36 @@ def engine(prefix: str) -> Engine:
 
 
 class Interfering:
-    """A database of the package whose first transactions meet errors, before or after they committed."""
+    """An engine's client library, whose first commits meet errors, before or after they happened."""
 
     def __init__(self, engine: Engine, *errors: int, before: bool = False) -> None:
         assert isinstance(engine, FoundationEngine)
-        self.engine, self.db, self.errors, self.before = engine, engine._db, list(errors), before
-        engine._db = self
-
-    def create_transaction(self) -> Any:
-        return _Transaction(self, self.db.create_transaction())
+        self.error, self.errors, self.before = engine.error_type, list(errors), before
+        begin = engine.new_transaction
+        engine.new_transaction = lambda *args, **options: _Transaction(  # type: ignore[method-assign, assignment, return-value]
+            self, begin(*args, **options)
+        )
 
 
 class _Transaction:
-    def __init__(self, owner: Interfering, tr: Any) -> None:
+    def __init__(self, owner: Interfering, tr: Handle) -> None:
         self._owner, self._tr = owner, tr
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tr, name)
 
-    def commit(self) -> Any:
+    def commit(self, operations: bytes) -> tuple[Any, Any]:
         if not self._owner.errors:
-            return self._tr.commit()
+            return self._tr.commit(operations)
         if not self._owner.before:
-            self._tr.commit().wait()
-        return _Failed(self._owner.engine._client.fdb.FDBError(self._owner.errors.pop(0)))  # type: ignore[attr-defined]
+            self._tr.commit(operations)[1].wait()
+        failed = _Failed(self._owner.error(self._owner.errors.pop(0)))
+        return failed, failed
 
 
 class _Failed:
     def __init__(self, error: Exception) -> None:
         self._error = error
-
-    def is_ready(self) -> bool:
-        return True
 
     def wait(self) -> None:
         raise self._error
@@ -426,11 +426,9 @@ def test_no_key_is_read_twice(pages: Pages, engine: Engine, monkeypatch: pytest.
         return ask(self, key)
 
     def note_part(self: FoundationSnapshot, *args: Any) -> Any:
-        part = send(self, *args)
-        rows, count, more = part.wait()  # all that came, not only what is used
-        seen.extend(row.key for row in rows)
-        part.wait = lambda: (rows, count, more)
-        return part
+        rows, more = send(self, *args).rows(0)  # all that came, not only what is used
+        seen.extend(key for key, _ in rows)
+        return SimpleNamespace(rows=lambda cut: ([(key[cut:], value) for key, value in rows], more))
 
     monkeypatch.setattr(FoundationSnapshot, "ask", note_ask)
     monkeypatch.setattr(FoundationSnapshot, "_send", note_part)

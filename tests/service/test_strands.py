@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -163,6 +164,11 @@ def test_without_a_keeper_what_is_long_is_done_here():
 
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 _SET_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+_IS_READY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+
+
+def _address(function: Any) -> int | None:
+    return ctypes.cast(function, ctypes.c_void_p).value
 
 
 class Library:
@@ -173,8 +179,11 @@ class Library:
         self.error = 0
         self._set_callback = _SET_CALLBACK(self._note)
         self.client = object.__new__(Client)
-        address = ctypes.cast(self._set_callback, ctypes.c_void_p).value
-        self.client._functions = ffi.new("mv_fdb_functions *", {"set_callback": address})
+        self._is_ready = _IS_READY(lambda _future: 0)
+        self.client.functions = ffi.new(
+            "mv_fdb_functions *",
+            {"set_callback": _address(self._set_callback), "is_ready": _address(self._is_ready)},
+        )
 
     def _note(self, _future, callback, context) -> int:
         if not self.error:
@@ -188,7 +197,7 @@ class Library:
 
     def wait(self) -> str:
         """As the engine waits for a future."""
-        future = SimpleNamespace(is_ready=lambda: False, fpointer=1, wait=lambda: "came")
+        future = SimpleNamespace(fpointer=1, wait=lambda: "came")
         return self.client.wait(future)
 
 
