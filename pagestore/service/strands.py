@@ -9,7 +9,8 @@ with when the answer has been posted into the inbox (native/inbox.c), which the 
    `pagestore.waits`.
 2. A strand goes on to its end, also when nobody is interested any more: what is half done would be worth
    less.  The engine's deadlines bound it.
-3. Threads for what is long (`apart`) are few, and made when they are first needed.
+3. A greenlet takes one call after another: to make a new one costs a mapping of memory.
+4. Threads for what is long (`apart`) are few, and made when they are first needed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from pagestore.waits import Keeper, here
 T = TypeVar("T")
 
 _APART_THREADS = 4
+
+_MOST_IDLE = 64
+"""Greenlets that are kept for the next calls, of 16 KiB each."""
 
 _ROOM = 64
 """Answers that are taken from the inbox at once."""
@@ -48,9 +52,11 @@ class Strands(Keeper):
         self._next = 0
         self._answered: deque[greenlet] = deque()
         """To be gone on with."""
+        self._idle: list[greenlet] = []
         self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._quiet = asyncio.Event()
+        """Nothing is running."""
+        self._quiet.set()
         self._threads = ThreadPoolExecutor(_APART_THREADS, thread_name_prefix="apart")
         self._descriptor = lib.mv_inbox_descriptor(self._inbox)
         self._loop.add_reader(self._descriptor, self._take)
@@ -59,19 +65,30 @@ class Strands(Keeper):
         """What `work` returns or raises."""
         done: asyncio.Future[T] = self._loop.create_future()
         self._running += 1
-        self._idle.clear()
-        self._go_on(greenlet(self._work), work, done)
+        self._quiet.clear()
+        strand = self._idle.pop() if self._idle else greenlet(self._strand)
+        self._go_on(strand, work, done)
         return await done
 
+    def _strand(self, work: Callable[[], Any], done: asyncio.Future[Any]) -> None:
+        """One call after another."""
+        strand = getcurrent()
+        while True:
+            self._work(work, done)
+            del work, done  # what came of it is somebody else's
+            if len(self._idle) == _MOST_IDLE:
+                return
+            self._idle.append(strand)
+            work, done = _leave(strand)
+
     def _work(self, work: Callable[[], T], done: asyncio.Future[T]) -> None:
-        """A strand."""
         try:
             try:
                 value = work()
             finally:
                 self._running -= 1
                 if not self._running:
-                    self._idle.set()
+                    self._quiet.set()
         except (Exception, KeyboardInterrupt, SystemExit) as exc:
             if not done.done():  # nobody is interested any more
                 done.set_exception(exc)
@@ -126,13 +143,15 @@ class Strands(Keeper):
 
     async def close(self) -> None:
         """After the last call, once all have ended."""
-        await self._idle.wait()
+        await self._quiet.wait()
         self._threads.shutdown()
+        for strand in self._idle:
+            strand.throw()
         self._loop.remove_reader(self._descriptor)
         lib.mv_inbox_end(self._inbox)
 
 
-def _leave(strand: greenlet) -> None:
-    """Back to the loop, until somebody goes on with this strand."""
+def _leave(strand: greenlet) -> Any:
+    """Back to the loop, until somebody goes on with this strand; what he hands over."""
     assert strand.parent is not None
-    strand.parent.switch()
+    return strand.parent.switch()

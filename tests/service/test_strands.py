@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+from greenlet import getcurrent
 
 from pagestore._native import ffi
 from pagestore.api import ConflictError, new_token
@@ -94,6 +95,24 @@ def test_many_wait_at_once_in_one_thread(answers):
     assert run(main) == [(n, threading.current_thread()) for n in range(300)]
     assert most == 300
     assert here.keeper is None
+
+
+def test_greenlets_are_used_again(answers):
+    async def main(strands):
+        def work():
+            answers.wait()
+            return getcurrent()
+
+        used = {await strands.run(work) for _ in range(10)}
+        assert len(used) == 1
+        used |= set(await asyncio.gather(*(strands.run(work) for _ in range(200))))
+        assert len(used) == 200
+        kept = {await strands.run(work)}
+        kept.update(await asyncio.gather(*(strands.run(work) for _ in range(64))))
+        assert kept < used  # some of them, and no more than that
+        return used
+
+    assert all(strand.dead for strand in run(main))
 
 
 def test_who_is_not_interested_any_more_does_not_end_the_call(answers):
