@@ -199,7 +199,7 @@ class Gate:
 
     def _admit(self, method: str, context: ServicerContext, measured: _Measured) -> Call:
         """Raises NotAllowedError, OverloadedError."""
-        peer = context.peer()
+        peer = measured.peer
         caller = self._stranger(peer) if self._tokens is None else self._known(self._tokens, context)
         call = measured.call = Call(self._backend, method, caller, peer)
         if self._running > self._backend.settings.max_calls:
@@ -243,12 +243,10 @@ class Gate:
     # ---- what is told of a call ----
 
     def ended(self, call: Call | None, method: str, peer: str, measured: _Measured) -> None:
-        metrics, seconds = self._backend.metrics, measured.seconds()
-        metrics.calls.labels(method, measured.status).inc()
-        if measured.timed:
-            metrics.seconds.labels(method).observe(seconds)
-        metrics.received.labels(method).inc(measured.bytes_in)
-        metrics.sent.labels(method).inc(measured.bytes_out)
+        seconds = measured.seconds()
+        self._backend.metrics.of_call(method).ended(
+            measured.status, seconds if measured.timed else None, measured.bytes_in, measured.bytes_out
+        )
         failure = measured.failure
         failed = failure is not None and failure.status is not grpc.StatusCode.ABORTED
         if not failed and (not measured.timed or seconds < self._backend.settings.slow):
@@ -285,7 +283,7 @@ class _Measured:
     def __init__(self, gate: Gate, method: str, context: ServicerContext, *, timed: bool = True) -> None:
         self._gate = gate
         self._method = method
-        self._peer = context.peer()  # now: a call that was cancelled has none any more, and gRPC crashes
+        self.peer = context.peer()  # now: a call that was cancelled has none any more, and gRPC crashes
         self.timed = timed
         self.call: Call | None = None
         self.failure: wire.Failure | None = None
@@ -312,7 +310,7 @@ class _Measured:
             else:
                 self.failure = _failure(exc, self._method)
                 self.status = self.failure.status.name
-        self._gate.ended(self.call, self._method, self._peer, self)
+        self._gate.ended(self.call, self._method, self.peer, self)
         return self.failure is not None
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -25,6 +26,32 @@ _BUCKETS = (0.0003, 0.0006, 0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.12,
 _KNOWN_VERSIONS = 10_000
 _SNAPSHOT_SECONDS = 60.0
 """How long a read counts as a sign that somebody stands at its version."""
+
+
+class OfCall:
+    """Those of one kind of call."""
+
+    def __init__(self, metrics: Metrics, method: str) -> None:
+        self._method = method
+        self._ended: dict[str, Counter] = {}
+        self._metrics = metrics
+        self._received = metrics.received.labels(method)
+        self._sent = metrics.sent.labels(method)
+
+    @cached_property
+    def _seconds(self) -> Histogram:
+        return self._metrics.seconds.labels(self._method)
+
+    def ended(self, status: str, seconds: float | None, received: int, sent: int) -> None:
+        """`seconds`: None if the call is not timed.  `received` and `sent` in bytes."""
+        counter = self._ended.get(status)
+        if counter is None:
+            counter = self._ended[status] = self._metrics.calls.labels(self._method, status)
+        counter.inc()
+        if seconds is not None:
+            self._seconds.observe(seconds)
+        self._received.inc(received)
+        self._sent.inc(sent)
 
 
 class Metrics:
@@ -72,10 +99,17 @@ class Metrics:
             multiprocess_mode="mostrecent",
         )
         self.collected = counter("collected_bytes", "Bytes that retention freed.")
+        self._of_calls: dict[str, OfCall] = {}
         self._max_namespaces = max_namespaces
         self._namespaces: set[str] = set()
         self._snapshots = _Snapshots()
         self.oldest.set(0)
+
+    def of_call(self, method: str) -> OfCall:
+        found = self._of_calls.get(method)
+        if found is None:
+            found = self._of_calls[method] = OfCall(self, method)
+        return found
 
     def namespace(self, name: str) -> str:
         """The label of a namespace."""
