@@ -9,7 +9,11 @@ from __future__ import annotations
 import asyncio
 import sys
 
-import grpc
+from pagestore import poller
+
+poller.choose()
+
+import grpc  # noqa: E402
 
 SERVICE, NAME = "bench.Echo", "Call"
 METHOD = f"/{SERVICE}/{NAME}"

@@ -12,3 +12,7 @@ The service keeps nothing that a restart would miss: versions, leases, turns and
 store's, and a client shows all that a call needs.  Several processes, on one machine, can serve one
 embedded store (workers.py); each learns of the others' commits from the head words.
 """
+
+from pagestore import poller
+
+poller.choose()
