@@ -21,6 +21,7 @@ enum { HAS_MESSAGE = 0x80, HAS_ALLOCATION = 0x40, HAS_INDEX_PAGES = 0x10, WIDTH 
 enum { HEAD = 25, VERSION = 10, COUNTS = 3 };
 
 #define PACKED_HEAD 24u
+#define HIGHEST_PAGE 0xFFFFFFFEu
 
 static uint32_t big_endian(const uint8_t *in, uint32_t width) {
   uint32_t n = 0;
@@ -85,6 +86,29 @@ int64_t mv_log_unpack(const uint8_t *versions, const uint8_t *records, const uin
     records += lengths[i];
   }
   return (int64_t)((const uint8_t *)out - (const uint8_t *)start);
+}
+
+static const uint32_t *checked(const uint32_t *numbers, uint32_t count) {
+  for (uint32_t i = 0, before = 0; i < count; before = numbers[i++])
+    if (numbers[i] <= before || numbers[i] > HIGHEST_PAGE) return NULL;
+  return numbers + count;
+}
+
+int64_t mv_log_check(const void *changes, uint64_t length) {
+  const uint32_t *at = changes, *end = at + length / 4;
+  int64_t found = 0;
+  if (length % 4) return -1;
+  for (; at < end; found++) {
+    uint64_t left = (uint64_t)(end - at);
+    if (left < PACKED_HEAD / 4 ||
+        (uint64_t)at[3] + at[4] + at[5] > left - PACKED_HEAD / 4)
+      return -1;
+    const uint32_t *counts = at + 3;
+    at += PACKED_HEAD / 4;
+    for (int list = 0; list < COUNTS; list++)
+      if (!(at = checked(at, counts[list]))) return -1;
+  }
+  return found;
 }
 
 static int ascending(const void *a, const void *b) {

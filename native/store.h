@@ -99,6 +99,8 @@ int mv_delta_apply(uint8_t *page, uint32_t size, const uint8_t *delta, uint32_t 
 /* Changelog records (log.c). */
 int64_t mv_log_unpack(const uint8_t *versions, const uint8_t *records, const uint32_t *lengths, uint32_t count,
                       uint32_t *out);
+/* How many commits packed changes (log.c) tell of; -1: it is not whole, or a list of page numbers does not ascend. */
+int64_t mv_log_check(const void *changes, uint64_t length);
 int mv_log_meets(const void *changes, uint64_t length, const void *touched, uint32_t count);
 
 /* `count` page numbers, uint32_t, in any order, covered by at most `most` ranges that leave out the widest gaps:

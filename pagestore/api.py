@@ -77,12 +77,14 @@ from pagestore.values import (
     LeaseWish,
     ListedChanges,
     Namespace,
+    PackedChanges,
     PageWrite,
     Retention,
     StoredPage,
     Tag,
     Usage,
     Watched,
+    split_packed,
 )
 
 __all__ = [
@@ -123,6 +125,7 @@ __all__ = [
     "NotAllowedError",
     "OutcomeUnknownError",
     "OverloadedError",
+    "PackedChanges",
     "PageNumber",
     "PageRun",
     "PageRuns",
@@ -152,6 +155,7 @@ __all__ = [
     "pack_numbers",
     "parse_version",
     "runs_in",
+    "split_packed",
     "united",
     "without",
 ]

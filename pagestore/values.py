@@ -5,15 +5,29 @@ Re-exported by `pagestore.api`, which is where everyone else gets them; calls `n
 
 from __future__ import annotations
 
+import struct
 from abc import abstractmethod
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, overload
+from typing import Literal, NamedTuple, cast, overload
 
-from pagestore.numbers import NamespaceId, PageNumber, PageRun, PageSet, Version, pack_numbers
+from pagestore.numbers import (
+    VERSION_SIZE,
+    NamespaceId,
+    PageNumber,
+    PageRun,
+    PageSet,
+    Version,
+    pack_numbers,
+)
 from pagestore.runs import PageRuns, united, without
 
 Durability = Literal["full", "normal"]
+
+_PACKED_COUNTS = struct.Struct("=III")
+_PACKED_VERSION = 12
+_PACKED_HEAD = _PACKED_VERSION + _PACKED_COUNTS.size
 
 _LOCK_BYTE = 0x40000000
 """SQLite never uses the page that holds this byte."""
@@ -104,6 +118,57 @@ class ListedChanges(Changes):
         return b"".join(map(_pack_change, self._changes))
 
 
+class PackedChanges(Changes):
+    """What commits changed, but not when, nor with which token or message: as it comes from afar."""
+
+    __slots__ = ("_count", "_each", "_packed")
+
+    def __init__(self, packed: bytes, count: int) -> None:
+        """`packed`: of so many commits, known to be whole."""
+        self._packed = packed
+        self._count = count
+        self._each: list[bytes] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> PackedChanges: ...
+    def __getitem__(self, index: int | slice) -> Change | PackedChanges:
+        if self._each is None:
+            self._each = split_packed(self._packed)
+        if isinstance(index, slice):
+            some = self._each[index]
+            return PackedChanges(b"".join(some), len(some))
+        return _unpack_change(self._each[index])
+
+    @property
+    def packed(self) -> bytes:
+        return self._packed
+
+
+def split_packed(packed: bytes) -> list[bytes]:
+    """What `Changes.packed` says of each commit; the version comes first."""
+    each, start = [], 0
+    while start < len(packed):
+        written, allocated, freed = _PACKED_COUNTS.unpack_from(packed, start + _PACKED_VERSION)
+        end = start + _PACKED_HEAD + 4 * (written + allocated + freed)
+        each.append(packed[start:end])
+        start = end
+    return each
+
+
+def _unpack_change(packed: bytes) -> Change:
+    written, allocated, _ = _PACKED_COUNTS.unpack_from(packed, _PACKED_VERSION)
+    numbers = tuple(array("I", packed[_PACKED_HEAD:]))
+    behind = written + allocated
+    lists = (numbers[:written], numbers[written:behind], numbers[behind:])
+    pages, taken, given = cast(tuple[tuple[PageNumber, ...], ...], lists)
+    return Change(Version(packed[:VERSION_SIZE]), 0, pages, b"", "", taken, given)
+
+
 def _pack_change(change: Change) -> bytes:
     return change.version + b"\0\0" + pack_numbers(change.pages, change.allocated, change.freed)
 
@@ -153,8 +218,8 @@ class Begin:
     version: Version
     """The newest committed version, or the one asked for."""
     changes: Changes | None
-    """Commits in (since, version], oldest first; None: too many to list, or `since` was None: forget
-    everything that is cached."""
+    """Commits in (since, version], oldest first (behind a service as `PackedChanges`); None: too many to
+    list, or `since` was None: forget everything that is cached."""
     page_size: int
     """Bytes; 0 while the namespace is empty and undecided."""
     allocation: Allocation | None = None

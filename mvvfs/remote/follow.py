@@ -19,21 +19,21 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterable
 
 from mvvfs._shim import ffi, lib
 from mvvfs.remote.calls import Calls, Lost, Stream, pauses
 from pagestore import wire
 from pagestore.api import (
+    VERSION_SIZE,
     ZERO_VERSION,
     Begin,
-    Change,
     Changes,
     HeadWord,
-    ListedChanges,
     NamespaceId,
+    PackedChanges,
     StoreError,
     Version,
+    split_packed,
 )
 from pagestore.v1 import pagestore_pb2 as pb
 
@@ -65,7 +65,8 @@ class Follower:
         """Changes in (start, version] are listed."""
         self._floor = ZERO_VERSION
         self._versions: list[Version] = []
-        self._changes: list[Change] = []
+        self._changes: list[bytes] = []
+        """Packed."""
         self._page_size = 0
         self._as_of = 0
         self._watch: _Watch | None = None
@@ -84,7 +85,8 @@ class Follower:
             if self._version < self._floor or not self._page_size:
                 return None
             first = bisect_right(self._versions, since)
-            return Begin(self._version, ListedChanges(self._changes[first:]), self._page_size)
+            newer = self._changes[first:]
+            return Begin(self._version, PackedChanges(b"".join(newer), len(newer)), self._page_size)
 
     def heard(
         self, after: Version | None, version: Version, changes: Changes | None, as_of: int, page_size: int = 0
@@ -115,11 +117,12 @@ class Follower:
         self._start = self._version = version
         self._versions, self._changes = [], []
 
-    def _append(self, version: Version, changes: Iterable[Change]) -> int:
-        new = [change for change in changes if change.version > self._version]
+    def _append(self, version: Version, changes: Changes) -> int:
+        each = ((Version(one[:VERSION_SIZE]), one) for one in split_packed(changes.packed))
+        new = [(committed, one) for committed, one in each if committed > self._version]
         self._version = version
-        self._changes += new
-        self._versions += [change.version for change in new]
+        self._changes += [one for _, one in new]
+        self._versions += [committed for committed, _ in new]
         if len(self._changes) > 2 * _KEPT:
             self._start = self._versions[-_KEPT - 1]
             self._versions, self._changes = self._versions[-_KEPT:], self._changes[-_KEPT:]

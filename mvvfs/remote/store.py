@@ -42,6 +42,7 @@ from pagestore.api import (
     ListedChanges,
     Namespace,
     NamespaceId,
+    PackedChanges,
     PageNumber,
     PageSet,
     PageWrite,
@@ -234,9 +235,9 @@ class RemoteStore(Store):
                 follower.must_reach(done.version)
             elif follower is not None and others is not None:
                 own = commits.own_change(request, part, done)
-                follower.heard(
-                    request.base, done.version, ListedChanges((*others, *own)), asked, part.page_size
-                )
+                packed = others.packed + ListedChanges(own).packed
+                changes = PackedChanges(packed, len(others) + len(own))
+                follower.heard(request.base, done.version, changes, asked, part.page_size)
         return done
 
     def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:

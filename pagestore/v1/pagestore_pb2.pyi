@@ -316,12 +316,12 @@ class BeginResponse(_message.Message):
     READ_VERSION_FIELD_NUMBER: _ClassVar[int]
     version: bytes
     forget: bool
-    changes: _containers.RepeatedCompositeFieldContainer[Change]
+    changes: bytes
     page_size: int
     allocation: Allocation
     lease: Lease
     read_version: bytes
-    def __init__(self, version: _Optional[bytes] = ..., forget: _Optional[bool] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., page_size: _Optional[int] = ..., allocation: _Optional[_Union[Allocation, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., read_version: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, version: _Optional[bytes] = ..., forget: _Optional[bool] = ..., changes: _Optional[bytes] = ..., page_size: _Optional[int] = ..., allocation: _Optional[_Union[Allocation, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., read_version: _Optional[bytes] = ...) -> None: ...
 
 class ReadRequest(_message.Message):
     __slots__ = ("namespace", "version", "numbers")
@@ -411,9 +411,9 @@ class Others(_message.Message):
     __slots__ = ("changes", "omitted")
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     OMITTED_FIELD_NUMBER: _ClassVar[int]
-    changes: _containers.RepeatedCompositeFieldContainer[Change]
+    changes: bytes
     omitted: bool
-    def __init__(self, changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., omitted: _Optional[bool] = ...) -> None: ...
+    def __init__(self, changes: _Optional[bytes] = ..., omitted: _Optional[bool] = ...) -> None: ...
 
 class Conflict(_message.Message):
     __slots__ = ("namespace", "pages", "version", "fresh")

@@ -42,6 +42,8 @@ from pagestore.wire.history import (
     change_messages,
     change_of,
     changes_of,
+    packed_message,
+    packed_of,
     watched_message,
     watched_of,
 )
@@ -117,6 +119,8 @@ __all__ = [
     "numbers_message",
     "numbers_of",
     "optional_version_of",
+    "packed_message",
+    "packed_of",
     "page_message",
     "page_number_of",
     "page_numbers_of",

@@ -5,11 +5,28 @@ Re-exported by `pagestore.wire`; calls `fields`.
 
 from __future__ import annotations
 
+import struct
+import sys
+from array import array
 from collections.abc import Iterable
+from typing import Literal
 
-from pagestore.api import Allocation, Change, Changes, ListedChanges, PageNumber, PageRun, Watched
+from pagestore._native import lib
+from pagestore.api import (
+    Allocation,
+    Change,
+    Changes,
+    ListedChanges,
+    PackedChanges,
+    PageNumber,
+    PageRun,
+    Watched,
+)
 from pagestore.v1 import pagestore_pb2 as pb
 from pagestore.wire.fields import MAX_PAGE, WireError, listed_of, numbers_message, some_numbers, version_of
+
+_VERSION, _HEAD = 12, 24
+"""Bytes of packed changes: with the zeros behind it; up to the page numbers."""
 
 
 def change_message(change: Change) -> pb.Change:
@@ -36,6 +53,34 @@ def change_of(message: pb.Change) -> Change:
         freed=listed_of(message.freed),
         index_pages=listed_of(message.index_pages),
     )
+
+
+def packed_message(changes: Changes) -> bytes:
+    """As `Others` of the protocol has them.  Raises CorruptPageError."""
+    packed = changes.packed
+    return packed if sys.byteorder == "little" else turned(packed, ">")
+
+
+def packed_of(message: bytes) -> PackedChanges:
+    packed = message if sys.byteorder == "little" else turned(message, "<")
+    count = lib.mv_log_check(packed, len(packed))
+    if count < 0:
+        raise WireError("changes: they are not whole, or page numbers do not ascend")
+    return PackedChanges(packed, count)
+
+
+def turned(packed: bytes, order: Literal["<", ">"]) -> bytes:
+    """Changes whose numbers are in this byte order, in the other one."""
+    parts: list[bytes] = []
+    at = 0
+    while at + _HEAD <= len(packed):
+        counts = struct.unpack_from(f"{order}III", packed, at + _VERSION)
+        end = at + _HEAD + 4 * sum(counts)
+        numbers = array("I", packed[at + _VERSION : end])
+        numbers.byteswap()
+        parts += (packed[at : at + _VERSION], numbers.tobytes())
+        at = end
+    return b"".join(parts) + packed[at:]
 
 
 def change_messages(changes: Iterable[Change]) -> list[pb.Change]:

@@ -38,7 +38,7 @@ from pagestore.wire.fields import (
     token_of,
     version_of,
 )
-from pagestore.wire.history import allocation_message, allocation_of, change_messages, changes_of
+from pagestore.wire.history import allocation_message, allocation_of, packed_message, packed_of
 
 
 def begin_message(begin: Begin) -> pb.BeginResponse:
@@ -48,7 +48,7 @@ def begin_message(begin: Begin) -> pb.BeginResponse:
     if begin.changes is None:
         message.forget = True
     elif begin.changes:
-        message.changes.extend(change_messages(begin.changes))
+        message.changes = packed_message(begin.changes)
     if begin.allocation is not None:
         message.allocation.CopyFrom(allocation_message(begin.allocation))
     return message
@@ -57,7 +57,7 @@ def begin_message(begin: Begin) -> pb.BeginResponse:
 def begin_of(message: pb.BeginResponse) -> Begin:
     return Begin(
         version=version_of(message.version),
-        changes=None if message.forget else changes_of(message.changes),
+        changes=None if message.forget else packed_of(message.changes),
         page_size=message.page_size,
         allocation=allocation_of(message.allocation) if message.HasField("allocation") else None,
         read_version=optional_version_of(message.read_version, "read_version"),
@@ -196,7 +196,7 @@ def committed_message(committed: Committed) -> pb.Committed:
     return pb.Committed(
         version=committed.version,
         time_us=committed.time_us,
-        others=[pb.Others(changes=change_messages(changes)) for changes in committed.others or ()],
+        others=[pb.Others(changes=packed_message(changes)) for changes in committed.others or ()],
         without_others=committed.others is None,
     )
 
@@ -209,7 +209,7 @@ def committed_of(message: pb.Committed, omitted: Callable[[int], Changes]) -> Co
         others=None
         if message.without_others
         else tuple(
-            omitted(index) if others.omitted else changes_of(others.changes)
+            omitted(index) if others.omitted else packed_of(others.changes)
             for index, others in enumerate(message.others)
         ),
     )

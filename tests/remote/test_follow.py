@@ -23,7 +23,7 @@ def version(n: int) -> Version:
 
 
 def change(n: int) -> Change:
-    return Change(version(n), n, (PageNumber(n),), bytes(16), "")
+    return Change(version(n), 0, (PageNumber(n),), b"", "")
 
 
 def changes(*numbers: int) -> ListedChanges:

@@ -128,7 +128,7 @@ async def _commit(backend: Backend, request: CommitRequest) -> pb.CommitResponse
     if response.ByteSize() > backend.settings.max_answer:
         for others in response.committed.others:
             if others.changes:
-                del others.changes[:]
+                others.changes = b""
                 others.omitted = True
     return response
 

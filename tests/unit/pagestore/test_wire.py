@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from array import array
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from pagestore import api, wire
 from pagestore.v1 import pagestore_pb2 as pb
+from pagestore.wire import history
 
 ROOT = Path(__file__).parents[3]
 PROTO = "pagestore/v1/pagestore.proto"
@@ -31,6 +33,15 @@ CHANGES = st.builds(
     allocated=NUMBERS,
     freed=NUMBERS,
 )
+
+
+def told_of(changes):
+    """What is told of commits where it matters only what they changed."""
+    if changes is None:
+        return None
+    return api.ListedChanges(replace(change, time_us=0, token=b"", message="") for change in changes)
+
+
 LISTS = st.lists(CHANGES, max_size=3).map(api.ListedChanges)
 PAGES = st.builds(
     api.StoredPage,
@@ -74,7 +85,7 @@ def test_changes(change):
 @given(VERSIONS, st.none() | LISTS, st.none() | NUMBERS, st.none() | VERSIONS)
 def test_begins(version, changes, numbers, read_version):
     value = api.Begin(version, changes, 4096, None if numbers is None else allocation(numbers), read_version)
-    assert wire.begin_of(wire.begin_message(value)) == value
+    assert wire.begin_of(wire.begin_message(value)) == replace(value, changes=told_of(changes))
 
 
 @given(VERSIONS, st.none() | LISTS)
@@ -127,10 +138,58 @@ def test_commits(data):
 def test_committed(version, changes):
     value = api.Committed(version, 17, (changes, api.ListedChanges()))
     message = wire.committed_message(value)
-    assert wire.committed_of(message, lambda _: pytest.fail("nothing was omitted")) == value
-    del message.others[0].changes[:]
+    told = replace(value, others=(told_of(changes), api.ListedChanges()))
+    assert wire.committed_of(message, lambda _: pytest.fail("nothing was omitted")) == told
+    message.others[0].changes = b""
     message.others[0].omitted = True
     assert wire.committed_of(message, lambda index: {0: changes}[index]) == value
+
+
+@given(LISTS)
+def test_packed_changes(changes):
+    found = wire.packed_of(wire.packed_message(changes))
+    told = told_of(changes)
+    assert found == told
+    assert found.packed == changes.packed
+    assert [found[i] for i in range(len(told))] == list(told)
+    assert found[1:] == told[1:]
+    assert found[1:].packed == api.ListedChanges(changes[1:]).packed
+    assert b"".join(api.split_packed(found.packed)) == changes.packed
+
+
+@given(LISTS)
+def test_packed_changes_on_a_machine_of_the_other_byte_order(changes):
+    sent = history.turned(changes.packed, "<" if sys.byteorder == "little" else ">")
+    assert history.turned(sent, ">" if sys.byteorder == "little" else "<") == changes.packed
+    swapped = [one[:12] + array_of(one[12:]) for one in api.split_packed(changes.packed)]
+    assert sent == b"".join(swapped)
+
+
+def array_of(numbers):
+    words = array("I", numbers)
+    words.byteswap()
+    return words.tobytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda packed: packed[:-1],
+        lambda packed: packed[:-4],
+        lambda packed: packed + bytes(4),
+        lambda packed: packed + bytes(20),
+        lambda packed: packed[:12] + b"\xff\xff\xff\xff" + packed[16:],
+        lambda packed: packed[:24] + packed[28:32] + packed[24:28] + packed[32:],  # 9 before 3
+        lambda packed: packed[:24] + bytes(4) + packed[28:],  # page 0
+        lambda packed: packed[:28] + b"\xff\xff\xff\xff" + packed[32:],
+    ],
+)
+def test_changes_that_are_not_whole_are_refused(damage):
+    change = api.Change(api.ZERO_VERSION, 0, (3, 9), b"", "", (9,), ())
+    packed = api.ListedChanges([change]).packed
+    assert wire.packed_of(packed) == [change]
+    with pytest.raises(wire.WireError, match="whole"):
+        wire.packed_of(damage(packed))
 
 
 def test_what_was_left_out_is_not_nothing():
