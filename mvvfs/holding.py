@@ -5,7 +5,8 @@ asks the shim's page cache which versions its connections stand at, and `pagesto
 
 1. A snapshot younger than the store's grace period (10 minutes) needs no hold.  The thread looks every
    `LOOK_SECONDS`, and takes a hold for each version that has been in use for `OLD_SECONDS`: well before that.
-2. The thread exists only while there are snapshots, and for one look more: an idle process has none.
+2. The thread exists only while there are snapshots, and for one look more: an idle process has none.  A
+   database that it does not look at begins no snapshot without saying so (`mv_db_watch`, native/cache.h).
 3. A connection to a version that retention might take at any moment is held before it is used.
 4. What can't be held (a store that was opened read-only) is only as safe as the grace period makes it: a read
    that comes too late fails with BelowHorizonError and is never answered with something else.
@@ -52,7 +53,7 @@ class Database(Protocol):
     name: str
     cache: Any
     is_watched: bool
-    """Whether its snapshots are looked at; set here."""
+    """Whether its snapshots are looked at; set here, and looked at by the shim before and after a begin."""
 
 
 class _Watched:

@@ -75,9 +75,17 @@ class Database:
         """How the store names the last begins, by the versions that they came to."""
         self._noting = threading.Lock()
         self.is_watched = False
-        """Whether `holding` looks at it."""
         self.near: NearCache | None = None
         """Where pages are kept on disk, if they are."""
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether `holding` looks at it.  While it does not, no snapshot begins without `begin`."""
+        return bool(lib.mv_db_watched(self.cache))
+
+    @is_watched.setter
+    def is_watched(self, watched: bool) -> None:
+        lib.mv_db_watch(self.cache, watched)
 
     def _set_page_size(self, size: int) -> None:
         if lib.mv_db_set_page_size(self.cache, size):

@@ -88,6 +88,14 @@ static void relabel_holders(mv_file *f, mv_version v) {
     if (mv_holds_with(f, g)) mv_db_relabel(g->db, &g->snapshot, v);
 }
 
+/* At `v`, if the cache can stand there, and somebody looks how long that lasts. */
+static int begin_watched(mv_file *f, mv_version v, mv_start *start) {
+  if (!mv_db_begin_at(f->db, &f->snapshot, v, start)) return 0;
+  if (mv_db_watched(f->db)) return 1;
+  mv_alloc_release(start->alloc);
+  return 0;
+}
+
 /* Where the head words tell that nobody has committed to any of them since: no need to ask.  The file's own
 ** newest version comes first, so that what the words say of the others holds for it.  (Those of a followed
 ** store never tell, as each of them is of a time of its own.) */
@@ -98,7 +106,7 @@ static int join_quickly(mv_file *f, mv_version v, mv_start *start) {
     if (mv_holds_with(f, g) && !mv_db_unmoved(g->db, v, 0)) return 0;
   if (mv_version_cmp(newest, v) > 0) v = newest;
   relabel_holders(f, v);
-  return mv_db_begin_at(f->db, &f->snapshot, v, start);
+  return begin_watched(f, v, start);
 }
 
 static void **list_holders(mv_file *f, uint32_t *count) {
@@ -121,6 +129,7 @@ int mv_snapshot_join(mv_file *f, mv_start *start) {
   int rc = SQLITE_OK;
   for (int done = 0; rc == SQLITE_OK && !done;) {
     mv_version_put(mv_base(holder), args.version);
+    args.alloc = NULL;
     rc = mv_call_join(f->host, f->session, &args);
     if (rc != SQLITE_OK) break;
     mv_version v = mv_version_get(args.version);
@@ -128,9 +137,10 @@ int mv_snapshot_join(mv_file *f, mv_start *start) {
     if (args.alloc) {
       mv_db_hold(f->db, &f->snapshot, v);
       *start = (mv_start){never, never, args.alloc, mv_db_page_size(f->db)};
-      done = 1;
+      done = mv_db_watched(f->db);
+      if (!done) mv_alloc_release(args.alloc);
     } else { /* unless another thread has taken in what comes after it meanwhile */
-      done = mv_db_begin_at(f->db, &f->snapshot, v, start);
+      done = begin_watched(f, v, start);
     }
   }
   free(sessions);

@@ -68,6 +68,8 @@ ffibuilder.cdef(
     void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id);
     void mv_db_limit(mv_db *db, uint64_t cache_bytes);
     void mv_db_read_ahead(mv_db *db);
+    void mv_db_watch(mv_db *db, int watched);
+    int mv_db_watched(mv_db *db);
     int mv_db_set_page_size(mv_db *db, uint32_t page_size);
     uint32_t mv_db_page_size(mv_db *db);
     uint32_t mv_changes_list(const uint32_t *packed, uint64_t words, mv_change *out, uint32_t count);

@@ -106,6 +106,7 @@ typedef struct mv_db {
   mv_page *hand;
   size_t bytes, limit;
   mv_snapshot snapshots; /* list head */
+  int unwatched; /* nobody looks whether snapshots last long (mvvfs/holding.py) */
   int reads_ahead;
   mv_tree tree; /* if so: of the pages here */
 } mv_db;
@@ -119,6 +120,10 @@ void mv_db_set_word(mv_db *db, uint64_t address, int followed);
 void mv_db_set_recent(mv_db *db, uint64_t address, uint64_t namespace_id);
 void mv_db_limit(mv_db *db, uint64_t cache_bytes);
 void mv_db_read_ahead(mv_db *db); /* from now on */
+/* Whether somebody looks how long snapshots last.  Where nobody does, no snapshot begins without asking
+** Python, which sees to it; and who has begun one asks again if this has changed meanwhile. */
+void mv_db_watch(mv_db *db, int watched);
+int mv_db_watched(mv_db *db);
 
 /* `count` changes out of their packed form (`Changes.packed` in pagestore/api.py), which they point into.
 ** How many were there whole. */

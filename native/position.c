@@ -209,9 +209,22 @@ static void start(mv_db *db, mv_snapshot *s, mv_start *out) {
   *out = (mv_start){db->last_change, db->change_before, mv_alloc_retain(db->alloc), db->page_size};
 }
 
+void mv_db_watch(mv_db *db, int watched) {
+  pthread_mutex_lock(&db->mutex);
+  db->unwatched = !watched;
+  pthread_mutex_unlock(&db->mutex);
+}
+
+int mv_db_watched(mv_db *db) {
+  pthread_mutex_lock(&db->mutex);
+  int watched = !db->unwatched;
+  pthread_mutex_unlock(&db->mutex);
+  return watched;
+}
+
 int mv_db_quick_begin(mv_db *db, mv_snapshot *s, int64_t within, mv_start *out) {
   pthread_mutex_lock(&db->mutex);
-  int quick = word_still(db, within) || catch_up(db);
+  int quick = !db->unwatched && (word_still(db, within) || catch_up(db));
   if (quick) start(db, s, out);
   pthread_mutex_unlock(&db->mutex);
   return quick;

@@ -52,7 +52,7 @@ static int start_at_newest(mv_file *f, mv_start *start) {
     if (rc != SQLITE_OK) return rc;
     mv_db_begin(f->db, &f->snapshot, start);
     /* Another thread may have gone further meanwhile: as good, but where each begin must be flushed. */
-    if (!f->always_begin || mv_version_cmp(mv_base(f), v) == 0) return SQLITE_OK;
+    if (mv_db_watched(f->db) && (!f->always_begin || mv_version_cmp(mv_base(f), v) == 0)) return SQLITE_OK;
     mv_alloc_release(start->alloc);
   }
 }

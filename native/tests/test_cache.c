@@ -94,7 +94,10 @@ static void a_commit_takes_its_pages_over(void) {
   uint32_t nine = 9;
   mv_db_set_word(db, (uint64_t)(uintptr_t)&head, 0);
   advance(db, 10, 8);
-  CHECK(mv_db_quick_begin(db, &s, 0, &start) && mv_version_cmp(s.version, v(10)) == 0);
+  mv_db_watch(db, 0); /* then it asks */
+  CHECK(!mv_db_watched(db) && !mv_db_quick_begin(db, &s, 0, &start));
+  mv_db_watch(db, 1);
+  CHECK(mv_db_watched(db) && mv_db_quick_begin(db, &s, 0, &start) && mv_version_cmp(s.version, v(10)) == 0);
   mv_alloc_release(start.alloc);
   put(db, 7, 4, 10, 'a');
   mv_page *before = mv_db_pin(db, 7, v(10));
