@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import ClassVar
 
 import apsw
 import pytest
 
 import mvvfs
+from mvvfs import retry
 from tests.conftest import LONG_ON_CLUSTER, on_cluster
 from tests.process import crew
 from tests.process.place import Place, Variant, value
@@ -114,35 +118,59 @@ def test_a_stopped_holder_delays_nobody_for_long(shared: str) -> None:
         stopped.kill()
 
 
-def insert_until(place: Place, end: float) -> int:
+INDEX = "SELECT 1 FROM sqlite_schema WHERE name = 'own_n'"
+
+
+def insert_until_indexed(place: Place, started: Barrier) -> int:
     connection = place.connect(durability="normal", timeout=30.0)
     done = 0
-    while time.time() < end:
+    while not connection.execute(INDEX).fetchall():
         mvvfs.transaction(connection, tries=50).run(
             connection.execute, "INSERT INTO own(n) VALUES (abs(random()))"
         )
         done += 1
+        if done == 1:
+            started.wait(60)
     connection.close()
     return done
 
 
-def index_it(place: Place) -> int:
-    """How many tries CREATE INDEX took."""
+class WatchedTurns(retry._Turns):
+    """Those of this process's transactions."""
+
+    ends = 0.0
+    """Until when it is the transaction's turn, at least: `time.monotonic()`."""
+    failures: ClassVar[list[str]] = []
+
+    def wait(self, lost: int, seconds: float) -> bool:
+        if time.monotonic() < self.ends:
+            self.failures.append(f"try {lost} was lost although it had its turn")
+        came = super().wait(lost, seconds)
+        if not came:
+            self.failures.append(f"no turn came after try {lost}")
+        return came
+
+    def _pragma(self, value: str) -> object:
+        asked = time.monotonic()
+        answer = super()._pragma(value)
+        self.ends = asked + float(value.strip("'").split()[1]) if answer == "taken" else 0.0
+        return answer
+
+
+def index_it(place: Place, started: Barrier) -> list[str]:
+    """What was wrong with the turns of CREATE INDEX, which asks for one as soon as it has lost."""
+    retry._Turns = WatchedTurns  # type: ignore[misc]
     connection = place.connect(timeout=30.0)
-    tries = 0
-
-    def create() -> None:
-        nonlocal tries
-        tries += 1
-        connection.execute("CREATE INDEX own_n ON own(n)")
-
-    mvvfs.transaction(connection, turn_seconds=0.1).run(create)
+    started.wait(60)
+    mvvfs.transaction(connection, turn_seconds=0.0).run(connection.execute, "CREATE INDEX own_n ON own(n)")
     connection.close()
-    return tries
+    return WatchedTurns.failures
 
 
 @LONG_ON_CLUSTER
 def test_a_long_transaction_wins_with_its_second_try(shared: str) -> None:
+    """Whatever others write; or, if that took longer than its turn, which is longer than its first try was,
+    with a later one."""
     place = Place(shared)
     hot(place)
     connection = place.connect()
@@ -150,12 +178,10 @@ def test_a_long_transaction_wins_with_its_second_try(shared: str) -> None:
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150000)"
         "INSERT INTO own(n) SELECT abs(random()) FROM n"
     )
-    end = time.time() + 8
-    writers = [crew.Worker(insert_until, place, end) for _ in range(4)]
-    tries = crew.Worker(index_it, place).result(60)
+    started = multiprocessing.get_context("spawn").Barrier(5)
+    writers = [crew.Worker(insert_until_indexed, place, started) for _ in range(4)]
+    assert crew.Worker(index_it, place, started).result(120) == []
     done = crew.results(writers, seconds=60)
-    assert tries <= 2
-    assert min(done) > 0
     assert value(connection, "SELECT count(*) FROM own") == 150_000 + sum(done)
     assert value(connection, "SELECT count(*) FROM own INDEXED BY own_n WHERE n >= 0") == 150_000 + sum(done)
     assert value(connection, "PRAGMA integrity_check") == "ok"
