@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from pagestore import poller
+from pagestore.service import poller
 
 poller.choose()
 

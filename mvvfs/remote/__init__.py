@@ -3,10 +3,6 @@
 Opened by `mvvfs.stores`, which imports this only where a URL asks for it: gRPC is in the extra `client`.
 """
 
-from pagestore import poller
-
-poller.choose()
-
-from mvvfs.remote.store import RemoteStore, open_remote  # noqa: E402 (loads gRPC)
+from mvvfs.remote.store import RemoteStore, open_remote
 
 __all__ = ["RemoteStore", "open_remote"]

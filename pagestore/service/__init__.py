@@ -13,6 +13,6 @@ store's, and a client shows all that a call needs.  Several processes, on one ma
 embedded store (workers.py); each learns of the others' commits from the head words.
 """
 
-from pagestore import poller
+from pagestore.service import poller
 
 poller.choose()

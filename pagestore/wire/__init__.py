@@ -13,12 +13,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from pagestore import poller
-
-poller.choose()
-
-# ruff: noqa: E402 (what follows loads gRPC)
-
 from pagestore.wire.errors import ERROR_KEY, ERRORS, MAX_ERROR_TEXT, Failure, error_of, failure_of
 from pagestore.wire.fields import (
     MAX_NUMBERS,
