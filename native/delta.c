@@ -91,3 +91,22 @@ int mv_delta_apply(uint8_t *page, uint32_t size, const uint8_t *delta, uint32_t 
   }
   return 0;
 }
+
+/* Change `page` as several deltas say, which stand one behind the other, the newest first, each behind a head of so
+** many bytes; their lengths with it, uint32_t.  0, or the place of the first one, from the oldest, that does not
+** fit. */
+uint32_t mv_delta_apply_all(uint8_t *page, uint32_t size, const uint8_t *deltas, const void *lengths, uint32_t count,
+                            uint32_t head) {
+  uint64_t at = 0;
+  uint32_t length;
+  for (uint32_t i = 0; i < count; i++) {
+    memcpy(&length, (const uint8_t *)lengths + 4 * (size_t)i, sizeof length);
+    at += length;
+  }
+  for (uint32_t i = count; i > 0; i--) {
+    memcpy(&length, (const uint8_t *)lengths + 4 * (size_t)(i - 1), sizeof length);
+    at -= length;
+    if (length < head || mv_delta_apply(page, size, deltas + at + head, length - head)) return count - i + 1;
+  }
+  return 0;
+}

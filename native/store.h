@@ -95,6 +95,8 @@ void mv_recent_end(uint64_t address, uint64_t odd);
 /* Deltas between two versions of a page (delta.c). */
 int mv_delta_make(const uint8_t *old, const uint8_t *new_, uint32_t size, uint8_t *out, uint32_t room);
 int mv_delta_apply(uint8_t *page, uint32_t size, const uint8_t *delta, uint32_t length);
+uint32_t mv_delta_apply_all(uint8_t *page, uint32_t size, const uint8_t *deltas, const void *lengths, uint32_t count,
+                            uint32_t head);
 
 /* Changelog records (log.c). */
 int64_t mv_log_unpack(const uint8_t *versions, const uint8_t *records, const uint32_t *lengths, uint32_t count,

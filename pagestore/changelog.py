@@ -81,12 +81,12 @@ _NUMBERS_AT_ONCE = 16_384
 
 def size_of(record: bytes) -> int:
     """Bytes of the whole record, of which this is what is kept under the log key."""
-    return int.from_bytes(record[_HEAD.size :][:4], "big") if _is_in_pieces(record) else len(record)
+    return int.from_bytes(record[_HEAD.size :][:4], "big") if is_in_pieces(record) else len(record)
 
 
 def whole(tx: Snapshot, id_: NamespaceId, version: Version, record: bytes) -> bytes:
     """The record, of which this is what is kept under the log key.  Raises CorruptPageError."""
-    if not _is_in_pieces(record):
+    if not is_in_pieces(record):
         return record
     change = _in_pieces(tx, id_, version, record)
     flags = record[0] & ~(_IN_PIECES | _AS_RUNS)
@@ -96,7 +96,7 @@ def whole(tx: Snapshot, id_: NamespaceId, version: Version, record: bytes) -> by
 def change_of(tx: Snapshot, id_: NamespaceId, key: bytes, record: bytes) -> Change:
     """What a changelog row says.  Raises CorruptPageError."""
     version = keys.version_of(key)
-    return _in_pieces(tx, id_, version, record) if _is_in_pieces(record) else read(version, record)
+    return _in_pieces(tx, id_, version, record) if is_in_pieces(record) else read(version, record)
 
 
 def _in_pieces(tx: Snapshot, id_: NamespaceId, version: Version, record: bytes) -> Change:
@@ -200,7 +200,8 @@ def may_be_in_pieces(change: Change) -> bool:
     return numbers * longest_number + MAX_MESSAGE_BYTES + _HEAD.size > MAX_RECORD // 2
 
 
-def _is_in_pieces(record: bytes) -> bool:
+def is_in_pieces(record: bytes) -> bool:
+    """Whether this is only the head of a record, as it is kept under the log key."""
     return bool(record) and record[0] & _IN_PIECES != 0
 
 

@@ -32,6 +32,7 @@ import os
 import struct
 import threading
 import zlib
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -186,15 +187,18 @@ def _restore(blobs: tuple[bytes, ...], size: int) -> bytes:
     content = _whole(whole, size)
     if not deltas:
         return content
-    page = bytearray(content)
-    buffer = ffi.from_buffer(page)
     for depth, blob in enumerate(reversed(deltas), start=1):
         codec, key_id, chain, _ = _HEAD.unpack_from(blob)
-        _check_key(key_id)
-        if codec & ~_INDEX != _DELTA or chain != depth:
+        if key_id != _PLAIN or codec & ~_INDEX != _DELTA or chain != depth:
+            _check_key(key_id)
             raise ValueError(f"codec {codec} at depth {chain}, where delta {depth} belongs")
-        if lib.mv_delta_apply(buffer, size, blob[_HEAD.size :], len(blob) - _HEAD.size):
-            raise ValueError(f"delta {depth} does not fit the page")
+    page = bytearray(content)
+    lengths = array("I", map(len, deltas)).tobytes()
+    wrong = lib.mv_delta_apply_all(
+        ffi.from_buffer(page), size, b"".join(deltas), lengths, len(deltas), _HEAD.size
+    )
+    if wrong:
+        raise ValueError(f"delta {wrong} does not fit the page")
     return bytes(page)
 
 

@@ -27,6 +27,8 @@ from pagestore.encoding import FREED, Base, chain_of, decode, encode
 _STAGED_AT_ONCE = 4_000_000
 """Bytes: what is held in memory, and sent, at a time."""
 
+_NOTHING = PageRuns()
+
 _PAGE_BYTES = 128
 """What a page takes beside its blob."""
 
@@ -44,7 +46,7 @@ class Pile:
         self._token = token
         self.writes: list[PageWrite] = []
         """What goes with the commit itself."""
-        self._staged = RunSet()
+        self._staged: RunSet | None = None
         self._bytes = 0
         self._limit = _STAGED_AT_ONCE if stage else store.max_commit_bytes // parts
         self._always = stage
@@ -58,18 +60,19 @@ class Pile:
 
     def end(self) -> None:
         """No more are to come: a commit that was begun to be staged is staged whole."""
-        if self.writes and (self._staged or self._always):
+        if self.writes and (self._staged is not None or self._always):
             self._stage()
 
     def _stage(self) -> None:
         self._store.stage(self._namespace, self._token, self.writes)
+        self._staged = self._staged or RunSet()
         self._staged.update(sorted(write.number for write in self.writes))
         self.writes = []
         self._bytes = 0
 
     @property
     def staged(self) -> PageRuns:
-        return self._staged.numbers()
+        return _NOTHING if self._staged is None else self._staged.numbers()
 
 
 class Replacement:

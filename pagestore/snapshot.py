@@ -169,33 +169,33 @@ class _Changes:
         self._versions: list[Version] = []
         self._records: list[bytes] = []
         self._size = 0
+        self._too_many = False
 
     def add_until(
         self, tx: Snapshot, id_: NamespaceId, since: Version | None, rows: Iterator[tuple[bytes, bytes]]
     ) -> bool:
         """Add them down to the one of `since`, which is not one of them.  False: it is not there."""
-        versions, records, version_of, whole = self._versions, self._records, keys.version_of, changelog.whole
+        versions, records, version_of = self._versions, self._records, keys.version_of
         for key, record in rows:
             version = version_of(key)
             if version == since:
                 return True
             versions.append(version)
-            self._size += changelog.size_of(record)
-            if self._too_many():
+            long = changelog.is_in_pieces(record)
+            self._size += changelog.size_of(record) if long else len(record)
+            if self._size > MAX_CHANGE_BYTES or len(versions) > MAX_CHANGES:
+                self._too_many = True
                 return True
-            records.append(whole(tx, id_, version, record))
+            records.append(changelog.whole(tx, id_, version, record) if long else record)
         return False
 
     @property
     def newest(self) -> Version | None:
         return self._versions[0] if self._versions else None
 
-    def _too_many(self) -> bool:
-        return len(self._versions) > MAX_CHANGES or self._size > MAX_CHANGE_BYTES
-
     def oldest_first(self) -> changelog.Rows | None:
         """None: too many."""
-        return None if self._too_many() else changelog.Rows(self._versions[::-1], self._records[::-1])
+        return None if self._too_many else changelog.Rows(self._versions[::-1], self._records[::-1])
 
 
 def _begin_at(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version) -> Begin:
@@ -231,8 +231,11 @@ def read(tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[Pag
 
 def read_as_of(tx: Snapshot, id_: NamespaceId, seen: Standpoint, numbers: Sequence[PageNumber]) -> Read:
     """As `read`, of the version that a begin came to, in a snapshot that stands where it stood."""
-    asked = ask_pages(tx, id_, seen.version, numbers)
-    return Read(_put_together(tx, numbers, [rows for _, rows in asked], seen.record.ancestors), [])
+    if seen.record.ancestors:
+        asked = ask_pages(tx, id_, seen.version, numbers)
+        return Read(_put_together(tx, numbers, [rows for _, rows in asked], seen.record.ancestors), [])
+    found = _ask(tx, id_, seen.version, numbers)
+    return Read([_page_of(number, rows) for number, rows in zip(numbers, found, strict=True)], [])
 
 
 def read_pages(
@@ -252,10 +255,16 @@ def ask_pages(
     tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
 ) -> list[tuple[PageNumber, Iterator[Row]]]:
     """The rows that each page may need, newest first, under way; without what is staged."""
-    found = tx.scan_many(
+    found = _ask(tx, id_, version, numbers)
+    return [(number, _versions(rows)) for number, rows in zip(numbers, found, strict=True)]
+
+
+def _ask(
+    tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
+) -> list[Iterator[tuple[bytes, bytes]]]:
+    return tx.scan_many(
         [KeyRange(*keys.page(id_, number, version), CHAIN_ROWS, reverse=True) for number in numbers]
     )
-    return [(number, _versions(rows)) for number, rows in zip(numbers, found, strict=True)]
 
 
 def _versions(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[Row]:
@@ -301,19 +310,32 @@ def _needed(rows: Iterator[Row]) -> Iterator[Row]:
 
 def _page(number: PageNumber, rows: Iterator[Row]) -> StoredPage | None:
     """The newest version in `rows` with all that its content needs; None if absent or freed."""
-    newest: Version | None = None
-    blobs: list[bytes] = []
-    for version, blob in rows:
-        if newest is None:
-            if is_freed(blob):
-                return None
-            newest = version
-        blobs.append(blob)
-        if chain_of(blob) == 0:
-            return StoredPage(number, newest, tuple(blobs))
-    if newest is None:
+    version, blob = next(rows, (ZERO_VERSION, b""))
+    if not blob or is_freed(blob):
         return None
-    raise CorruptPageError(
-        f"page {number} of version {format_version(newest)}: "
-        "the whole version that its deltas start from is missing"
-    )
+    return StoredPage(number, version, _down_to_whole(number, version, blob, rows))
+
+
+def _page_of(number: PageNumber, rows: Iterator[tuple[bytes, bytes]]) -> StoredPage | None:
+    """The same, of rows as they are stored."""
+    key, blob = next(rows, (b"", b""))
+    if not blob or is_freed(blob):
+        return None
+    version = keys.version_of(key)
+    return StoredPage(number, version, _down_to_whole(number, version, blob, rows))
+
+
+def _down_to_whole(
+    number: PageNumber, version: Version, blob: bytes, older: Iterator[tuple[bytes, bytes]]
+) -> tuple[bytes, ...]:
+    """This blob, and those that it is a delta of."""
+    blobs = [blob]
+    for _ in range(chain_of(blob)):
+        _, blob = next(older, (b"", b""))
+        blobs.append(blob)
+        if not blob:
+            raise CorruptPageError(
+                f"page {number} of version {format_version(version)}: "
+                "the whole version that its deltas start from is missing"
+            )
+    return tuple(blobs)

@@ -75,7 +75,22 @@ static void garbage_is_refused_or_harmless(void) {
   CHECK(mv_delta_apply(page, 512, endless, sizeof endless) == -1);
 }
 
+static void a_chain_is_undone_from_the_oldest(void) {
+  uint8_t page[512] = {0}, wanted[512] = {0};
+  /* newest first, each behind a head of 2 bytes: byte 3 becomes 7; bytes 2 and 3 become 5 and 6; byte 9 becomes 1 */
+  static const uint8_t deltas[] = {90, 91, 3, 1, 7, 90, 91, 2, 2, 5, 6, 90, 91, 9, 1, 1};
+  uint32_t lengths[] = {5, 6, 5};
+  wanted[2] = 5, wanted[3] = 7, wanted[9] = 1;
+  CHECK(mv_delta_apply_all(page, 512, deltas, lengths, 3, 2) == 0);
+  CHECK(memcmp(page, wanted, 512) == 0);
+  CHECK(mv_delta_apply_all(page, 512, deltas, lengths, 0, 2) == 0);
+  CHECK(mv_delta_apply_all(page, 3, deltas, lengths, 3, 2) == 1); /* the oldest lies outside of so small a page */
+  CHECK(mv_delta_apply_all(page, 9, deltas, lengths, 1, 5) == 0);
+  CHECK(mv_delta_apply_all(page, 9, deltas, lengths, 1, 6) == 1); /* no room for its head */
+}
+
 int main(void) {
+  a_chain_is_undone_from_the_oldest();
   example_of_the_source();
   every_change_comes_back();
   room_is_all_or_nothing();

@@ -19,7 +19,6 @@ under way) and `foundationdb_transaction`.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -76,7 +75,6 @@ class FoundationEngine(Engine):
         self._db: Any = self._client.open(cluster_file)
         self._prefix = prefix
         self._read_only = read_only
-        self._pid = os.getpid()
         self._open = True
         self._counting = threading.Lock()
         self._operations = Operations()
@@ -146,7 +144,7 @@ class FoundationEngine(Engine):
         self, timeout: float, *, stands_at: Version | None = None, sees_writes: bool = False
     ) -> Handle:
         """`timeout` in seconds."""
-        if self._pid != os.getpid():
+        if self._client.is_inherited:
             foundationdb_client.refuse_inherited()
         if not self._open:
             raise StoreUnavailableError("the store can't be used any more: it was closed")
@@ -181,7 +179,7 @@ class FoundationEngine(Engine):
         """Every commit is durable when it is visible."""
 
     def usable(self) -> bool:
-        return self._open and self._pid == os.getpid()
+        return self._open and not self._client.is_inherited
 
     def close(self) -> None:
         self._open = False
