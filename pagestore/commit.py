@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pagestore import (
     allocation,
@@ -94,7 +94,8 @@ class Part:
         self.page_size = part.page_size
         self.written: Sequence[PageNumber] = sorted(write.number for write in part.writes)
         """Ascending."""
-        if part.staged:
+        self._in_runs = len(part.staged) > 0
+        if self._in_runs:
             self.written = PageRuns(united(runs_in(self.written), part.staged.runs()))
         _check_part(part, self.written)
         self.stage_index = (
@@ -144,15 +145,15 @@ class Part:
     @cached_property
     def _touched(self) -> bytes:
         """Read or written, for `changelog.Rows.meet`; worked out if others have committed."""
-        if isinstance(self.written, PageRuns):
+        if self._in_runs:
             return self._reads.packed + b"".join(some.tobytes() for some in in_arrays(self.written))
         return self._reads.packed + array("I", self.written).tobytes()
 
     @cached_property
     def touched(self) -> Set[int] | PageRuns:
         """Read or written.  Worked out only if the commit is lost, or the engine must know."""
-        if isinstance(self.written, PageRuns):
-            return PageRuns(united(self.written.runs(), runs_in(list(self._reads))))
+        if self._in_runs:
+            return PageRuns(united(cast(PageRuns, self.written).runs(), runs_in(list(self._reads))))
         return self._reads.as_set().union(self.written)
 
     def ask(self, tx: Transaction) -> _Asked:
@@ -275,10 +276,8 @@ class Part:
 
     def _covered(self, *, reads: bool, most: int) -> list[tuple[int, int]]:
         """Ranges of what was written, or read and written."""
-        if isinstance(self.written, PageRuns):
-            touched = self.touched if reads else self.written
-            assert isinstance(touched, PageRuns)
-            return cover_runs(touched, most)
+        if self._in_runs:
+            return cover_runs(cast(PageRuns, self.touched if reads else self.written), most)
         return cover(self._touched if reads else array("I", self.written).tobytes(), most)
 
 

@@ -12,6 +12,7 @@ loaded.
 from __future__ import annotations
 
 from array import array
+from itertools import accumulate
 from typing import Any
 
 from pagestore._native import ffi, lib
@@ -69,13 +70,10 @@ class Future:
             return [], bool(answer.more)
         out = ffi.new("uint8_t[]", 8 * count + answer.size)
         lib.mv_fdb_rows(answer, cut, out)
-        packed, start, rows = ffi.buffer(out), 8 * count, []
-        lengths = iter(array("I", packed[:start]))
-        for key_length, value_length in zip(lengths, lengths, strict=True):
-            middle = start + key_length
-            end = middle + value_length
-            rows.append((packed[start:middle], packed[middle:end]))
-            start = end
+        packed, start = ffi.buffer(out), 8 * count
+        ends = list(accumulate(array("I", packed[:start]), initial=start))
+        firsts = zip(ends[::2], ends[1::2], ends[2::2], strict=False)
+        rows = [(packed[key:value], packed[value:end]) for key, value, end in firsts]
         return rows, bool(answer.more)
 
 
