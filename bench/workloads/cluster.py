@@ -2,7 +2,8 @@
 
 The peer does, through the same binding and in one transaction, what one of ours asks of the cluster: the
 changelog's end, the page where several processes write (each then finds its cached pages changed, as ours do:
-`python -m bench cluster` counts them), the same keys set, the same conflict ranges; no SQL and no cache.
+`python -m bench cluster` counts them), the same keys set, to values as long as ours, the same conflict ranges;
+no SQL and no cache.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from bench.workloads.updates import CounterWorkload, ReadModifyWriteClient, chec
 from pagestore.snapshot import CHAIN_ROWS
 
 _API_VERSION = 710
-_BLOB, _RECORD = bytes(40), bytes(30)
-"""As long as the delta and the changelog record of a transaction that changes one row, about."""
+_DELTA, _WHOLE, _RECORD = bytes(80), bytes(2400), bytes(26)
+_WHOLE_SHARE = 0.17
+"""What 6,000 transactions of ours wrote, on average: how long a delta, a whole page and a changelog record
+were, and how often a page was written whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,8 @@ class _Bare(Client):
         for key in (prefix + b"u" + token, prefix + b"n", prefix + b"x" + page):
             tr.add_read_conflict_range(key, key + b"\0")
         tr.add_write_conflict_range(prefix + b"x" + page, prefix + b"x" + page + b"\0")
-        for key, value in ((b"p" + page, _BLOB), (b"l", _RECORD), (b"t" + bytes(9), b"")):
+        blob = _WHOLE if self._rng.random() < _WHOLE_SHARE else _DELTA
+        for key, value in ((b"p" + page, blob), (b"l", _RECORD), (b"t" + bytes(9), b"")):
             tr.options.set_next_write_no_write_conflict_range()
             tr.set_versionstamped_key(_with_gap(prefix + key), value)
         tr.set_versionstamped_value(prefix + b"u" + token, bytes(10) + struct.pack("<I", 0))
