@@ -2,8 +2,8 @@
 
 The peer does, through the same binding and in one transaction, what one of ours asks of the cluster: the
 changelog's end, the page where several processes write (each then finds its cached pages changed, as ours do:
-`python -m bench cluster` counts them), the same keys set, to values as long as ours, the same conflict ranges;
-no SQL and no cache.
+`python -m bench cluster` counts them), the same keys set, to values as long, the same conflict ranges; no
+SQL and no cache.
 """
 
 from __future__ import annotations
