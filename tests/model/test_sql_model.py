@@ -481,7 +481,7 @@ def test_sql(model: type[SqlModel]) -> None:
     """What fails is shown as it was found: making it short may take minutes."""
     phases = (Phase.explicit, Phase.reuse, Phase.generate)
     run_state_machine_as_test(
-        model, settings=options(examples=12 if model.homes else 25, steps=50, phases=phases)
+        model, settings=options(examples=8 if model.homes else 15, steps=50, phases=phases)
     )
 
 

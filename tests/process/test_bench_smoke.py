@@ -98,6 +98,7 @@ def test_a_worker_that_dies_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mon
         quick(tmp_path, "insert-one")
 
 
+@pytest.mark.long
 def test_history_is_grown_and_compared(tmp_path: Path) -> None:
     places = ("--directory", str(tmp_path), "--output", str(tmp_path / "results.json"))
     names = set(suite.HISTORY) - {"history-reads"}
@@ -213,6 +214,7 @@ def test_trouble_is_measured(tmp_path: Path, command: str) -> None:
     assert {each.command for each in load_findings(tmp_path / "results.json")} == {command}
 
 
+@pytest.mark.long
 def test_a_large_database_is_measured(tmp_path: Path) -> None:
     found = large.findings(tmp_path, 0.01, lambda doing: None)
     peaks = {each.what: each.found for each in found if each.unit == "MB"}
@@ -249,6 +251,7 @@ def test_median_intervals_cover(count: int, low: float, high: float, coverage: f
     assert interval.coverage == pytest.approx(coverage, abs=1e-4)
 
 
+@pytest.mark.long
 def test_calls_of_a_service_are_compared_with_empty_ones(tmp_path: Path) -> None:
     plan = runner.Plan(tmp_path, rounds=1, seconds=0.6, small=True)
     wanted = {

@@ -78,8 +78,8 @@ def connect(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> Ite
 
 
 def again_and_again(client: apsw.Connection, statement: str) -> None:
-    """With bounded freshness, what was heard before may serve for a moment.  And what became of a commit whose
-    answer a service that went down has kept to itself, nobody can tell any more."""
+    """With bounded freshness, what was heard before may serve for a moment.  And what became of a commit
+    whose answer a service kept to itself when it went down, nobody can tell."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         with contextlib.suppress(errors.OutcomeUnknownError):
