@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pagestore import changelog, retention, sweep
+from pagestore import changelog, leftovers, retention, sweep
 from pagestore.api import (
     BelowHorizonError,
     Change,
@@ -23,7 +23,7 @@ from pagestore.api import (
     Version,
     new_token,
 )
-from pagestore.engines.base import KeyRange
+from pagestore.engines.base import Engine, KeyRange
 from pagestore.engines.pace import Pace
 from pagestore.engines.sqlite import SqliteEngine
 from pagestore.store import PageStore
@@ -303,6 +303,61 @@ def test_history_stays_short_by_itself(
         longest = max(longest, rows(page_store, b"l") if step % 20 == 0 else 0)
     assert longest < 150
     whole(page_store)
+
+
+@pytest.mark.long_on_cluster
+def test_what_a_move_leaves_behind_goes_before_the_next_one(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "is_due", lambda token: token[-1] % 4 == 0)
+    monkeypatch.setattr(retention, "_SHORTEST_PAUSE", 0.0)
+    monkeypatch.setattr(leftovers, "TOKEN_SECONDS", 0)
+    page_store.set_retention(pages.id, Retention(0))
+    most = 0
+    for step in range(300):
+        pages.commit({1: noise(step)})
+        most = max(most, rows(page_store, b"u") if step % 20 == 0 else 0)
+    assert most < 150
+    whole(page_store)
+
+
+def test_commits_do_not_look_where_nothing_can_be_old_enough(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def moved(*_arguments: object) -> bool:
+        raise AssertionError("it looked where the horizon belongs")
+
+    history(pages, 5)
+    monkeypatch.setattr(retention, "_advance", moved)
+    for policy in (Retention(), Retention(None, None), Retention(60.0)):
+        page_store.set_retention(pages.id, policy)
+        retention.beside_commit(page_store.engine, pages.id, 1, 5)
+    page_store.set_retention(pages.id, Retention(None, 10**12))
+    with pytest.raises(AssertionError, match="looked"):
+        retention.beside_commit(page_store.engine, pages.id, 1, 5)
+
+
+def test_a_look_that_moved_nothing_is_not_taken_again_at_once(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(pages, 5)
+    page_store.set_retention(pages.id, Retention(None, 10**12))
+    looks = 0
+    advance = retention._advance
+
+    def counted(engine: Engine, id_: NamespaceId, timeout: float) -> bool:
+        nonlocal looks
+        looks += 1
+        return advance(engine, id_, timeout)
+
+    monkeypatch.setattr(retention, "_advance", counted)
+    for _ in range(3):
+        retention.beside_commit(page_store.engine, pages.id, 1, 5)
+    assert looks == 1
+    now = retention._now_us
+    monkeypatch.setattr(retention, "_now_us", lambda: now() + round(1e6 * retention._NEXT_LOOK) + 1)
+    retention.beside_commit(page_store.engine, pages.id, 1, 5)
+    assert looks == 2
 
 
 @pytest.mark.long_on_cluster
