@@ -98,6 +98,7 @@ ffibuilder.set_source(
         for name in (
             "ahead.h",
             "alloc.h",
+            "ascending.h",
             "cache.h",
             "calls.h",
             "mainfile.h",

@@ -16,7 +16,7 @@ ffibuilder.set_source(
     sources=[
         f"{HERE}/{name}.c" for name in ("cover", "delta", "fdb", "gate", "inbox", "log", "recent", "words")
     ],
-    depends=[f"{HERE}/{name}.h" for name in ("inbox", "recent", "store")],
+    depends=[f"{HERE}/{name}.h" for name in ("ascending", "inbox", "recent", "store")],
     include_dirs=[HERE],
     define_macros=[("_GNU_SOURCE", "1")],
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"],

@@ -9,6 +9,7 @@
 ** last one's phase one commits all of them in one call, together with what the connection's other files of
 ** the store have read (rules 16 and 17).
 */
+#include "ascending.h"
 #include "mainfile.h"
 
 #include <stdlib.h>
@@ -240,11 +241,6 @@ static void refuse(mv_file *f, int rc) {
   f->outcome = 2;
 }
 
-static int ascending(const void *a, const void *b) {
-  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-  return x < y ? -1 : x > y;
-}
-
 static mv_part part_of(const batch *b) {
   const mv_file *f = b->file;
   mv_part part = {.session = f->session,
@@ -259,7 +255,7 @@ static mv_part part_of(const batch *b) {
                   .freed_count = b->allocation.freed.count};
   for (uint32_t i = 0; i < part.allocated_count && f->list.own_count && !part.leased; i++)
     part.leased =
-        bsearch(&part.allocated[i], f->list.own, f->list.own_count, sizeof(uint32_t), ascending) != NULL;
+        bsearch(&part.allocated[i], f->list.own, f->list.own_count, sizeof(uint32_t), mv_ascending) != NULL;
   return part;
 }
 

@@ -8,12 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ascending.h"
 #include "store.h"
-
-static int ascending(const void *a, const void *b) {
-  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-  return x < y ? -1 : x > y;
-}
 
 /* How far those neighbours lie apart that are not consecutive; how many these are. */
 static uint32_t find_gaps(const uint32_t *numbers, uint32_t count, uint32_t *gaps) {
@@ -28,10 +24,10 @@ uint32_t mv_cover(const void *numbers, uint32_t count, uint32_t most, uint32_t *
   if (!sorted) return 0;
   uint32_t *gaps = sorted + count;
   memcpy(sorted, numbers, count * sizeof *sorted);
-  qsort(sorted, count, sizeof *sorted, ascending);
+  qsort(sorted, count, sizeof *sorted, mv_ascending);
   uint32_t found = find_gaps(sorted, count, gaps), widest = 2, equal = found;
   if (found >= most) { /* what separates two ranges: the widest, and of the narrowest of those the first */
-    qsort(gaps, found, sizeof *gaps, ascending);
+    qsort(gaps, found, sizeof *gaps, mv_ascending);
     widest = most > 1 ? gaps[found - (most - 1)] : UINT32_MAX;
     equal = 0;
     for (uint32_t i = found - (most - 1); i < found && gaps[i] == widest; i++) equal++;

@@ -7,14 +7,10 @@
 ** freelist is a written part, whose trunks are among the transaction's writes, and a rest that begins at
 ** the first trunk that was not written, and is what was shown from there on.
 */
+#include "ascending.h"
 #include "mainfile.h"
 
 #include <stdlib.h>
-
-static int ascending(const void *a, const void *b) {
-  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-  return x < y ? -1 : x > y;
-}
 
 void mv_overlay_clear(mv_file *f) {
   for (uint32_t i = 0; i < f->overlay.capacity; i++)
@@ -131,8 +127,8 @@ int mv_allocation_find(mv_file *f, const uint8_t header[MV_HEADER_SIZE], mv_allo
   if (rc == SQLITE_OK) rc = compare(f, &before, mv_shown_pages(f), mv_be32(header), out);
   mv_set_free(&before);
   if (rc != SQLITE_OK) return rc;
-  if (out->allocated.count) qsort(out->allocated.items, out->allocated.count, sizeof(uint32_t), ascending);
-  if (out->freed.count) qsort(out->freed.items, out->freed.count, sizeof(uint32_t), ascending);
+  if (out->allocated.count) qsort(out->allocated.items, out->allocated.count, sizeof(uint32_t), mv_ascending);
+  if (out->freed.count) qsort(out->freed.items, out->freed.count, sizeof(uint32_t), mv_ascending);
   return SQLITE_OK;
 }
 

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ascending.h"
 #include "store.h"
 
 enum { HAS_MESSAGE = 0x80, HAS_ALLOCATION = 0x40, HAS_INDEX_PAGES = 0x10, WIDTH = 0x07, UNKNOWN = 0x28 };
@@ -111,11 +112,6 @@ int64_t mv_log_check(const void *changes, uint64_t length) {
   return found;
 }
 
-static int ascending(const void *a, const void *b) {
-  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-  return x < y ? -1 : x > y;
-}
-
 /* Whether a page that the packed changes list as written is among `count` numbers, in any order, of 4 bytes.
 ** Both aligned to 4 bytes.  -1: no memory. */
 int mv_log_meets(const void *changes, uint64_t length, const void *touched, uint32_t count) {
@@ -126,10 +122,10 @@ int mv_log_meets(const void *changes, uint64_t length, const void *touched, uint
     memcpy(pages + found, at + PACKED_HEAD / 4, at[3] * sizeof *pages);
     found += at[3];
   }
-  if (found > 1) qsort(pages, found, sizeof *pages, ascending);
+  if (found > 1) qsort(pages, found, sizeof *pages, mv_ascending);
   int meets = 0;
   for (uint32_t i = 0; i < count && found && !meets; i++)
-    meets = bsearch(&numbers[i], pages, found, sizeof *pages, ascending) != NULL;
+    meets = bsearch(&numbers[i], pages, found, sizeof *pages, mv_ascending) != NULL;
   free(pages);
   return meets;
 }
