@@ -12,7 +12,3 @@ The service keeps nothing that a restart would miss: versions, leases, turns and
 store's, and a client shows all that a call needs.  Several processes, on one machine, can serve one
 embedded store (workers.py); each learns of the others' commits from the head words.
 """
-
-from pagestore.service import poller
-
-poller.choose()

@@ -1,6 +1,6 @@
 """Which of gRPC's pollers the service uses.
 
-Called by the package before anything in it imports gRPC.
+Called by a worker (`workers`) before anything imports gRPC: the commands that serve nothing do without it.
 
 gRPC has a newer poller, EventEngine, since 2026 also under Python, as experiments that are on by default
 (https://github.com/grpc/grpc/pull/41432).  For a server, a small call costs a quarter less of the processor

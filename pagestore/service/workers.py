@@ -31,7 +31,7 @@ from typing import IO, Any, NamedTuple
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from pagestore.service import logs
+from pagestore.service import logs, poller
 from pagestore.service.settings import Settings, SettingsError, parse_address
 
 FAILED = 3
@@ -54,6 +54,7 @@ def run(settings: Settings) -> int:
 
 
 async def _run_one(settings: Settings, parent: IO[str] | None) -> int:
+    poller.choose()
     from pagestore.service.server import Service  # a worker's metrics are told where to live before this
 
     service = Service(settings)

@@ -12,6 +12,10 @@ from pagestore.service import poller
 
 CODE = """
 import os, sys
+import pagestore.service.cli
+from pagestore.service import poller
+assert "grpc" not in sys.modules
+poller.choose()
 import pagestore.service.server
 assert "grpc" in sys.modules
 assert os.environ.get("GRPC_EXPERIMENTS") == {left!r}, os.environ
