@@ -17,6 +17,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import apsw
 import pytest
@@ -132,6 +133,8 @@ class SqlModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ends = ExitStack()
+        # whoever waits for a turn here waits for a connection that does nothing meanwhile
+        self.ends.enter_context(mock.patch("mvvfs.bridge.TURN_SECONDS", 0.3))
         folder = self.ends.enter_context(tempfile.TemporaryDirectory(prefix="mvvfs-model-"))
         self.url = self.ends.enter_context(fresh(self.kind, Path(folder)))
         self.store = open_store(self.url, create=True)  # patient, though connections have no timeout
