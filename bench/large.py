@@ -30,7 +30,8 @@ _NEEDS = 2.5
 """Bytes of disk for each byte of the database: the file, one that is written from it, stores and a backup."""
 
 _MEASURED = """
-import json, pathlib, resource, sys, time
+import json, pathlib, resource, sys
+from bench.memory import peak
 from mvvfs.cli.app import main
 report, *sys.argv[1:] = sys.argv[1:]
 code = 0
@@ -38,13 +39,8 @@ try:
     main()
 except SystemExit as exc:
     code = exc.code
-status = pathlib.Path("/proc/self/status")
-if status.exists():  # getrusage would begin with the memory of whoever started this process
-    peak = int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
-else:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 used = resource.getrusage(resource.RUSAGE_SELF)
-pathlib.Path(report).write_text(json.dumps({"peak": peak, "cpu": used.ru_utime + used.ru_stime}))
+pathlib.Path(report).write_text(json.dumps({"peak": peak(), "cpu": used.ru_utime + used.ru_stime}))
 sys.exit(code)
 """
 
