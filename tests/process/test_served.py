@@ -126,7 +126,7 @@ class Told:
 def write(place: Place, writer: int, seed: int, until: str) -> Told:
     """Transactions with numbers of their own, until the file `until` is there.
 
-    Each writer notes them in a table of its own: they meet in the totals, now and then, so nobody loses for seconds.
+    Each writer notes them in a table of its own: they meet in the totals only, so nobody loses for seconds.
     """
     rng = random.Random(seed)
     told = Told()
