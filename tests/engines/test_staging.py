@@ -248,7 +248,7 @@ def test_drop_leaves_nothing(pages: Pages, engine: Engine, folded: bool) -> None
 def test_long_records_and_large_pages(
     page_store: PageStore, engine: Engine, folded: bool, page_size: int
 ) -> None:
-    count = 40_000 if page_size == 512 else 40
+    count = 26_000 if page_size == 512 else 40
     pages = Pages(page_store, page_store.create("large").id, page_size)
     first = pages.commit({1: content(0, 1, page_size)}).version
     token, scattered = new_token(), [PageNumber(3 * n + 2) for n in range(count)]
