@@ -181,6 +181,7 @@ def mv_py_open(args: Any) -> int:
     if options.read_ahead == "on" or (options.read_ahead == "auto" and database.store.distant):
         lib.mv_db_read_ahead(database.cache)
         args.read_ahead = 1
+    args.spill_bytes = options.spill_bytes
     args.slow_seconds = options.slow_ms / 1000
     if pinned is not None:
         args.pinned = 1
@@ -254,6 +255,8 @@ def _encode_writes(part: Any) -> Iterator[PageWrite]:
     for start in range(0, part.write_count, _ENCODED_AT_ONCE):
         count = min(part.write_count - start, _ENCODED_AT_ONCE)
         yield from _encode_some(ffi.unpack(part.writes + start, count))
+        if part.write_count > _ENCODED_AT_ONCE:
+            lib.mv_file_cool(_session(part.session).file)
 
 
 def _encode_some(structs: list[Any]) -> Iterator[PageWrite]:

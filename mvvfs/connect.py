@@ -86,6 +86,7 @@ def connect(
     durability: Literal["full", "normal"] | None = None,
     reads: Literal["latest", "durable"] | None = None,
     cache_bytes: int | None = None,
+    spill_bytes: int | None = None,
     timeout: float | None = None,
     message: str | None = None,
     page_size: int | None = None,

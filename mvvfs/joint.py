@@ -107,7 +107,8 @@ class Part(NamedTuple):
     def for_store(self, token: bytes, parts: int) -> CommitPart:
         """Encoded, and where the commit's `parts` are too large for one, staged."""
         database = self.session.database
-        pile = Pile(database.store, database.id, token, parts=parts)
+        memory = self.session.options.spill_bytes
+        pile = Pile(database.store, database.id, token, parts=parts, memory=memory)
         for write in self.writes:
             pile.add(write)
         pile.end()

@@ -39,6 +39,7 @@ class Options:
     durability: Durability = "full"
     reads: Reads = "latest"
     cache_bytes: int = 64 << 20
+    spill_bytes: int = 64 << 20
     timeout: float = 5.0
     message: str = ""
     page_size: int = 0
@@ -190,6 +191,14 @@ OPTIONS: tuple[Option, ...] = (
         "bytes; `64MiB` works too",
         "Size of the page cache that this process's connections to one database share; the largest wish "
         "counts.",
+    ),
+    Option(
+        "spill_bytes",
+        _bytes,
+        "bytes; `64MiB` works too",
+        "As much of what a transaction writes is kept in memory until it commits; the rest in a temporary "
+        "file that has no name (in `SQLITE_TMPDIR`, `TMPDIR`, `/var/tmp`, `/usr/tmp` or `/tmp`, the first "
+        "that there is).",
     ),
     Option(
         "timeout",

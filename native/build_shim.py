@@ -21,6 +21,7 @@ SOURCES = [
     "recent.c",
     "sets.c",
     "snapshot.c",
+    "spill.c",
     "vfs.c",
 ]
 
@@ -32,6 +33,7 @@ int mv_file_version(void *file, uint8_t *out);
 uint32_t mv_file_reads(void *file, uint32_t *out);
 uint32_t mv_file_peers(void *file, void **sessions, uint32_t room, int which);
 const char *mv_file_schema(void *file);
+void mv_file_cool(void *file);
 int mv_file_pin(void *file, const uint8_t *version, void *alloc, uint32_t page_size);
 const char *mv_uri(void *file, const char *key);
 int mv_setup(void);
@@ -105,6 +107,7 @@ ffibuilder.set_source(
             "recent.h",
             "sets.h",
             "shim.h",
+            "spill.h",
             "sqlite_abi.h",
             "store.h",
         )

@@ -27,11 +27,13 @@ mv_version mv_version_next(mv_version v) {
 
 mv_page *mv_page_new(uint32_t number, uint32_t size) {
   mv_page *p = malloc(sizeof *p + size);
-  if (p) {
-    memset(p, 0, sizeof *p);
-    p->number = number;
-    p->size = size;
-  }
+  if (p) *p = (mv_page){.number = number, .size = size, .data = (uint8_t *)(p + 1)};
+  return p;
+}
+
+mv_page *mv_page_spilled(uint32_t number, uint32_t size, uint8_t *data) {
+  mv_page *p = malloc(sizeof *p);
+  if (p) *p = (mv_page){.number = number, .size = size, .spilled = 1, .data = data};
   return p;
 }
 

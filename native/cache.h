@@ -63,7 +63,8 @@ struct mv_page { /* a page's content, in the cache or in a connection's write se
   uint8_t open;
   uint8_t referenced;
   uint8_t cached; /* linked into the cache; a pinned page that was dropped is freed by its last unpin */
-  uint8_t data[];
+  uint8_t spilled; /* its content lies elsewhere, for as long as its transaction lasts: not for the cache */
+  uint8_t *data;
 };
 
 typedef struct mv_snapshot mv_snapshot;
@@ -112,6 +113,7 @@ typedef struct mv_db {
 } mv_db;
 
 mv_page *mv_page_new(uint32_t number, uint32_t size);
+mv_page *mv_page_spilled(uint32_t number, uint32_t size, uint8_t *data);
 
 mv_db *mv_db_new(uint64_t cache_bytes);
 void mv_db_retain(mv_db *db);

@@ -25,6 +25,7 @@ typedef struct mv_open {
   int leases;          /* out: whether to lease page numbers */
   int queued;          /* out: whether every write transaction waits its turn */
   int read_ahead;      /* out: fetch pages together that are likely to be read one after the other */
+  uint64_t spill_bytes; /* out: of what a transaction writes, as much is kept in memory */
   double slow_seconds; /* out: transactions at least this long are reported; 0: none */
 } mv_open;
 

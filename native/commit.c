@@ -162,17 +162,26 @@ static int keep_view(mv_file *f, const mv_part *part) {
   return f->alloc ? SQLITE_OK : SQLITE_NOMEM;
 }
 
-/* Trunks that SQLite wrote: it may read them again while it holds its lock. */
-static void keep_trunks(mv_file *f, const mv_set *free_numbers) {
+static mv_page *on_the_heap(mv_page *p) {
+  if (!p->spilled) return p;
+  mv_page *copy = mv_page_new(p->number, p->size);
+  if (copy) memcpy(copy->data, p->data, p->size);
+  return copy;
+}
+
+/* Trunks that SQLite wrote: it may read them again while it holds its lock, and has to find its order of
+** the free pages. */
+static int keep_trunks(mv_file *f, const mv_set *free_numbers) {
   for (uint32_t i = 0; i < f->writes.capacity; i++) {
     mv_page *p = f->writes.keys[i] ? f->writes.values[i] : NULL;
     if (!p || !mv_set_has(free_numbers, p->number)) continue;
-    mv_page **at = (mv_page **)mv_map_at(&f->overlay, p->number);
-    if (!at) continue; /* made up again: another order, the same numbers */
+    mv_page **at = (mv_page **)mv_map_at(&f->overlay, p->number), *kept = at ? on_the_heap(p) : NULL;
+    if (!kept) return SQLITE_NOMEM;
     free(*at);
-    *at = p;
-    f->writes.values[i] = NULL;
+    *at = kept;
+    if (kept == p) f->writes.values[i] = NULL;
   }
+  return SQLITE_OK;
 }
 
 static void wish_for_lease(mv_file *f, uint32_t allocated) {
@@ -193,7 +202,7 @@ static void accept(batch *b, const mv_part *part, const mv_commit *c) {
   mv_file *f = b->file;
   int lost = 0;
   for (uint32_t i = 0; i < b->count; i++) {
-    if (!b->pages[i]) continue;
+    if (!b->pages[i] || b->pages[i]->spilled) continue;
     b->pages[i]->chain = b->writes[i].chain;
     *mv_map_at(&f->writes, b->pages[i]->number) = NULL; /* the cache's from here on */
   }
@@ -205,13 +214,14 @@ static void accept(batch *b, const mv_part *part, const mv_commit *c) {
     lost = mv_set_add(&f->stale, MV_EVERYTHING) != 0;
   } else {
     lost = mv_db_committed(f->db, &f->snapshot, part, c->version, b->pages, b->word) != 0;
-    for (uint32_t i = 0; lost && i < b->count; i++) free(b->pages[i]);
+    for (uint32_t i = 0; lost && i < b->count; i++)
+      if (b->pages[i] && !b->pages[i]->spilled) free(b->pages[i]);
   }
   if (keep_view(f, part) != SQLITE_OK || lost) lose_view(f);
   if (part->other_count) f->must_move = 1;
   f->outcome = 1;
   if (!b->takes_part) return;
-  keep_trunks(f, &b->allocation.free);
+  if (keep_trunks(f, &b->allocation.free) != SQLITE_OK) lose_view(f);
   mv_drop_writes(f);
   memcpy(f->header, b->header, MV_HEADER_SIZE);
   mv_db_set_page_size(f->db, f->page_size);

@@ -227,6 +227,7 @@ int mv_main_open(const mv_host *host, const char *name, sqlite3_file *file, int 
   f->namespace = args.namespace;
   f->leases = args.leases;
   f->read_ahead = args.read_ahead;
+  f->spill_bytes = args.spill_bytes;
   f->slow_seconds = args.slow_seconds;
   if (f->pinned) {
     f->alloc = args.alloc;

@@ -31,6 +31,7 @@
 
 #include "alloc.h"
 #include "shim.h"
+#include "spill.h"
 
 #include <string.h>
 #include <time.h>
@@ -91,6 +92,8 @@ struct mv_file {
   mv_set reads;
   mv_set stale;
   mv_map writes; /* page number -> mv_page* */
+  mv_spill spill; /* holds those that were written when `spill_bytes` of them were in memory */
+  uint64_t spill_bytes;
   uint32_t highest_write;
   uint8_t *scratch; /* one page */
 
@@ -153,6 +156,7 @@ int mv_page_read(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uin
 int mv_page_write(mv_file *f, const void *in, int amount, sqlite3_int64 offset);
 int mv_stored(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uint32_t amount);
 void mv_drop_writes(mv_file *f);
+void mv_file_cool(void *file); /* spilled pages may leave memory until they are looked at again */
 
 /* freelist.c */
 typedef struct mv_allocation { /* what a transaction did to the allocation; lists ascending */

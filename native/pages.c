@@ -1,6 +1,7 @@
 /* Reading and writing the pages of a database file; see mainfile.h. */
 #include "mainfile.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 /* From the store, perhaps with pages that will be wanted next.  `*found` is 0 where the page does not exist at
@@ -57,6 +58,7 @@ int mv_page_read(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uin
   f->stats.pages_read++;
   mv_page *own = mv_map_get(&f->writes, number);
   if (own) { /* spilled from SQLite's cache in this transaction */
+    if (own->spilled) mv_spill_touch(&f->spill);
     memcpy(out, own->data + offset, amount);
     return SQLITE_OK;
   }
@@ -80,6 +82,17 @@ int mv_page_read(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uin
   return rc;
 }
 
+static int new_page(mv_file *f, uint32_t number, uint32_t size, mv_page **out) {
+  if ((uint64_t)f->writes.count * size <= f->spill_bytes)
+    return (*out = mv_page_new(number, size)) ? SQLITE_OK : SQLITE_NOMEM;
+  uint8_t *room = mv_spill_room(&f->spill, size);
+  if (room) return (*out = mv_page_spilled(number, size, room)) ? SQLITE_OK : SQLITE_NOMEM;
+  if (errno == ENOMEM) return SQLITE_NOMEM;
+  if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)
+    return mv_fail(f, SQLITE_FULL, "no room in the folder for temporary files, where a large transaction is kept");
+  return mv_fail(f, SQLITE_IOERR_WRITE, "can't make a temporary file for a large transaction");
+}
+
 int mv_page_write(mv_file *f, const void *in, int amount, sqlite3_int64 offset) {
   uint32_t size = f->page_size ? f->page_size : (uint32_t)amount;
   if (amount < MV_SMALLEST_PAGE || amount > MV_LARGEST_PAGE || (uint32_t)amount != size || offset % amount)
@@ -89,7 +102,9 @@ int mv_page_write(mv_file *f, const void *in, int amount, sqlite3_int64 offset) 
   uint32_t number = (uint32_t)(offset / amount) + 1;
   mv_page **at = (mv_page **)mv_map_at(&f->writes, number);
   if (!at) return SQLITE_NOMEM;
-  if (!*at && !(*at = mv_page_new(number, size))) return SQLITE_NOMEM;
+  int rc = *at ? SQLITE_OK : new_page(f, number, size, at);
+  if (rc != SQLITE_OK) return rc;
+  if ((*at)->spilled) mv_spill_touch(&f->spill);
   memcpy((*at)->data, in, size);
   f->page_size = size;
   if (number > f->highest_write) f->highest_write = number;
@@ -100,5 +115,8 @@ void mv_drop_writes(mv_file *f) {
   for (uint32_t i = 0; i < f->writes.capacity; i++)
     if (f->writes.keys[i]) free(f->writes.values[i]);
   mv_map_clear(&f->writes);
+  mv_spill_end(&f->spill);
   f->highest_write = 0;
 }
+
+void mv_file_cool(void *file) { mv_spill_cool(&((mv_file *)file)->spill); }

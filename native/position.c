@@ -292,7 +292,7 @@ void mv_db_relabel(mv_db *db, mv_snapshot *s, mv_version v) {
 static void take_over(mv_db *db, const mv_part *part, mv_version version, mv_page **pages, int late) {
   for (uint32_t i = 0; i < part->write_count; i++) {
     mv_page *p = pages[i];
-    if (!p) continue; /* freed */
+    if (!p || p->spilled) continue; /* freed; or goes with its transaction */
     p->from = version;
     p->open = !late;
     p->end = mv_version_next(version);

@@ -37,10 +37,17 @@ class Pile:
     """The pages of one commit on their way to the store."""
 
     def __init__(
-        self, store: Store, namespace: NamespaceId, token: bytes, *, parts: int = 1, stage: bool = False
+        self,
+        store: Store,
+        namespace: NamespaceId,
+        token: bytes,
+        *,
+        parts: int = 1,
+        memory: int = _STAGED_AT_ONCE,
+        stage: bool = False,
     ) -> None:
-        """`parts`: of the commit, of which this is one.  `stage`: whatever the store takes, so that not all
-        of them are ever held in memory."""
+        """`parts`: of the commit, of which this is one.  `memory`: bytes that may be held at a time, at
+        least 4 MB.  `stage`: whatever there is."""
         self._store = store
         self._namespace = namespace
         self._token = token
@@ -48,14 +55,15 @@ class Pile:
         """What goes with the commit itself."""
         self._staged: RunSet | None = None
         self._bytes = 0
-        self._limit = _STAGED_AT_ONCE if stage else store.max_commit_bytes // parts
+        memory = _STAGED_AT_ONCE if stage else max(memory, _STAGED_AT_ONCE)
+        self._limit = min(memory, store.max_commit_bytes // parts) if store.max_commit_bytes else memory
         self._always = stage
 
     def add(self, write: PageWrite) -> None:
         """Each page once.  Raises what `Store.stage` does."""
         self.writes.append(write)
         self._bytes += len(write.blob) + _PAGE_BYTES
-        if self._limit and self._bytes > self._limit:
+        if self._bytes > self._limit:
             self._stage()
 
     def end(self) -> None:

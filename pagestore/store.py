@@ -45,6 +45,7 @@ from pagestore.api import (
     HeadWord,
     InvalidRequestError,
     Lease,
+    LeaseEndedError,
     LimitError,
     ListedChanges,
     Namespace,
@@ -171,6 +172,9 @@ class PageStore(Store):
         except ConflictError as conflict:
             self._discard(commit, asked)
             raise self._with_content(conflict) from None
+        except LeaseEndedError:
+            self._discard(commit, asked)
+            raise
         except OutcomeUnknownError as exc:
             raise OutcomeUnknownError(request.token, str(exc.__cause__ or exc)) from exc
         happened = result.value

@@ -15,6 +15,7 @@ from pagestore.api import (
     Committed,
     ConflictError,
     InvalidRequestError,
+    LeaseEndedError,
     NoSuchNamespaceError,
     PageNumber,
     PageRuns,
@@ -151,6 +152,19 @@ def test_conflicts_go_both_ways(pages: Pages, engine: Engine, folded: bool) -> N
     with pytest.raises(ConflictError):
         pages.commit({1: content(5, 1)}, base, reads=[2])
     pages.commit({1: content(5, 1)}, base)
+
+
+def test_nothing_is_left_where_a_lease_has_ended(page_store: PageStore, pages: Pages, engine: Engine) -> None:
+    base = pages.commit({1: content(1)}).version
+    lease = page_store.lease(pages.id, 8, 60)
+    number = lease.numbers[0]
+    token, part = new_token(), pages.part({number: content(2, number)}, base)
+    page_store.stage(pages.id, token, part.writes)
+    page_store.release(pages.id, lease.id)
+    staged = replace(part, writes=[], staged=PageRuns.of([number]), lease=lease.id)
+    with pytest.raises(LeaseEndedError):
+        page_store.commit(CommitRequest(token, base, (staged,), "", "normal"))
+    assert left(engine) == []
 
 
 def test_what_was_not_staged_so_is_refused(pages: Pages, engine: Engine) -> None:

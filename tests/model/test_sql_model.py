@@ -434,9 +434,9 @@ class SqlModel(RuleBasedStateMachine):
 
 
 class SqlModelWithSmallCaches(SqlModel):
-    """Pages spill in mid-transaction, and the process's page cache evicts."""
+    """Pages spill in mid-transaction, some to a file, and the process's page cache evicts."""
 
-    options = {"cache_bytes": 20_000}  # noqa: RUF012
+    options = {"cache_bytes": 20_000, "spill_bytes": 3_000}  # noqa: RUF012
     cache_size = 5
 
 
@@ -452,7 +452,7 @@ class SqlModelOfTwoDatabases(SqlModel):
 
 
 class SqlModelOfTwoDatabasesWithSmallCaches(SqlModelOfTwoDatabases):
-    options = {"cache_bytes": 20_000}  # noqa: RUF012
+    options = {"cache_bytes": 20_000, "spill_bytes": 0}  # noqa: RUF012
     cache_size = 5
 
 

@@ -25,6 +25,7 @@ SOURCES = {
     "log": ["log.c"],
     "recent": ["recent.c"],
     "sets": ["sets.c"],
+    "spill": ["spill.c"],
     "words": ["words.c"],
 }
 
