@@ -108,7 +108,10 @@ def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
     if match is None:
         raise ValueError("a number of bytes, such as 67108864 or 64MiB")
-    return int(match[1]) * _UNITS[match[2]]
+    value = int(match[1]) * _UNITS[match[2]]
+    if value >= 1 << 63:
+        raise ValueError("a number of bytes below 2^63")
+    return value
 
 
 def _number(text: str) -> float:
