@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,6 +103,24 @@ class Base(NamedTuple):
     schemas: tuple[str, ...]
 
 
+class Clock:
+    """Of turns.  It stands still but while somebody waits for one to end: for a connection that does nothing
+    meanwhile, as all of them take their steps one after the other.  So what a step does never depends on how
+    long those before it took."""
+
+    def __init__(self) -> None:
+        self._seconds = time.time()
+
+    def now_us(self) -> int:
+        return int(self._seconds * 1e6)
+
+    def monotonic(self) -> float:
+        return self._seconds
+
+    def sleep(self, _seconds: float) -> None:
+        self._seconds += 1
+
+
 class Client:
     """A connection, and the transaction that it has open."""
 
@@ -133,8 +152,9 @@ class SqlModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ends = ExitStack()
-        # whoever waits for a turn here waits for a connection that does nothing meanwhile
-        self.ends.enter_context(mock.patch("mvvfs.bridge.TURN_SECONDS", 0.3))
+        clock = Clock()
+        self.ends.enter_context(mock.patch("pagestore.turns._now_us", clock.now_us))
+        self.ends.enter_context(mock.patch("pagestore.waiting.time", clock))
         folder = self.ends.enter_context(tempfile.TemporaryDirectory(prefix="mvvfs-model-"))
         self.url = self.ends.enter_context(fresh(self.kind, Path(folder)))
         self.store = open_store(self.url, create=True)  # patient, though connections have no timeout
