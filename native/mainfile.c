@@ -249,6 +249,8 @@ int mv_main_size(void) { return (int)sizeof(mv_file); }
 
 void mv_file_stats(void *file, mv_stats *out) { *out = ((mv_file *)file)->stats; }
 
+void mv_file_cool(void *file) { mv_spill_cool(&((mv_file *)file)->spill); }
+
 int mv_file_version(void *file, uint8_t *out) {
   mv_file *f = file;
   mv_version_put(f->snapshot.active ? mv_base(f) : f->previous, out);

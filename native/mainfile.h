@@ -156,7 +156,6 @@ int mv_page_read(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uin
 int mv_page_write(mv_file *f, const void *in, int amount, sqlite3_int64 offset);
 int mv_stored(mv_file *f, uint32_t number, uint8_t *out, uint32_t offset, uint32_t amount);
 void mv_drop_writes(mv_file *f);
-void mv_file_cool(void *file); /* spilled pages may leave memory until they are looked at again */
 
 /* freelist.c */
 typedef struct mv_allocation { /* what a transaction did to the allocation; lists ascending */

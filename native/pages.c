@@ -118,5 +118,3 @@ void mv_drop_writes(mv_file *f) {
   mv_spill_end(&f->spill);
   f->highest_write = 0;
 }
-
-void mv_file_cool(void *file) { mv_spill_cool(&((mv_file *)file)->spill); }

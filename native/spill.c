@@ -38,11 +38,8 @@ static int open_file(void) {
   if (!path) return -1;
   strcpy(path, place);
   strcat(path, name);
-  int file = mkstemp(path);
-  if (file >= 0) {
-    unlink(path);
-    fcntl(file, F_SETFD, FD_CLOEXEC);
-  }
+  int file = mkostemp(path, O_CLOEXEC);
+  if (file >= 0) unlink(path);
   int error = errno;
   free(path);
   errno = error;
