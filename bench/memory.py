@@ -1,6 +1,6 @@
 """How much memory a process took.
 
-Called by the processes that `cluster` and `large` start, at their end.
+Called by the processes that `cluster`, `large` and tests of memory start.
 """
 
 from __future__ import annotations

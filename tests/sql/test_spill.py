@@ -98,15 +98,12 @@ def test_one_that_lost_leaves_nothing(connect: Connect) -> None:
 
 _IN_LITTLE_MEMORY = """
 import sys
-from pathlib import Path
 import mvvfs
-
-def most():
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+from bench.memory import peak
 
 connection = mvvfs.connect("app", store=sys.argv[1], spill_bytes="4MiB", cache_bytes="4MiB")
 connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
-before = most()
+before = peak()
 with connection:
     connection.execute(
         "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 15000) "
@@ -116,7 +113,7 @@ with connection:
     connection.execute("UPDATE t SET v = randomblob(4000) WHERE id % 2")
 assert connection.execute("SELECT count(*), sum(length(v)) FROM t").fetchall() == [(15000, 60000000)]
 assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-print(most() - before)
+print(peak() - before)
 """
 
 

@@ -299,15 +299,10 @@ def test_a_commit_during_an_import_over_a_database(
 # ---- memory ----
 
 _GROWN = """
-import pathlib, resource, sys
+import sys
+from bench.memory import peak
 from mvvfs.transfer import import_file
 from pagestore.opener import open_store
-
-def most():
-    status = pathlib.Path("/proc/self/status")
-    if status.exists():  # getrusage would begin with what the parent had
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 def revert(store, version):
     opened = open_store(store, create=False)
@@ -315,12 +310,12 @@ def revert(store, version):
     opened.close()
 
 what, store, argument = sys.argv[1:]
-before = most()
+before = peak()
 if what == "revert":
     revert(store, argument)
 else:
     import_file(argument, "app", store=store, force=what == "force")
-print(most() - before)
+print(peak() - before)
 """
 
 
