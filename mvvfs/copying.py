@@ -47,9 +47,6 @@ from pagestore.large import Pile
 Progress = Callable[[int, int], None]
 """Called with how many commits are done and how many there are."""
 
-_MEMORY = 64 << 20
-"""Bytes of one commit that are held at a time: no more is held of a transaction, either (`spill_bytes`)."""
-
 _PAGES_AT_ONCE = 256
 _KEPT_BYTES = 64 << 20
 """Of newest page contents, to make deltas against."""
@@ -192,7 +189,7 @@ class _Copy:
 
     def _commit(self, change: Change) -> None:
         freed = PageRuns.ascending(change.freed)
-        pile = Pile(self._to, self._target.id, change.token, memory=_MEMORY)
+        pile = Pile(self._to, self._target.id, change.token)
         for numbers in in_batches(change.pages, _PAGES_AT_ONCE):
             contents = self._read(self._from, self._source, change.version, numbers)
             self._fetch_bases(number for number in numbers if contents[number] is not None)

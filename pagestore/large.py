@@ -27,6 +27,9 @@ from pagestore.encoding import FREED, Base, chain_of, decode, encode
 _STAGED_AT_ONCE = 4_000_000
 """Bytes: what is held in memory, and sent, at a time."""
 
+_HELD = 64 << 20
+"""Bytes that are held in memory where the store takes them at once, unless somebody says otherwise."""
+
 _NOTHING = PageRuns()
 
 _PAGE_BYTES = 128
@@ -43,7 +46,7 @@ class Pile:
         token: bytes,
         *,
         parts: int = 1,
-        memory: int = _STAGED_AT_ONCE,
+        memory: int = _HELD,
         stage: bool = False,
     ) -> None:
         """`parts`: of the commit, of which this is one.  `memory`: bytes that may be held at a time, at

@@ -290,18 +290,25 @@ def test_commits_leave_it_to_a_run(
     assert go_beside_a_commit()  # a run that ended has said so
 
 
+def most_rows(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch, family: bytes, commits: int
+) -> int:
+    """Of a family, at most, while every commit but the newest may go, and one in four lets go of some."""
+    monkeypatch.setattr(retention, "is_due", lambda token: token[-1] % 4 == 0)
+    monkeypatch.setattr(retention, "_SHORTEST_PAUSE", 0.0)
+    page_store.set_retention(pages.id, Retention(0))
+    most = 0
+    for step in range(commits):
+        pages.commit({1: noise(step), 2: noise(1000 + step)})
+        most = max(most, rows(page_store, family) if step % 20 == 0 else 0)
+    return most
+
+
 @pytest.mark.long_on_cluster
 def test_history_stays_short_by_itself(
     page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "is_due", lambda token: token[-1] % 4 == 0)
-    monkeypatch.setattr(retention, "_SHORTEST_PAUSE", 0.0)
-    page_store.set_retention(pages.id, Retention(0))
-    longest = 0
-    for step in range(400):
-        pages.commit({1: noise(step), 2: noise(1000 + step)})
-        longest = max(longest, rows(page_store, b"l") if step % 20 == 0 else 0)
-    assert longest < 150
+    assert most_rows(page_store, pages, monkeypatch, b"l", 400) < 150
     whole(page_store)
 
 
@@ -309,15 +316,8 @@ def test_history_stays_short_by_itself(
 def test_what_a_move_leaves_behind_goes_before_the_next_one(
     page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "is_due", lambda token: token[-1] % 4 == 0)
-    monkeypatch.setattr(retention, "_SHORTEST_PAUSE", 0.0)
     monkeypatch.setattr(leftovers, "TOKEN_SECONDS", 0)
-    page_store.set_retention(pages.id, Retention(0))
-    most = 0
-    for step in range(300):
-        pages.commit({1: noise(step)})
-        most = max(most, rows(page_store, b"u") if step % 20 == 0 else 0)
-    assert most < 150
+    assert most_rows(page_store, pages, monkeypatch, b"u", 300) < 150
     whole(page_store)
 
 
