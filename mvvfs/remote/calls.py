@@ -221,15 +221,23 @@ class Calls:
                 answer = list(cast(Iterable[Any], answer))  # a stream of answers
         except grpc.RpcError as exc:
             raise self._failure(line, exc) from exc
-        except ValueError as exc:  # gRPC's way to say that the channel was closed meanwhile
-            raise StoreUnavailableError(f"{self.address.url}: the store was closed: {exc}") from exc
+        except ValueError as exc:
+            raise self._was_closed(exc) from exc
         line.answered = True
         return understood(read, answer)
 
     def watch(self, request: pb.WatchRequest) -> Stream:
-        """A call without a deadline: it lasts until somebody ends it."""
+        """A call without a deadline: it lasts until somebody ends it.  Raises StoreError."""
         line = self._current()
-        return Stream(line.stub.Watch(request, metadata=self._metadata), lambda exc: self._failure(line, exc))
+        try:
+            stream = line.stub.Watch(request, metadata=self._metadata)
+        except ValueError as exc:
+            raise self._was_closed(exc) from exc
+        return Stream(stream, lambda exc: self._failure(line, exc))
+
+    def _was_closed(self, exc: ValueError) -> StoreUnavailableError:
+        """gRPC's way to say that the channel was closed meanwhile."""
+        return StoreUnavailableError(f"{self.address.url}: the store was closed: {exc}")
 
     def _failure(self, line: _Line, exc: grpc.RpcError) -> Lost | StoreError:
         assert isinstance(exc, grpc.Call)

@@ -7,8 +7,19 @@ import time
 import pytest
 
 from mvvfs._shim import ffi
+from mvvfs.remote import address
+from mvvfs.remote.calls import Calls
 from mvvfs.remote.follow import _KEPT, Follower
-from pagestore.api import ZERO_VERSION, Change, ListedChanges, NamespaceId, PageNumber, Version
+from pagestore.api import (
+    ZERO_VERSION,
+    Change,
+    ListedChanges,
+    NamespaceId,
+    PageNumber,
+    StoreUnavailableError,
+    Version,
+)
+from pagestore.v1 import pagestore_pb2 as pb
 
 
 class Silent(Follower):
@@ -163,3 +174,11 @@ def test_a_message_that_was_long_on_its_way_looks_no_fresher() -> None:
     assert opened + 1e8 <= follower._as_of < opened + 2e8
     assert follower.recent(version(10), 0.25) is None
     assert follower.recent(version(10), 60) is not None
+
+
+def test_a_store_that_is_closed_while_a_watch_begins_says_so() -> None:
+    calls = Calls(address.parse("grpc://127.0.0.1:1", None, None, None, None), 1.0)
+    calls._current().channel.close()  # `close` has come so far, or an instant later
+    with pytest.raises(StoreUnavailableError, match="the store was closed"):
+        calls.watch(pb.WatchRequest(namespace=1))
+    calls.close()
