@@ -33,6 +33,7 @@ from pagestore.api import (
     Store,
     StoreError,
     StoreReadOnlyError,
+    UnsupportedError,
     Version,
 )
 from pagestore.encoding import FREED, Base, encode_many
@@ -342,6 +343,22 @@ def mv_py_lease(handle: Any, args: Any) -> int:
         ffi.memmove(args.numbers, array("I", lease.numbers), 4 * len(lease.numbers))
         args.count = len(lease.numbers)
         args.seconds = lease.seconds - (time.monotonic() - asked)
+    except BaseException as exc:  # noqa: BLE001
+        return _failed(session, exc)
+    return _OK
+
+
+@ffi.def_extern(error=_IOERR, onerror=_outside)
+def mv_py_renew_lease(handle: Any, seconds: Any) -> int:
+    """That it can't be renewed is no error yet: the commit decides."""
+    session = _session(handle)
+    try:
+        seconds[0] = session.renew_lease()
+    except (LeaseEndedError, UnsupportedError):  # the latter from a service of an earlier release
+        seconds[0] = 0
+    except StoreError as exc:
+        _log.info("%s: a long transaction could not renew its page numbers: %s", session.database.name, exc)
+        seconds[0] = -1
     except BaseException as exc:  # noqa: BLE001
         return _failed(session, exc)
     return _OK

@@ -43,8 +43,7 @@ from pagestore.api import (
 from pagestore.encoding import chain_of, decode
 
 LEASE_SECONDS = 60.0
-"""How long page numbers are ours; a writer that goes on takes new ones."""
-
+"""How long page numbers are ours; a transaction that takes longer renews them, a later one takes others."""
 
 _READ_VERSIONS = 64
 """Begins of this process of which a database remembers the name."""
@@ -339,6 +338,15 @@ class Session:
             lease = database.store.lease(database.id, want, LEASE_SECONDS, replaces=self.leases.current)
             self.leases.use(lease)
         return lease
+
+    def renew_lease(self) -> float:
+        """Of a transaction that takes long: seconds that its lease lasts from now.
+
+        Raises LeaseEndedError, StoreError."""
+        assert self.leases.current is not None
+        asked = time.monotonic()
+        self.database.store.renew_lease(self.database.id, self.leases.current, LEASE_SECONDS)
+        return LEASE_SECONDS - (time.monotonic() - asked)
 
     def close(self) -> None:
         self.leave_turn()

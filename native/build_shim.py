@@ -51,6 +51,7 @@ ffibuilder.cdef(
     extern "Python+C" int mv_py_fetch(void *session, mv_fetch *args);
     extern "Python+C" int mv_py_commit(void *session, mv_commit *args);
     extern "Python+C" int mv_py_lease(void *session, mv_lease *args);
+    extern "Python+C" int mv_py_renew_lease(void *session, double *seconds);
     extern "Python+C" int mv_py_pragma(void *session, void *file, const char *name,
                                        const char *value, char *out, int size);
     extern "Python+C" int mv_py_flush(void *session, const uint8_t *version);

@@ -30,6 +30,7 @@ int mv_py_join(void *session, mv_join *args);
 int mv_py_fetch(void *session, mv_fetch *args);
 int mv_py_commit(void *session, mv_commit *args);
 int mv_py_lease(void *session, mv_lease *args);
+int mv_py_renew_lease(void *session, double *seconds);
 int mv_py_pragma(void *session, void *file, const char *name, const char *value, char *out, int size);
 int mv_py_flush(void *session, const uint8_t *version);
 int mv_py_turn(void *session, int take);
@@ -145,6 +146,11 @@ int mv_call_commit(const mv_host *host, void *session, mv_commit *args, int has_
 
 int mv_call_lease(const mv_host *host, void *session, mv_lease *args) {
   CALL(host, SQLITE_IOERR, mv_py_lease(session, args))
+  return rc;
+}
+
+int mv_call_renew_lease(const mv_host *host, void *session, double *seconds) {
+  CALL(host, SQLITE_IOERR, mv_py_renew_lease(session, seconds))
   return rc;
 }
 

@@ -335,7 +335,8 @@ static int prepare(batch *b) {
     const mv_page *page_1 = mv_map_get(&f->writes, 1);
     memcpy(b->header, page_1->data + 28, MV_HEADER_SIZE);
     f->counter = mv_shown_counter(f) + 1; /* SQLite keeps its step even if refused, in mode OFF */
-    rc = check_page_1(f, page_1);
+    rc = mv_keep_lease(f);
+    if (rc == SQLITE_OK) rc = check_page_1(f, page_1);
     if (rc == SQLITE_OK) rc = mv_allocation_find(f, b->header, &b->allocation);
     if (rc == SQLITE_OK) rc = collect(f, b, mv_be32(b->header));
     if (rc == SQLITE_OK) rc = drop_unchanged(f, b);

@@ -210,6 +210,7 @@ int mv_lock(mv_file *f, int level) {
       if (rc == SQLITE_OK) rc = move_forward(f, has_turn);
       if (rc != SQLITE_OK) return rc;
       f->has_turn = has_turn;
+      mv_use_lease(f);
       if (f->slow_seconds > 0) note_sql(f);
     }
     rc = step(f, EV_RESERVED);

@@ -76,7 +76,7 @@ static int main_read(sqlite3_file *file, void *out, int amount, sqlite3_int64 of
     return SQLITE_IOERR_SHORT_READ;
   }
   /* A read across pages comes from a connection that has not learnt the page size yet. */
-  int rc = SQLITE_OK;
+  int rc = f->state == MV_WRITING ? mv_keep_lease(f) : SQLITE_OK;
   for (int done = 0; done < amount && rc == SQLITE_OK;) {
     uint32_t within = (uint32_t)((offset + done) % f->page_size), part = f->page_size - within;
     sqlite3_int64 number = (offset + done) / f->page_size + 1;
@@ -97,7 +97,8 @@ static int main_write(sqlite3_file *file, const void *in, int amount, sqlite3_in
     return mv_fail(f, SQLITE_IOERR_WRITE, "a write after the commit: locking_mode=EXCLUSIVE is not supported");
   if (f->state != MV_WRITING) return mv_fail(f, SQLITE_IOERR_WRITE, "a write without a lock");
   if (f->pinned) return SQLITE_READONLY; /* mostly told before, at RESERVED or when the journal opened */
-  return mv_page_write(f, in, amount, offset);
+  int rc = mv_keep_lease(f);
+  return rc == SQLITE_OK ? mv_page_write(f, in, amount, offset) : rc;
 }
 
 static int main_truncate(sqlite3_file *file, sqlite3_int64 size) {

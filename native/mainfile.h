@@ -87,6 +87,8 @@ struct mv_file {
   mv_numbers lease; /* ascending */
   uint32_t lease_size;
   double lease_taken, lease_ends; /* CLOCK_MONOTONIC, seconds */
+  double lease_seconds;           /* for which it was given */
+  double lease_due;               /* when it is to be renewed */
   int wants_lease;
 
   mv_set reads;
@@ -144,6 +146,10 @@ void mv_super_seen(mv_file *f, const char *name);
 /* snapshot.c */
 int mv_snapshot_begin(mv_file *f);
 void mv_snapshot_end(mv_file *f);
+/* At RESERVED; then whenever a page is read or written, and before the commit: a transaction that takes long
+** renews the lease whose numbers it was shown (rule 22). */
+void mv_use_lease(mv_file *f);
+int mv_keep_lease(mv_file *f);
 /* The newest version; with `since`, mv_collect_changes() hears of every change after that one. */
 int mv_newest(mv_file *f, const uint8_t *since, mv_version *out);
 

@@ -25,6 +25,8 @@ int mv_call_join(const mv_host *host, void *session, mv_join *args);
 int mv_call_fetch(const mv_host *host, void *session, mv_fetch *args);
 int mv_call_commit(const mv_host *host, void *session, mv_commit *args, int has_open_cursors);
 int mv_call_lease(const mv_host *host, void *session, mv_lease *args);
+/* `*seconds`: how long the lease lasts from now; 0: it has ended; less: nobody could be asked. */
+int mv_call_renew_lease(const mv_host *host, void *session, double *seconds);
 int mv_call_pragma(const mv_host *host, void *session, void *file, const char *name, const char *value,
                    char **result);
 enum { MV_HOLDING, MV_WRITABLE, MV_ALL_PEERS }; /* see mv_file_peers() */

@@ -4,6 +4,7 @@
 */
 #include "mainfile.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* Pages that SQLite's cache may carry over into the next snapshot (rule 3): enough for a cache of 256 MiB. */
@@ -36,12 +37,40 @@ static int take_lease(mv_file *f) {
     f->lease = (mv_numbers){numbers, args.count, f->lease_size};
     f->lease_taken = asked;
     f->lease_ends = now() + args.seconds;
+    f->lease_seconds = args.seconds;
     f->must_move = 1;
   } else {
     free(numbers);
   }
   f->wants_lease = 0;
   return rc;
+}
+
+/* A short transaction never has to ask: not before a sixth of the lease's time has gone by, or the lease has. */
+static void renew_at(mv_file *f, double at) {
+  f->lease_due = f->lease_ends - f->lease_seconds / 2;
+  if (f->lease_due < at + f->lease_seconds / 6) f->lease_due = at + f->lease_seconds / 6;
+  if (f->lease_due > f->lease_ends) f->lease_due = f->lease_ends;
+}
+
+void mv_use_lease(mv_file *f) {
+  if (f->list.own_count) renew_at(f, now());
+}
+
+/* Also one that has ended, for nobody may have been given its numbers.  If somebody was, the commit fails. */
+int mv_keep_lease(mv_file *f) {
+  double at, seconds = 0;
+  if (!f->list.own_count || (at = now()) < f->lease_due) return SQLITE_OK;
+  int rc = mv_call_renew_lease(f->host, f->session, &seconds);
+  if (rc != SQLITE_OK) return rc;
+  if (seconds > 0) {
+    f->lease_ends = at + seconds;
+    f->lease_seconds = seconds;
+    renew_at(f, at);
+  } else {
+    f->lease_due = seconds < 0 ? at + f->lease_seconds / 6 : HUGE_VAL;
+  }
+  return SQLITE_OK;
 }
 
 static int start_at_newest(mv_file *f, mv_start *start) {

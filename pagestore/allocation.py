@@ -13,6 +13,7 @@ Called by `store`.  Calls the engine.
    nobody else being granted the same numbers: no number is in two unexpired ones.  Who lost to another grant
    passes over some numbers, so that of many who ask at once few meet twice.  A commit that takes numbers from
    a lease reads it, with conflict, and fails if it has ended.
+5. A lease that has ended stays until somebody is given numbers: until then it can be renewed.
 
 An image is stored as `images` says.  Lease: end in Unix µs (8 bytes, big-endian), then runs as in an image.
 """
@@ -184,12 +185,18 @@ def _choose(free: Allocation, taken: set[PageNumber], want: int, pending: int, s
     return chosen
 
 
+def _check_seconds(seconds: float) -> None:
+    if not 0 < seconds <= MAX_LEASE_SECONDS:
+        raise LimitError(f"a lease lasts for at most {MAX_LEASE_SECONDS:.0f} s, not {seconds:g}")
+
+
 def grant(
     engine: Engine, id_: NamespaceId, want: int, seconds: float, replaces: bytes | None, timeout: float
 ) -> Lease:
     """See `Store.lease`."""
-    if not 1 <= want <= MAX_LEASE or not 0 < seconds <= MAX_LEASE_SECONDS:
-        raise LimitError(f"a lease is 1 to {MAX_LEASE} pages for at most {MAX_LEASE_SECONDS:.0f} s")
+    if not 1 <= want <= MAX_LEASE:
+        raise LimitError(f"a lease is 1 to {MAX_LEASE} pages, not {want}")
+    _check_seconds(seconds)
     lease_id = os.urandom(_LEASE_ID_SIZE)
     numbers: list[PageNumber] = []
     lost = 0
@@ -217,6 +224,24 @@ def grant(
 
     engine.transact(work, durability="normal", timeout=timeout)
     return Lease(lease_id, tuple(numbers), seconds)
+
+
+def renew(engine: Engine, id_: NamespaceId, lease_id: bytes, seconds: float, timeout: float) -> None:
+    """See `Store.renew_lease`.  Who is given numbers of a lease that has ended removes it."""
+    _check_seconds(seconds)
+    key = keys.lease(id_, lease_id)
+
+    def work(tx: Transaction) -> None:
+        rely_on(tx, id_)
+        found = ask_lease(tx, id_, lease_id)()
+        if found is None:
+            raise LeaseEndedError("the lease of page numbers has ended, and others may have been given them")
+        for first, length in images.unpack_runs(found[8:]):  # who is being given one of them looks again
+            tx.add_write_conflict(*keys.leased_numbers(id_, first, first + length - 1))
+        ends = max(time.time_ns() // 1000 + round(seconds * 1e6), int.from_bytes(found[:8], "big"))
+        tx.set(key, ends.to_bytes(8, "big") + found[8:])
+
+    engine.transact(work, durability="normal", timeout=timeout)
 
 
 def release(engine: Engine, id_: NamespaceId, lease_id: bytes, timeout: float) -> None:

@@ -317,6 +317,14 @@ class Store(ABC):
         Raises NoSuchNamespaceError, LimitError, StoreReadOnlyError, StoreUnavailableError."""
 
     @abstractmethod
+    def renew_lease(self, namespace: NamespaceId, lease: bytes, seconds: float) -> None:
+        """Let a lease last for `seconds` (at most 600) from now; also one that has ended, as long as nobody
+        was given page numbers since.
+
+        Raises LeaseEndedError (somebody was, or it was released), NoSuchNamespaceError, LimitError,
+        StoreReadOnlyError, StoreUnavailableError."""
+
+    @abstractmethod
     def release(self, namespace: NamespaceId, lease: bytes) -> None:
         """End a lease; one that has ended already is no error."""
 

@@ -317,6 +317,9 @@ class PageStore(Store):
     ) -> Lease:
         return allocation.grant(self.engine, namespace, want, seconds, replaces, self.timeout)
 
+    def renew_lease(self, namespace: NamespaceId, lease: bytes, seconds: float) -> None:
+        allocation.renew(self.engine, namespace, lease, seconds, self.timeout)
+
     def release(self, namespace: NamespaceId, lease: bytes) -> None:
         allocation.release(self.engine, namespace, lease, self.timeout)
 

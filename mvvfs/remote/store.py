@@ -258,6 +258,10 @@ class RemoteStore(Store):
         wish = wire.wish_message(LeaseWish(max(want, 0), seconds, replaces))
         return self._calls.call("TakeLease", pb.TakeLeaseRequest(namespace=namespace, wish=wish), _lease)
 
+    def renew_lease(self, namespace: NamespaceId, lease: bytes, seconds: float) -> None:
+        request = pb.RenewLeaseRequest(namespace=namespace, lease=lease, seconds=seconds)
+        self._calls.call("RenewLease", request, nothing)
+
     def release(self, namespace: NamespaceId, lease: bytes) -> None:
         self._calls.call("ReleaseLease", pb.ReleaseLeaseRequest(namespace=namespace, lease=lease), nothing)
 

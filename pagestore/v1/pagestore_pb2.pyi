@@ -489,6 +489,16 @@ class TakeLeaseRequest(_message.Message):
     wish: LeaseWish
     def __init__(self, namespace: _Optional[int] = ..., wish: _Optional[_Union[LeaseWish, _Mapping]] = ...) -> None: ...
 
+class RenewLeaseRequest(_message.Message):
+    __slots__ = ("namespace", "lease", "seconds")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    lease: bytes
+    seconds: float
+    def __init__(self, namespace: _Optional[int] = ..., lease: _Optional[bytes] = ..., seconds: _Optional[float] = ...) -> None: ...
+
 class ReleaseLeaseRequest(_message.Message):
     __slots__ = ("namespace", "lease")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]

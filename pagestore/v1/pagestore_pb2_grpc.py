@@ -126,6 +126,11 @@ class PageStoreStub:
                 request_serializer=pagestore_dot_v1_dot_pagestore__pb2.TakeLeaseRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_pagestore__pb2.Lease.FromString,
                 _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/pagestore.v1.PageStore/RenewLease',
+                request_serializer=pagestore_dot_v1_dot_pagestore__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_pagestore__pb2.Empty.FromString,
+                _registered_method=True)
         self.ReleaseLease = channel.unary_unary(
                 '/pagestore.v1.PageStore/ReleaseLease',
                 request_serializer=pagestore_dot_v1_dot_pagestore__pb2.ReleaseLeaseRequest.SerializeToString,
@@ -342,6 +347,13 @@ class PageStoreServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLease(self, request, context):
+        """Let a lease last longer; also one that has ended, as long as nobody was given its numbers.  [write]
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseLease(self, request, context):
         """End a lease; one that has ended is no error.  [write]
         """
@@ -546,6 +558,11 @@ def add_PageStoreServicer_to_server(servicer, server):
                     servicer.TakeLease,
                     request_deserializer=pagestore_dot_v1_dot_pagestore__pb2.TakeLeaseRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_pagestore__pb2.Lease.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=pagestore_dot_v1_dot_pagestore__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_pagestore__pb2.Empty.SerializeToString,
             ),
             'ReleaseLease': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseLease,
@@ -1116,6 +1133,33 @@ class PageStore:
             '/pagestore.v1.PageStore/TakeLease',
             pagestore_dot_v1_dot_pagestore__pb2.TakeLeaseRequest.SerializeToString,
             pagestore_dot_v1_dot_pagestore__pb2.Lease.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.PageStore/RenewLease',
+            pagestore_dot_v1_dot_pagestore__pb2.RenewLeaseRequest.SerializeToString,
+            pagestore_dot_v1_dot_pagestore__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tracemalloc
 from dataclasses import replace
@@ -13,6 +14,8 @@ from pagestore.api import (
     MAX_VERSION,
     TOKEN_SIZE,
     Allocation,
+    CommitRequest,
+    Lease,
     LeaseEndedError,
     LimitError,
     NoSuchNamespaceError,
@@ -103,36 +106,90 @@ def test_released_and_replaced_numbers_come_back(page_store: PageStore, pages: P
     assert page_store.lease(pages.id, 8, 60).numbers == first.numbers
 
 
-def test_numbers_of_the_dead_come_back(
-    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Clock:
+    """Stands still until somebody waits."""
+
+    def __init__(self) -> None:
+        self._now = allocation.time.time_ns()
+
+    def time_ns(self) -> int:
+        return self._now
+
+    def wait(self, seconds: int) -> None:
+        self._now += seconds * 1_000_000_000
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(allocation.time, "time_ns", clock.time_ns)
+    return clock
+
+
+def taking(pages: Pages, lease: Lease, number: PageNumber) -> CommitRequest:
+    """A commit that allocates a number of that lease."""
+    made = pages.request({number: content(number)})
+    return replace(made, parts=[replace(part, lease=lease.id) for part in made.parts])
+
+
+def test_numbers_of_the_dead_come_back(page_store: PageStore, pages: Pages, clock: Clock) -> None:
     pages.commit({1: content(1)})
-    clock = allocation.time.time_ns()
-    monkeypatch.setattr(allocation.time, "time_ns", lambda: clock)
     lost = page_store.lease(pages.id, 8, 60)
-    clock += 59_000_000_000
+    clock.wait(59)
     assert set(page_store.lease(pages.id, 8, 60).numbers).isdisjoint(lost.numbers)
-    clock += 2_000_000_000
+    clock.wait(2)
     assert page_store.lease(pages.id, 8, 60).numbers == lost.numbers
 
 
 def test_a_commit_can_not_use_a_lease_that_has_ended(
-    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch
+    page_store: PageStore, pages: Pages, clock: Clock
 ) -> None:
     pages.commit({1: content(1)})
-    clock = allocation.time.time_ns()
-    monkeypatch.setattr(allocation.time, "time_ns", lambda: clock)
     lease = page_store.lease(pages.id, 8, 60)
-
-    def request(number: int) -> object:
-        made = pages.request({number: content(number)})
-        return replace(made, parts=[replace(part, lease=lease.id) for part in made.parts])
-
-    page_store.commit(request(lease.numbers[0]))
-    clock += 61_000_000_000
+    page_store.commit(taking(pages, lease, lease.numbers[0]))
+    clock.wait(61)
     with pytest.raises(LeaseEndedError):
-        page_store.commit(request(lease.numbers[1]))
+        page_store.commit(taking(pages, lease, lease.numbers[1]))
     assert pages.read(lease.numbers[1]) is None
+
+
+@pytest.mark.parametrize("after", [59, 61])
+def test_a_lease_is_renewed(page_store: PageStore, pages: Pages, clock: Clock, after: int) -> None:
+    """Also when it has ended, as long as nobody was given its numbers."""
+    pages.commit({1: content(1)})
+    lease = page_store.lease(pages.id, 8, 60)
+    clock.wait(after)
+    page_store.renew_lease(pages.id, lease.id, 60)
+    clock.wait(59)
+    page_store.renew_lease(pages.id, lease.id, 1)  # no less than it had
+    assert set(page_store.lease(pages.id, 8, 60).numbers).isdisjoint(lease.numbers)
+    page_store.commit(taking(pages, lease, lease.numbers[0]))
+    clock.wait(2)
+    with pytest.raises(LeaseEndedError):
+        page_store.commit(taking(pages, lease, lease.numbers[1]))
+
+
+def test_a_lease_whose_numbers_others_have_is_not_renewed(
+    page_store: PageStore, pages: Pages, clock: Clock
+) -> None:
+    pages.commit({1: content(1)})
+    ended = page_store.lease(pages.id, 8, 60)
+    clock.wait(61)
+    page_store.lease(pages.id, 1, 60)
+    released = page_store.lease(pages.id, 8, 60)
+    page_store.release(pages.id, released.id)
+    for lease in (ended.id, released.id, b"nobody's"):
+        with pytest.raises(LeaseEndedError):
+            page_store.renew_lease(pages.id, lease, 60)
+
+
+def test_a_lease_that_was_ended_for_all_is_not_renewed(page_store: PageStore, pages: Pages) -> None:
+    pages.commit({1: content(1)})
+    lease = page_store.lease(pages.id, 8, 60)
+    made = pages.request({lease.numbers[0]: content(2)})
+    page_store.commit(replace(made, parts=[replace(part, reads_all=True) for part in made.parts]))
+    with pytest.raises(LeaseEndedError):
+        page_store.renew_lease(pages.id, lease.id, 60)
 
 
 def test_the_pending_byte_page_is_never_leased(page_store: PageStore) -> None:
@@ -155,9 +212,15 @@ def test_bounds(page_store: PageStore, pages: Pages) -> None:
     for want, seconds in ((0, 60), (allocation.MAX_LEASE + 1, 60), (5, 0), (5, 601)):
         with pytest.raises(LimitError):
             page_store.lease(pages.id, want, seconds)
+    lease = page_store.lease(pages.id, 5, 60).id
+    for seconds in (0, 601, math.nan):
+        with pytest.raises(LimitError):
+            page_store.renew_lease(pages.id, lease, seconds)
     page_store.drop("main")
     with pytest.raises(NoSuchNamespaceError):
         page_store.lease(pages.id, 5, 60)
+    with pytest.raises(NoSuchNamespaceError):
+        page_store.renew_lease(pages.id, lease, 60)
 
 
 def images(page_store: PageStore, pages: Pages) -> list[Version]:

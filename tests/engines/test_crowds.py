@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pagestore import allocation, keys, turns
-from pagestore.api import NamespaceId, PageNumber, new_token
+from pagestore.api import LeaseEndedError, NamespaceId, PageNumber, new_token
 from pagestore.engines.sqlite import SqliteEngine
 from pagestore.store import PageStore
 from tests.pages import Pages, content
@@ -116,6 +116,46 @@ def test_who_lost_numbers_to_another_is_granted_others(
     lease = page_store.lease(pages.id, 5, 60)
     assert len(lease.numbers) == 5
     assert set(lease.numbers).isdisjoint(others)
+
+
+@pytest.mark.usefixtures("optimistic")
+@pytest.mark.parametrize("first", ["renewed", "given"])
+def test_a_lease_is_renewed_while_its_numbers_are_given_to_another(
+    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """One of the two sees what the other did."""
+    pages.commit({1: content(1)})
+    clock = allocation.time.time_ns()
+    monkeypatch.setattr(allocation.time, "time_ns", lambda: clock)
+    lease = page_store.lease(pages.id, 5, 60)
+    clock += 61_000_000_000
+    given: list[PageNumber] = []
+    chosen: list[list[PageNumber]] = []
+    real_choose, real_ask = allocation._choose, allocation.ask_lease
+
+    def choose(*arguments: Any) -> list[PageNumber]:
+        chosen.append(real_choose(*arguments))
+        if first == "renewed" and len(chosen) == 1:
+            page_store.renew_lease(pages.id, lease.id, 60)
+        return chosen[-1]
+
+    def ask_lease(*arguments: Any) -> Any:
+        asked = real_ask(*arguments)
+        if first == "given" and not given:
+            asked()
+            given.extend(page_store.lease(pages.id, 5, 60).numbers)
+        return asked
+
+    monkeypatch.setattr(allocation, "_choose", choose)
+    monkeypatch.setattr(allocation, "ask_lease", ask_lease)
+    if first == "renewed":
+        given.extend(page_store.lease(pages.id, 5, 60).numbers)
+        assert chosen[0] == list(lease.numbers)
+        assert set(given).isdisjoint(lease.numbers)
+    else:
+        with pytest.raises(LeaseEndedError):
+            page_store.renew_lease(pages.id, lease.id, 60)
+        assert given == list(lease.numbers)
 
 
 # ---- turns ----

@@ -48,6 +48,7 @@ HERE = {
 """What is not so over a service."""
 
 tickets = test_turns.tickets
+clock = test_allocation.clock
 
 
 def _adopt(module: ModuleType) -> None:

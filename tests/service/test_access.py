@@ -84,6 +84,7 @@ def test_scopes(serve, call, file):
         writer.refused("Rename", name="app-1", new_name="app-3"),
         reader.refused("Outcome", namespace=one, token=bytes(16)),
         reader.refused("TakeLease", namespace=one, wish=pb.LeaseWish(want=1, seconds=1)),
+        reader.refused("RenewLease", namespace=one, lease=b"one", seconds=1),
         reader.refused("TakeTurn", namespace=one, ticket=bytes(16), seconds=1),
         reader.refused("SetTag", namespace=one, name="x", version=bytes(10)),
         reader.refused("Revert", namespace=one, to=bytes(10)),

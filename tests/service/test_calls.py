@@ -95,6 +95,7 @@ def test_leases_and_turns(caller, namespace):
     caller.commit(namespace, {1: page("one")})
     lease = caller("TakeLease", namespace=namespace, wish=pb.LeaseWish(want=3, seconds=5))
     assert wire.numbers_of(lease.numbers) == (2, 3, 4)
+    caller("RenewLease", namespace=namespace, lease=lease.id, seconds=60)
     caller("ReleaseLease", namespace=namespace, lease=lease.id)
     ours, theirs = new_token(), new_token()
     assert caller("TakeTurn", namespace=namespace, ticket=ours, seconds=5).came

@@ -189,6 +189,9 @@ def test_leases_of_others_and_ended_ones(caller, namespace):
     request.parts[0].lease = new_token()
     error = caller.refused("Commit", request)
     assert (error.code(), kind_of(error)) == (grpc.StatusCode.ABORTED, pb.LEASE_ENDED)
+    error = caller.refused("RenewLease", namespace=namespace, lease=b"nobody's", seconds=60)
+    assert (error.code(), kind_of(error)) == (grpc.StatusCode.ABORTED, pb.LEASE_ENDED)
+    assert kind_of(caller.refused("RenewLease", namespace=namespace, lease=b"", seconds=0)) == pb.LIMIT
     caller("ReleaseLease", namespace=namespace, lease=b"nobody's")
 
 

@@ -26,6 +26,7 @@ CALLS: Final[Mapping[str, Callable[..., Any]]] = {
     "Watch": transactions.watch,
     "GetAllocation": transactions.get_allocation,
     "TakeLease": transactions.take_lease,
+    "RenewLease": transactions.renew_lease,
     "ReleaseLease": transactions.release_lease,
     "TakeTurn": transactions.take_turn,
     "LeaveTurn": transactions.leave_turn,

@@ -190,6 +190,12 @@ async def _lease(backend: Backend, namespace: NamespaceId, wish: pb.LeaseWish) -
     return await backend.quick(work)
 
 
+async def renew_lease(backend: Backend, call: Call, request: pb.RenewLeaseRequest) -> pb.Empty:
+    namespace = await call.allow(Right.WRITE, request.namespace)
+    await backend.brief(partial(backend.store.renew_lease, namespace, request.lease, request.seconds))
+    return pb.Empty()
+
+
 async def release_lease(backend: Backend, call: Call, request: pb.ReleaseLeaseRequest) -> pb.Empty:
     namespace = await call.allow(Right.WRITE, request.namespace)
     await backend.brief(lambda: backend.store.release(namespace, request.lease))
