@@ -110,7 +110,7 @@ def stopped(directory: Path, small: bool = False) -> list[Finding]:
 
 
 def _stopped(directory: Path, target: MvTarget, small: bool) -> list[Finding]:
-    before, pause, after = (0.5, 4.0, 0.5) if small else (BEFORE_S, STOPPED_S, AFTER_S)
+    before, pause, after = (3.0, 4.0, 0.5) if small else (BEFORE_S, STOPPED_S, AFTER_S)
     with _prepared(directory) as scratch:
         path = target.place(scratch)
         connection = target.relaxed.connect(path)
@@ -129,6 +129,8 @@ def _stopped(directory: Path, target: MvTarget, small: bool) -> list[Finding]:
         connection.close()
     times = sorted(moment for claimed in claims for _, moment in claimed)
     usual = _rate(times, start + (stopped_at - start) / 4, stopped_at)
+    if not usual:
+        raise BenchError("nobody claimed a job before the stop: the machine was too busy")
     gap = max(
         (b - a for a, b in itertools.pairwise(times) if b > stopped_at and a < killed_at),
         default=end - stopped_at,
