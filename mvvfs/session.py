@@ -28,6 +28,7 @@ from pagestore.api import (
     MAX_MESSAGE_BYTES,
     ZERO_VERSION,
     Allocation,
+    Begin,
     Changes,
     CorruptPageError,
     Lease,
@@ -40,7 +41,7 @@ from pagestore.api import (
     Version,
     new_token,
 )
-from pagestore.encoding import chain_of, decode
+from pagestore.encoding import advance, chain_of, decode
 
 LEASE_SECONDS = 60.0
 """How long page numbers are ours; a transaction that takes longer renews them, a later one takes others."""
@@ -123,10 +124,23 @@ class Database:
             lib.mv_db_reset(self.cache, start.version, word, alloc)
             lib.mv_alloc_release(alloc)
         else:
+            advanced = self._advanced(known, start) if start.pages and known is not None else ()
             changes = c_changes(start.changes)
             if lib.mv_db_apply(self.cache, changes.array, len(start.changes), start.version, word):
                 raise MemoryError("no memory for the changelog")
+            for page, content in advanced:
+                self.insert(page, content, start.version)
         return start.version
+
+    def _advanced(self, known: Version, start: Begin) -> list[tuple[StoredPage, bytes]]:
+        """The pages that a begin brought along, of those that are cached as of `known`."""
+        found = []
+        for page in start.pages:
+            content = bytearray(start.page_size)
+            into = ffi.from_buffer("uint8_t[]", content)
+            if lib.mv_db_content(self.cache, page.number, known, into, start.page_size):
+                found.append((page, advance(page, content)))
+        return found
 
     def _note_read_version(self, version: Version, read_version: Version) -> None:
         with self._noting:

@@ -84,6 +84,7 @@ ffibuilder.cdef(
     uint64_t mv_db_load_word(mv_db *db);
     void mv_head_move(uint64_t address, uint64_t commits, int64_t as_of);
     int mv_head_used(uint64_t address);
+    int mv_db_content(mv_db *db, uint32_t number, const uint8_t *version, uint8_t *out, uint32_t size);
     int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t *snapshot,
                      uint8_t chain, const uint8_t *data, uint32_t size);
 

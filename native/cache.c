@@ -264,6 +264,10 @@ int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t of
   return hit;
 }
 
+int mv_db_content(mv_db *db, uint32_t number, const uint8_t *version, uint8_t *out, uint32_t size) {
+  return mv_db_copy(db, number, mv_version_get(version), out, 0, size);
+}
+
 typedef struct vantage { /* what read-ahead may look at */
   const mv_db *db;
   mv_version at;

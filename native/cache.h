@@ -173,6 +173,8 @@ int mv_db_begin_at(mv_db *db, mv_snapshot *s, mv_version v, mv_start *out);
 /* Move a snapshot to a later version `v`, between which and its own nothing changed in the database. */
 void mv_db_relabel(mv_db *db, mv_snapshot *s, mv_version v);
 int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t offset, uint32_t amount);
+/* The same of a whole page, for Python. */
+int mv_db_content(mv_db *db, uint32_t number, const uint8_t *version, uint8_t *out, uint32_t size);
 /* What to fetch together with a page that is missing at `at`: see mv_ahead_plan().  `out` has room for
 ** MV_AHEAD_PAGES. */
 uint32_t mv_db_plan(mv_db *db, mv_ahead *a, uint32_t number, mv_version at, const mv_alloc *alloc,

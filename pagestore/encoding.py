@@ -33,7 +33,7 @@ import struct
 import threading
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import zstandard
@@ -170,8 +170,21 @@ def _delta(old: bytes, new: Buffer) -> bytes | None:
 
 def decode(page: StoredPage, page_size: int) -> bytes:
     """The verified content of a page.  Raises CorruptPageError, which names page and version."""
+    return _verified(page, lambda: _restore(page.blobs, page_size))
+
+
+def advance(page: StoredPage, before: bytearray) -> bytes:
+    """The verified content of a page whose last blob may be a delta of `before`, which is used up.
+
+    Raises CorruptPageError."""
+    if not page.blobs or chain_of(page.blobs[-1]) == 0:
+        return decode(page, len(before))
+    return _verified(page, lambda: _apply(before, page.blobs, chain_of(page.blobs[-1])))
+
+
+def _verified(page: StoredPage, restore: Callable[[], bytes]) -> bytes:
     try:
-        content = _restore(page.blobs, page_size)
+        content = restore()
     except (ValueError, struct.error, zstandard.ZstdError) as exc:
         raise _corrupt(page, str(exc)) from exc
     if zlib.crc32(content, page.number) != _HEAD.unpack_from(page.blobs[0])[3]:
@@ -185,17 +198,19 @@ def _restore(blobs: tuple[bytes, ...], size: int) -> bytes:
         raise ValueError("nothing is stored")
     *deltas, whole = blobs
     content = _whole(whole, size)
-    if not deltas:
-        return content
-    for depth, blob in enumerate(reversed(deltas), start=1):
+    return _apply(bytearray(content), deltas, 1) if deltas else content
+
+
+def _apply(page: bytearray, deltas: Sequence[bytes], lowest: int) -> bytes:
+    """Newest first, the last of them `lowest` deltas above a whole blob.  Raises ValueError."""
+    for depth, blob in enumerate(reversed(deltas), start=lowest):
         codec, key_id, chain, _ = _HEAD.unpack_from(blob)
         if key_id != _PLAIN or codec & ~_INDEX != _DELTA or chain != depth:
             _check_key(key_id)
             raise ValueError(f"codec {codec} at depth {chain}, where delta {depth} belongs")
-    page = bytearray(content)
     lengths = array("I", map(len, deltas)).tobytes()
     wrong = lib.mv_delta_apply_all(
-        ffi.from_buffer(page), size, b"".join(deltas), lengths, len(deltas), _HEAD.size
+        ffi.from_buffer(page), len(page), b"".join(deltas), lengths, len(deltas), _HEAD.size
     )
     if wrong:
         raise ValueError(f"delta {wrong} does not fit the page")

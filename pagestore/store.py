@@ -280,7 +280,7 @@ class PageStore(Store):
         others = tuple(
             ListedChanges(change for change in changes if change.version != version) for changes in lists
         )
-        return Committed(version, own[0].time_us if own else 0, others)
+        return Committed(version, own[0].time_us if own else 0, others, repeated=True)
 
     def outcome(self, namespace: NamespaceId, token: bytes) -> Version | None:
         if len(token) != TOKEN_SIZE:

@@ -226,6 +226,9 @@ class Begin:
     """At `version`; given where `changes` is None."""
     read_version: Version | None = None
     """Names this begin to the commit of the same transaction (`CommitRequest.read_version`)."""
+    pages: tuple[StoredPage, ...] = ()
+    """Some of the pages that `changes` are about, as of `version`, for who has them as of `since`: the last
+    of a page's blobs is whole, or a delta of the page as it was then (`encoding.advance`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +318,8 @@ class Committed:
     `CommitRequest.tells_others`."""
     lease: Lease | None = None
     """What the request wished for."""
+    repeated: bool = False
+    """Whether it had happened before this request, of which nothing was used then but the token."""
 
 
 class HeadWord(NamedTuple):

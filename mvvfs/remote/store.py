@@ -185,7 +185,12 @@ class RemoteStore(Store):
 
     def begin(self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None) -> Begin:
         asked = time.monotonic_ns()
-        request = pb.BeginRequest(namespace=namespace, since=since or b"", at=at or b"")
+        request = pb.BeginRequest(
+            namespace=namespace,
+            since=since or b"",
+            at=at or b"",
+            wants_pages=since is not None and at is None,
+        )
         begin = self._calls.call("Begin", request, wire.begin_of)
         follower = self._followers.get(namespace)
         if follower is not None and at is None:

@@ -15,6 +15,7 @@ from pagestore.service.committer import Committer
 from pagestore.service.ids import Ids
 from pagestore.service.metrics import Metrics
 from pagestore.service.names import Names
+from pagestore.service.recent import RecentWrites
 from pagestore.service.settings import Settings
 from pagestore.service.strands import Strands
 from pagestore.service.watching import Watching
@@ -36,6 +37,7 @@ class Backend:
         self.metrics = metrics
         self.ids = Ids(store.incarnation())
         self.names = Names(store)
+        self.recent = RecentWrites()
         self._strands = Strands() if store.waits_anywhere else None
         self.committer = Committer(store, failed, metrics, self._strands)
         self.watching = Watching(store, self.committer, metrics, self.look)

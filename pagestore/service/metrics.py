@@ -81,7 +81,8 @@ class Metrics:
             "Transactions begun, by what the caller's cache came to: kept, updated, forgotten.",
             "cache",
         )
-        self.pages = counter("pages_read", "Pages sent.")
+        self.pages = counter("pages_read", "Pages that were asked for and sent.")
+        self.told = counter("pages_told", "Changed pages that begins brought along.")
         self.groups = counter("commit_groups", "Groups of commits.")
         self.flushes = counter("flushes", "Flushes by this service.")
         self.streams = gauge("streams", "Open streams.")

@@ -56,6 +56,7 @@ from pagestore.wire.namespaces import (
     usage_of,
 )
 from pagestore.wire.transactions import (
+    add_pages,
     begin_message,
     begin_of,
     commit_message,
@@ -85,6 +86,7 @@ __all__ = [
     "SERVICE",
     "Failure",
     "WireError",
+    "add_pages",
     "allocation_message",
     "allocation_of",
     "begin_message",

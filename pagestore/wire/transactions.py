@@ -6,7 +6,7 @@ Re-exported by `pagestore.wire`; calls `fields` and `history`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pagestore.api import (
     Begin,
@@ -51,7 +51,14 @@ def begin_message(begin: Begin) -> pb.BeginResponse:
         message.changes = packed_message(begin.changes)
     if begin.allocation is not None:
         message.allocation.CopyFrom(allocation_message(begin.allocation))
+    add_pages(message.pages, begin.pages)
     return message
+
+
+def add_pages(messages: Any, pages: Iterable[StoredPage]) -> None:
+    """`messages`: the repeated field of an answer."""
+    for page in pages:
+        messages.add(number=page.number, version=page.version, blobs=page.blobs)
 
 
 def begin_of(message: pb.BeginResponse) -> Begin:
@@ -61,7 +68,15 @@ def begin_of(message: pb.BeginResponse) -> Begin:
         page_size=message.page_size,
         allocation=allocation_of(message.allocation) if message.HasField("allocation") else None,
         read_version=optional_version_of(message.read_version, "read_version"),
+        pages=tuple(_some_page_of(page) for page in message.pages),
     )
+
+
+def _some_page_of(message: pb.Page) -> StoredPage:
+    page = page_of(message)
+    if page is None:
+        raise WireError(f"page {message.number} has neither version nor content")
+    return page
 
 
 def page_message(number: PageNumber, page: StoredPage | None) -> pb.Page:

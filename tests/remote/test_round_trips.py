@@ -87,6 +87,48 @@ def test_what_others_changed_is_read_again_and_no_more(proxy: Proxy, connect: Op
     other.close()
 
 
+@pytest.fixture
+def other(service: str) -> Iterator[apsw.Connection]:
+    """Another client of the service, with a page cache of its own; its calls are not counted."""
+    connection = mvvfs.connect("app", store=f"grpc+{service}")
+    yield connection
+    connection.close()
+
+
+def test_what_another_client_changed_comes_along(
+    proxy: Proxy, connect: Open, other: apsw.Connection, folder: str
+) -> None:
+    connection = connect()
+    table(connection)
+    for n in range(1, 30):  # a chain of deltas ends in between
+        other.execute("UPDATE t SET b = ? WHERE a = ?", (f"changed {n}", n % 20 + 1))
+        if n % 3:
+            with calls(proxy, Begin=1):
+                found = connection.execute("SELECT b FROM t WHERE a = ?", (n % 20 + 1,)).get
+            assert found == f"changed {n}"
+    with calls(proxy, Begin=1, Commit=1):
+        connection.execute("UPDATE t SET b = b || '!' WHERE a = 10")
+    assert other.execute("SELECT b FROM t WHERE a = 10").get == "changed 29!"
+    direct = mvvfs.connect("app", store=folder)
+    direct.execute("UPDATE t SET b = 'direct' WHERE a = 1")  # the service knows nothing of what this wrote
+    direct.close()
+    other.execute("UPDATE t SET b = 'after' WHERE a = 2")
+    with calls(proxy, Begin=1, Read=1):
+        found = connection.execute("SELECT b FROM t WHERE a < 3 ORDER BY a").fetchall()
+    assert found == [("direct",), ("after",)]
+
+
+def test_what_is_too_much_or_new_is_read(proxy: Proxy, connect: Open, other: apsw.Connection) -> None:
+    connection = connect()
+    table(connection)
+    other.execute("UPDATE t SET b = randomblob(500)")
+    other.execute("UPDATE t SET b = randomblob(100000) WHERE a = 3")
+    expected = other.execute("SELECT sum(length(b)), max(b) FROM t").fetchall()
+    proxy.counts.clear()
+    assert connection.execute("SELECT sum(length(b)), max(b) FROM t").fetchall() == expected
+    assert (proxy.counts["Begin"], proxy.counts["Read"] > 0) == (1, True)
+
+
 def test_a_lost_conflict_brings_the_pages(proxy: Proxy, connect: Open, folder: str) -> None:
     connection = connect()
     table(connection)
