@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from pagestore.api import NamespaceId, Store, Version
+from pagestore.recent_writes import RecentWrites
 from pagestore.service.committer import Committer
 from pagestore.service.ids import Ids
 from pagestore.service.metrics import Metrics
 from pagestore.service.names import Names
-from pagestore.service.recent import RecentWrites
 from pagestore.service.settings import Settings
 from pagestore.service.strands import Strands
 from pagestore.service.watching import Watching
@@ -37,7 +37,7 @@ class Backend:
         self.metrics = metrics
         self.ids = Ids(store.incarnation())
         self.names = Names(store)
-        self.recent = RecentWrites()
+        self.recent_writes = RecentWrites()
         self._strands = Strands() if store.waits_anywhere else None
         self.committer = Committer(store, failed, metrics, self._strands)
         self.watching = Watching(store, self.committer, metrics, self.look)

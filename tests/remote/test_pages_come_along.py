@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 import mvvfs
-from pagestore.service.recent import RecentWrites
+from pagestore.recent_writes import RecentWrites
 from tests.sql.twins import is_intact
 
 STEPS = 120

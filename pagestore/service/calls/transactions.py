@@ -44,7 +44,7 @@ async def begin(backend: Backend, call: Call, request: pb.BeginRequest) -> pb.Be
     start = await backend.look(lambda: backend.store.begin(namespace, since, at))
     response = wire.begin_message(start)
     if request.wants_pages and start.changes:
-        wire.add_pages(response.pages, backend.recent.changed(namespace, start.changes))
+        wire.add_pages(response.pages, backend.recent_writes.changed(namespace, start.changes))
         backend.metrics.told.inc(len(response.pages))
     if response.ByteSize() > backend.settings.max_answer and start.changes is not None:
         allocation = await backend.quick(lambda: backend.store.allocation(namespace, start.version))
@@ -127,7 +127,7 @@ async def _commit(backend: Backend, request: CommitRequest) -> pb.CommitResponse
         metrics.commits.labels(metrics.namespace(backend.names.label(part.namespace))).inc()
         backend.committed(part.namespace)
         if part.writes and not part.staged and not committed.repeated:
-            backend.recent.add(part.namespace, committed.version, part.writes)
+            backend.recent_writes.add(part.namespace, committed.version, part.writes)
     metrics.handed_out(committed.version)
     response = pb.CommitResponse(committed=wire.committed_message(committed))
     if response.ByteSize() > backend.settings.max_answer:

@@ -1,6 +1,6 @@
-"""What the newest commits of this worker wrote: a begin brings along the pages that they changed.
+"""What the newest commits wrote, for who serves a store: a begin can bring along the pages that changed.
 
-Made by `backend`; told of commits and asked at begins by the functions in `calls`.
+Called by `service`, which tells of the commits that it makes and asks at begins.
 
 1. A page goes along only if every commit that changed it since the caller's version is known here.  Then
    what these wrote, one after the other, leads from the page as the caller has it to the page at the

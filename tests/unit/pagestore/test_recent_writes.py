@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from pagestore import recent_writes
 from pagestore.api import Change, ListedChanges, NamespaceId, PageNumber, PageWrite, Version
 from pagestore.encoding import FREED, Base, encode
-from pagestore.service import recent
-from pagestore.service.recent import RecentWrites
+from pagestore.recent_writes import RecentWrites
 
 N = NamespaceId(3)
 
@@ -111,7 +111,7 @@ def test_what_is_kept_and_told_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert history.told(0) == {}  # too far behind
     history = History()
     history.commit(*range(1, 60))
-    monkeypatch.setattr(recent, "MOST_TOLD_BYTES", 200)
+    monkeypatch.setattr(recent_writes, "MOST_TOLD_BYTES", 200)
     assert 0 < len(history.told(0)) < 59
     assert sum(len(blob) for _, blobs in history.told(0).values() for blob in blobs) <= 200
     history.recent.add(N, version(9), [PageWrite(PageNumber(1), bytes(70_000))])  # takes nobody's place
