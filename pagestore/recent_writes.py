@@ -39,8 +39,8 @@ _MOST_KEPT_BYTES = 8 << 20
 _MOST_COMMIT_BYTES = 65_536
 """Of one commit."""
 
-_ENTRY_BYTES = 100
-"""What a page takes beside its blob, roughly."""
+_COMMIT_BYTES, _PAGE_BYTES = 400, 150
+"""What a commit takes, and a page beside its blob, roughly."""
 
 
 class RecentWrites:
@@ -52,9 +52,9 @@ class RecentWrites:
         self._most_bytes = most_bytes
 
     def add(self, namespace: NamespaceId, version: Version, writes: Sequence[PageWrite]) -> None:
-        """All that a commit has written in a namespace, which was not known before."""
+        """All that a commit has written in a namespace."""
         size = _size(writes)
-        if size > _MOST_COMMIT_BYTES:
+        if size > _MOST_COMMIT_BYTES or (namespace, version) in self._commits:
             return
         self._commits[namespace, version] = writes
         self._bytes += size
@@ -91,7 +91,7 @@ class RecentWrites:
 
 
 def _size(writes: Sequence[PageWrite]) -> int:
-    return sum(len(write.blob) + _ENTRY_BYTES for write in writes)
+    return _COMMIT_BYTES + sum(len(write.blob) + _PAGE_BYTES for write in writes)
 
 
 def _bounded(pages: Iterable[StoredPage]) -> list[StoredPage]:

@@ -8,7 +8,8 @@ import grpc
 import pytest
 
 from pagestore import wire
-from pagestore.api import StoreUnavailableError, new_token, parse_version
+from pagestore.api import StoredPage, StoreUnavailableError, new_token, parse_version
+from pagestore.encoding import decode
 from pagestore.opener import open_store
 from pagestore.service.server import Service
 from pagestore.v1 import pagestore_pb2 as pb
@@ -191,6 +192,47 @@ def test_the_service_runs_retention(serve, call, monkeypatch):
     wait_until(lambda: given_back)
 
 
+# ---- what a begin brings along ----
+
+
+def brought(caller, namespace, since):
+    """By number, the version and the content of whole pages."""
+    pages = caller("Begin", namespace=namespace, since=since, wants_pages=True).pages
+    stored = [StoredPage(each.number, each.version, tuple(each.blobs)) for each in pages]
+    return {each.number: (each.version, decode(each, 512)) for each in stored}
+
+
+def test_a_begin_brings_along_what_changed(caller, namespace):
+    first = caller.commit(namespace, {1: page("one"), 2: page("two")}).committed.version
+    second = caller.commit(namespace, {1: page("changed")}).committed.version
+    assert brought(caller, namespace, first) == {1: (second, page("changed"))}
+    assert brought(caller, namespace, second) == {}
+    begin = caller("Begin", namespace=namespace, since=first)
+    assert (begin.changes != b"", len(begin.pages)) == (True, 0)  # nobody asked
+
+
+def test_a_repeated_commit_changes_nothing_of_it(caller, namespace):
+    """What its second request holds was never looked at."""
+    token, since = new_token(), caller.commit(namespace, {1: page("one")}).committed.version
+    done = caller.commit(namespace, {1: page("first")}, since, token=token).committed
+    again = caller.commit(namespace, {1: page("second"), 2: page("more")}, since, token=token).committed
+    assert again.version == done.version
+    assert brought(caller, namespace, since) == {1: (done.version, page("first"))}
+
+
+def test_what_a_service_did_not_commit_itself_is_not_there(serve, call):
+    service = serve()
+    caller = call(service)
+    namespace = caller("Create", name="main").id
+    since = caller.commit(namespace, {1: page("one"), 2: page("two")}).committed.version
+    caller.commit(namespace, {1: page("here")})
+    other = call(serve(store=service.settings.store, create=False))
+    elsewhere = other.commit(namespace, {1: page("there"), 2: page("there")}).committed.version
+    last = caller.commit(namespace, {3: page("here")}).committed.version
+    assert brought(caller, namespace, since) == {3: (last, page("here"))}
+    assert brought(other, namespace, since) == {n: (elsewhere, page("there")) for n in (1, 2)}
+
+
 # ---- answers are bounded ----
 
 
@@ -225,6 +267,10 @@ def test_what_has_no_room_is_left_out(serve, call):
     conflict = caller.commit(namespace, {60: page("y")}, base, reads=tuple(random)).conflict
     assert len(wire.numbers_of(conflict.pages)) == 10
     assert len(conflict.fresh) < 10
+    before = caller("Begin", namespace=namespace).version
+    caller.commit(namespace, {n: bytes(range(256)) * 2 for n in range(70, 76)})
+    begin = caller("Begin", namespace=namespace, since=before, wants_pages=True)
+    assert (begin.forget, begin.changes != b"", len(begin.pages)) == (False, True, 0)
 
 
 # ---- watch ----

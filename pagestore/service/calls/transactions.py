@@ -11,6 +11,7 @@ from functools import partial
 from pagestore import wire
 from pagestore.api import (
     Begin,
+    Changes,
     CommitRequest,
     ConflictError,
     Lease,
@@ -43,19 +44,28 @@ async def begin(backend: Backend, call: Call, request: pb.BeginRequest) -> pb.Be
     at = wire.optional_version_of(request.at, "at")
     start = await backend.look(lambda: backend.store.begin(namespace, since, at))
     response = wire.begin_message(start)
-    if request.wants_pages and start.changes:
-        wire.add_pages(response.pages, backend.recent_writes.changed(namespace, start.changes))
-        backend.metrics.told.inc(len(response.pages))
     if response.ByteSize() > backend.settings.max_answer and start.changes is not None:
         allocation = await backend.quick(lambda: backend.store.allocation(namespace, start.version))
         start = Begin(start.version, None, start.page_size, allocation)
         response = wire.begin_message(start)
+    if request.wants_pages and start.changes:
+        _bring_along(backend, namespace, start.changes, response)
     if request.HasField("chores"):
         await _do_chores(backend, call, namespace, request.chores, response.lease)
     await backend.tell(start.version)
     cache = "forgotten" if start.changes is None else "updated" if start.changes else "kept"
     backend.metrics.begins.labels(cache).inc()
     return response
+
+
+def _bring_along(
+    backend: Backend, namespace: NamespaceId, changes: Changes, response: pb.BeginResponse
+) -> None:
+    """Pages that changed, as far as what they became is at hand, if they fit in."""
+    wire.add_pages(response.pages, backend.recent_writes.changed(namespace, changes))
+    if response.ByteSize() > backend.settings.max_answer:
+        del response.pages[:]
+    backend.metrics.told.inc(len(response.pages))
 
 
 async def read(backend: Backend, call: Call, request: pb.ReadRequest) -> pb.ReadResponse:

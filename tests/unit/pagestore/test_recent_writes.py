@@ -103,7 +103,7 @@ def test_another_namespace_knows_nothing_of_it() -> None:
 
 
 def test_what_is_kept_and_told_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    history = History(most_bytes=1000)
+    history = History(most_bytes=5000)
     for number in range(1, 100):
         history.commit(number)
     assert 0 < len(history.told(90)) < 10
