@@ -1,7 +1,7 @@
 """Keeps what snapshots that last long still need: holds, taken and renewed by one thread.
 
-Called by `session` (a database may have snapshots from now on) and `bridge` (a connection to the past opens);
-asks the shim's page cache which versions its connections stand at, and `pagestore.api.Store`.
+Called by `database` and `session` (there may be snapshots from now on) and `bridge` (a connection to the past
+opens); asks the shim's page cache which versions its connections stand at, and `pagestore.api.Store`.
 
 1. A snapshot younger than the store's grace period (10 minutes) needs no hold.  The thread looks every
    `LOOK_SECONDS`, and takes a hold for each version that has been in use for `OLD_SECONDS`: well before that.
@@ -46,7 +46,7 @@ _log = logging.getLogger("mvvfs")
 
 
 class Database(Protocol):
-    """`session.Database`, as far as it matters here."""
+    """`database.Database`, as far as it matters here."""
 
     store: Store
     id: NamespaceId

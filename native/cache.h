@@ -1,7 +1,7 @@
 /*
 ** The page cache: one per database and process, shared by its connections, which may stand at
 ** different versions.  Called by snapshot.c, locks.c, pages.c and commit.c (SQL threads)
-** and, through cffi, by mvvfs/session.py.
+** and, through cffi, by mvvfs/database.py.
 **
 ** Invariants:
 **

@@ -34,12 +34,8 @@ from pagestore import (
     staging,
     turns,
 )
-from pagestore._native import ffi, lib
 from pagestore.api import (
-    MAX_MESSAGE_BYTES,
     MAX_VERSION,
-    TOKEN_SIZE,
-    VERSION_SIZE,
     CommitPart,
     CommitRequest,
     ConflictError,
@@ -57,12 +53,12 @@ from pagestore.api import (
     pack_numbers,
     runs_in,
     united,
-    without,
 )
-from pagestore.encoding import MAX_PAGE
+from pagestore.cover import cover, cover_runs
 from pagestore.engines.base import Engine, KeyRange, Limits, Snapshot, Transaction
 from pagestore.faults import fault
-from pagestore.namespaces import Record, valid_page_size
+from pagestore.namespaces import Record
+from pagestore.requests import check_part, check_request
 from pagestore.snapshot import Standpoint
 
 MAX_FRESH = 16
@@ -97,7 +93,7 @@ class Part:
         self._in_runs = len(part.staged) > 0
         if self._in_runs:
             self.written = PageRuns(united(runs_in(self.written), part.staged.runs()))
-        _check_part(part, self.written)
+        check_part(part, self.written)
         self.stage_index = (
             staging.wanted_index(part.staged, part.freed, part.allocated) if part.staged else None
         )
@@ -286,7 +282,7 @@ class Commit:
 
     def __init__(self, request: CommitRequest, limits: Limits) -> None:
         """Raises InvalidRequestError, LimitError."""
-        _check_request(request)
+        check_request(request)
         self.request = request
         self.time_us = 0
         self.others: tuple[changelog.Rows, ...] | None = ()
@@ -414,82 +410,6 @@ def _happened(happened: bytes | None) -> Version | None:
     if happened == keys.VOID_TOKEN:
         raise VoidTokenError("this commit was given up: its outcome was asked for before it happened")
     return None if happened is None else Version(happened)
-
-
-def cover(numbers: bytes, most: int) -> list[tuple[int, int]]:
-    """At most `most` ranges, first and last, that cover page numbers (packed as `PageSet.packed`): the
-    narrowest gaps are covered too.
-
-    Where a gap is covered, a commit may have to look again at what did not concern it; it is not lost."""
-    count = len(numbers) // 4
-    out = ffi.new("uint32_t[]", 2 * min(count, most))
-    found = lib.mv_cover(numbers, count, most, out)
-    if count and not found:
-        raise MemoryError("no memory for the conflict ranges of a commit")
-    ends = iter(ffi.unpack(out, 2 * found)) if found else iter(())
-    return list(zip(ends, ends, strict=True))
-
-
-def cover_runs(numbers: PageRuns, most: int) -> list[tuple[int, int]]:
-    """The same, of numbers in runs."""
-    runs = [(int(run.first), run.first + run.length - 1) for run in numbers.runs()]
-    if len(runs) <= most:
-        return runs
-    gaps = sorted(range(1, len(runs)), key=lambda at: runs[at - 1][1] - runs[at][0])[: most - 1]
-    starts = [0, *sorted(gaps)]
-    ends = [*(at - 1 for at in starts[1:]), len(runs) - 1]
-    return [(runs[start][0], runs[end][1]) for start, end in zip(starts, ends, strict=True)]
-
-
-# ---- what a request must be, whatever the store holds ----
-
-_ALLOCATION = "the pages allocated and freed are not among those that are written so"
-
-
-def _check_request(request: CommitRequest) -> None:
-    if len(request.token) != TOKEN_SIZE or len(request.base) != VERSION_SIZE:
-        raise InvalidRequestError(f"a token has {TOKEN_SIZE} bytes and a version {VERSION_SIZE}")
-    if not request.parts or len({part.namespace for part in request.parts}) < len(request.parts):
-        raise InvalidRequestError("a commit has one part for each namespace, and at least one")
-    if len(request.message.encode()) > MAX_MESSAGE_BYTES:
-        raise LimitError(f"a changelog message holds at most {MAX_MESSAGE_BYTES} bytes")
-
-
-def _check_part(part: CommitPart, numbers: Sequence[int]) -> None:
-    if numbers and not valid_page_size(part.page_size):
-        raise InvalidRequestError(f"a page size is a power of two from 512 to 65536, not {part.page_size}")
-    if numbers and not 1 <= numbers[0] <= numbers[-1] <= MAX_PAGE:
-        raise InvalidRequestError(f"page numbers are 1 to {MAX_PAGE}")
-    if len(set(numbers) if not part.staged else numbers) < len(part.writes) + len(part.staged):
-        raise InvalidRequestError("a page is written twice in one commit")
-    for number, blob in part.writes:
-        encoding.check(number, blob, part.page_size)
-    _check_allocation(part, numbers)
-
-
-def _check_allocation(part: CommitPart, numbers: Sequence[int]) -> None:
-    freed = {number for number, blob in part.writes if encoding.is_freed(blob)}
-    if part.staged:
-        _check_staged_allocation(part, numbers, freed)
-        return
-    for listed, allowed in ((part.freed, freed), (part.allocated, set(numbers) - freed)):
-        if listed and (list(listed) != sorted(set(listed)) or not allowed.issuperset(listed)):
-            raise InvalidRequestError(_ALLOCATION)
-
-
-def _check_staged_allocation(part: CommitPart, numbers: Sequence[int], freed: Set[int]) -> None:
-    """The same, where the lists are long; which of the staged pages are freed is compared with the stage
-    later."""
-    try:
-        listed, allocated = (PageRuns.ascending(some) for some in (part.freed, part.allocated))
-    except ValueError as exc:
-        raise InvalidRequestError(str(exc)) from exc
-    in_writes = list(runs_in(sorted(freed)))
-    may_be_freed = united(in_writes, part.staged.runs())
-    may_be_allocated = without(runs_in(numbers), united(in_writes, listed.runs()))
-    for wanted, allowed in ((listed, may_be_freed), (allocated, may_be_allocated)):
-        if any(True for _ in without(wanted.runs(), allowed)):
-            raise InvalidRequestError(_ALLOCATION)
 
 
 def _check_limits(parts: Sequence[Part], limits: Limits) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import apsw
+import hypothesis
 import pytest
 from _pytest.mark.structures import ParameterSet
 
@@ -44,6 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell started us in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    hypothesis.settings.register_profile("patient", deadline=None)  # machines are busy at times
+    hypothesis.settings.load_profile("patient")
     if config.option.seed is None:
         config.option.seed = random.SystemRandom().randrange(1 << 32)
 

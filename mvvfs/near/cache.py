@@ -1,7 +1,7 @@
 """Which pages that are kept on disk may be served: one distant database, as this process follows it.
 
-Called by `session`; calls `near.file` and the `Store` interface.  `known` is the newest version that this
-process has heard of, `since` the one from which on it knows every change.
+Called by `mvvfs.database`; calls `near.file` and the `Store` interface.  `known` is the newest version that
+this process has heard of, `since` the one from which on it knows every change.
 
 1. A page on disk is served at a snapshot only if it is known not to have changed between its own version and
    the snapshot: by the position of the file (see `near.file`), and beyond that by what was heard since.

@@ -1,7 +1,7 @@
 """`RemoteStore`: the `Store` interface over a service.
 
-Opened by `mvvfs.stores`, called by `session`, `transfer` and the command line; calls the service by `calls`,
-`commits`, `changelog` and `watch`, and follows namespaces by `follow`.
+Opened by `mvvfs.stores`, called by `database`, `session`, `transfer` and the command line; calls the service
+by `calls`, `commits`, `changelog` and `watch`, and follows namespaces by `follow`.
 
 What the service tells is put into the namespace's follower, so that a bounded begin is never behind it.
 """

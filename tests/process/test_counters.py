@@ -44,7 +44,7 @@ def check_increments(place: Place, seed: int, *, writers: int, seconds: float) -
     acknowledged: Counter[int] = sum(crew.run(counters.increment, work, seconds=seconds + 60), Counter())
     connection = place.connect()
     assert dict(connection.execute("SELECT id, n FROM counters WHERE n > 0").fetchall()) == acknowledged
-    assert acknowledged.total() > 20 * writers
+    assert acknowledged.total() > 5 * writers  # on a busy machine, too
     assert value(connection, "PRAGMA integrity_check") == "ok"
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagestore.api import PageRuns
-from pagestore.commit import cover, cover_runs
+from pagestore.cover import cover, cover_runs
 
 NUMBERS = st.lists(st.integers(1, 60) | st.integers(1, 0xFFFFFFFE), max_size=40)
 
