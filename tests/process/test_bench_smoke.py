@@ -40,7 +40,16 @@ def measured(directory: Path, case: suite.Case) -> CaseResult:
 
 @pytest.mark.parametrize(
     "workload",
-    ["insert-own", "insert-random", "rmw-zipfian", "claim-jobs", "ycsb-a", "bulk", "open", "scan"],
+    [
+        "insert-own",
+        "claim-jobs",
+        "bulk",
+        "scan",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("insert-random", "rmw-zipfian", "ycsb-a", "open")
+        ),
+    ],
 )
 def test_a_case_runs_on_both_sides_and_is_checked(tmp_path: Path, workload: str) -> None:
     result = quick(tmp_path, workload, processes=1 if workload in {"bulk", "open", "scan"} else 2)
@@ -144,6 +153,7 @@ def test_what_must_not_go_with_the_size_is_measured(tmp_path: Path) -> None:
     assert all(0 < each.found <= 10 for each in found)
 
 
+@pytest.mark.long
 def test_retention_is_measured_beside_writers(tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     places = ("--directory", str(tmp_path), "--output", str(output))
@@ -184,6 +194,7 @@ def test_findings_are_kept_and_replaced_by_what_they_are_about(tmp_path: Path) -
     assert "| long | tries | 2 | at most 2 | met |" in markdown([], {}, found)
 
 
+@pytest.mark.long
 def test_a_hot_row_is_held_to_its_limits(tmp_path: Path) -> None:
     result = quick(tmp_path, "hot-row", 8, suite.LONGER)
     assert 1 <= max(each.most_tries for each in result.candidate) <= 10

@@ -66,12 +66,16 @@ WAYS = {
     "autocommit": ("autocommit", Variant()),
     "queued": ("autocommit", Variant(options={"concurrency": "queued"})),
 }
+QUICK = ("transaction", "queued")
 
 
 @pytest.mark.parametrize(
     ("shared", "how", "variant"),
     [
-        *(pytest.param("folder", *way, id=name) for name, way in WAYS.items()),
+        *(
+            pytest.param("folder", *way, id=name, marks=[] if name in QUICK else [pytest.mark.long])
+            for name, way in WAYS.items()
+        ),
         *(on_cluster(*way, long=name != "transaction", id=f"cluster, {name}") for name, way in WAYS.items()),
     ],
     indirect=["shared"],

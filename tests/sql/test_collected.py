@@ -145,9 +145,9 @@ def test_class_references_while_threads_collect_each_others_garbage(connect: Con
     before = sys.getrefcount(Cursor), sys.getrefcount(Connection)
 
     def work() -> None:
-        for number in range(8):
+        for number in range(6):
             connection = connect()
-            for _ in range(3):
+            for _ in range(2):
                 Cycle(an_open_cursor(connection), connection, ValueError())
                 connection.execute(LONG).fetchall()  # meanwhile the others collect
                 gc.collect()
