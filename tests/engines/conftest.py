@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,3 +62,23 @@ def page_store(engine: Engine) -> PageStore:
 @pytest.fixture
 def pages(page_store: PageStore) -> Pages:
     return Pages(page_store, page_store.create("main").id)
+
+
+class Clock:
+    """What `time.time_ns` says: stands still until somebody waits."""
+
+    def __init__(self) -> None:
+        self._now = time.time_ns()
+
+    def time_ns(self) -> int:
+        return self._now
+
+    def wait(self, seconds: int) -> None:
+        self._now += seconds * 1_000_000_000
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "time_ns", clock.time_ns)
+    return clock

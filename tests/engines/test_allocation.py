@@ -26,6 +26,7 @@ from pagestore.api import (
 )
 from pagestore.engines.base import KeyRange
 from pagestore.store import PageStore
+from tests.engines.conftest import Clock
 from tests.pages import Pages, content
 
 
@@ -104,26 +105,6 @@ def test_released_and_replaced_numbers_come_back(page_store: PageStore, pages: P
     page_store.release(pages.id, second.id)
     page_store.release(pages.id, second.id)
     assert page_store.lease(pages.id, 8, 60).numbers == first.numbers
-
-
-class Clock:
-    """Stands still until somebody waits."""
-
-    def __init__(self) -> None:
-        self._now = allocation.time.time_ns()
-
-    def time_ns(self) -> int:
-        return self._now
-
-    def wait(self, seconds: int) -> None:
-        self._now += seconds * 1_000_000_000
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(allocation.time, "time_ns", clock.time_ns)
-    return clock
 
 
 def taking(pages: Pages, lease: Lease, number: PageNumber) -> CommitRequest:

@@ -14,6 +14,7 @@ from pagestore import allocation, keys, turns
 from pagestore.api import LeaseEndedError, NamespaceId, PageNumber, new_token
 from pagestore.engines.sqlite import SqliteEngine
 from pagestore.store import PageStore
+from tests.engines.conftest import Clock
 from tests.pages import Pages, content
 
 
@@ -121,14 +122,12 @@ def test_who_lost_numbers_to_another_is_granted_others(
 @pytest.mark.usefixtures("optimistic")
 @pytest.mark.parametrize("first", ["renewed", "given"])
 def test_a_lease_is_renewed_while_its_numbers_are_given_to_another(
-    page_store: PageStore, pages: Pages, monkeypatch: pytest.MonkeyPatch, first: str
+    page_store: PageStore, pages: Pages, clock: Clock, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
     """One of the two sees what the other did."""
     pages.commit({1: content(1)})
-    clock = allocation.time.time_ns()
-    monkeypatch.setattr(allocation.time, "time_ns", lambda: clock)
     lease = page_store.lease(pages.id, 5, 60)
-    clock += 61_000_000_000
+    clock.wait(61)
     given: list[PageNumber] = []
     chosen: list[list[PageNumber]] = []
     real_choose, real_ask = allocation._choose, allocation.ask_lease

@@ -48,7 +48,6 @@ HERE = {
 """What is not so over a service."""
 
 tickets = test_turns.tickets
-clock = test_allocation.clock
 
 
 def _adopt(module: ModuleType) -> None:
