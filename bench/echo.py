@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from pagestore.service import poller
+from pagestore import poller
 
 poller.choose()
 

@@ -9,6 +9,8 @@ Called by `store` and `follow`; calls gRPC.
 3. What must not be said twice is said first only where the service has just answered, so that "nobody is
    there" is known before anything can have happened.
 4. A channel belongs to the process that made it: a child makes its own.
+5. After a failure the next attempt has a channel of its own: one that lost its connection waits before it
+   tries again, longer than we do, and with gRPC's older poller (`pagestore.poller`) for seconds.
 """
 
 from __future__ import annotations
@@ -38,15 +40,9 @@ _SHORTEST_ATTEMPT = 0.25
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),  # the service bounds what it answers
     ("grpc.max_send_message_length", -1),  # and says what it takes
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),  # so that a service that is back is found within a second
     ("grpc.enable_retries", 0),  # who retries what is decided here
     ("grpc.use_local_subchannel_pool", 1),
 )
-
-
-_SILENCE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 
 class Lost(Exception):
@@ -245,7 +241,7 @@ class Calls:
         detail = next((value for key, value in exc.trailing_metadata() or () if key == wire.ERROR_KEY), None)
         error = wire.error_of(status, text, detail if isinstance(detail, bytes) else None)
         if detail is None and isinstance(error, StoreUnavailableError):
-            self._leave(line, silent=status in _SILENCE)
+            self._leave(line)
             return Lost(f"{status.name.lower().replace('_', ' ')}: {text}")
         line.answered = True
         return error
@@ -258,12 +254,12 @@ class Calls:
                 self._line = _Line(self.address, 0)
             return self._line
 
-    def _leave(self, line: _Line, *, silent: bool) -> None:
-        """After a failure: the next address, where there is one, and a new connection, if the old one was
-        silent (nobody may be there any more).  Calls that still run on the old line go on."""
+    def _leave(self, line: _Line) -> None:
+        """After a failure: a new connection, to the next address where there is one.  Calls that still run on
+        the old line go on."""
         line.answered = False
         with self._lock:
-            if self._line is line and (silent or len(self.address.targets) > 1):
+            if self._line is line:
                 self._line = _Line(self.address, (line.index + 1) % len(self.address.targets))
 
     def usable(self) -> bool:

@@ -31,7 +31,8 @@ from typing import IO, Any, NamedTuple
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from pagestore.service import logs, poller
+from pagestore import poller
+from pagestore.service import logs
 from pagestore.service.settings import Settings, SettingsError, parse_address
 
 FAILED = 3

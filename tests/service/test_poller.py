@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from pagestore.service import poller
+from pagestore import poller
 
 CODE = """
 import os, sys
 import pagestore.service.cli
-from pagestore.service import poller
+from pagestore import poller
 assert "grpc" not in sys.modules
 poller.choose()
 import pagestore.service.server
