@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -34,8 +35,40 @@ from pagestore.api import (
 )
 from pagestore.encoding import advance, chain_of, decode
 
+AHEAD_SECONDS = 0.05
+"""How long after a commit a transaction of the same process may start where that one left off: the older the
+view, the more of it may have changed, and the less a begin matters."""
+
 _READ_VERSIONS = 64
 """Begins of this process of which a database remembers the name."""
+
+
+class _LastCommit:
+    """Where the last commit of this process left off.  Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._version = ZERO_VERSION
+        self._young_until = 0.0
+        """By `time.monotonic()`."""
+        self._since = ZERO_VERSION
+        self._begin: Begin | None = None
+        """What changed after `since`, if that came along and nobody has taken it in yet."""
+
+    def note(self, base: Version, version: Version, begin: Begin | None) -> None:
+        with self._lock:
+            self._young_until = time.monotonic() + AHEAD_SECONDS
+            if version > self._version:
+                self._version, self._since, self._begin = version, base, begin
+
+    def is_young(self) -> bool:
+        return time.monotonic() < self._young_until
+
+    def take(self) -> tuple[Version, Version, Begin | None]:
+        """Its version; what came along with it, and since when that tells what changed."""
+        with self._lock:
+            begin, self._begin = self._begin, None
+            return self._version, self._since, begin
 
 
 class Database:
@@ -59,6 +92,7 @@ class Database:
         self._read_versions: OrderedDict[Version, Version] = OrderedDict()
         """How the store names the last begins, by the versions that they came to."""
         self._noting = threading.Lock()
+        self._last_commit = _LastCommit()
         self.is_watched = False
         self.near: NearCache | None = None
         """Where pages are kept on disk, if they are."""
@@ -96,10 +130,15 @@ class Database:
         start = (self.store.recent(self.id, known, within) if within else None) or self.store.begin(
             self.id, known
         )
-        if start.read_version is not None:
-            self._note_read_version(start.version, start.read_version)
         if durable:
             self.flush(start.version)
+        self._take_in(known, start, word)
+        return start.version
+
+    def _take_in(self, known: Version | None, start: Begin, word: int) -> None:
+        """What changed since `known`; `word` was read before the store was asked (0: nobody knows)."""
+        if start.read_version is not None:
+            self._note_read_version(start.version, start.read_version)
         if self.near is not None:
             self.near.begun(known, start.version, start.changes)
         self._set_page_size(start.page_size)
@@ -115,7 +154,39 @@ class Database:
                 raise MemoryError("no memory for the changelog")
             for page, content in advanced:
                 self.insert(page, content, start.version)
-        return start.version
+
+    def committed(self, base: Version, version: Version, begin: Begin | None) -> None:
+        """A commit of this process, based on `base`; `begin` came along with its answer."""
+        self._last_commit.note(base, version, begin)
+
+    @property
+    def has_just_committed(self) -> bool:
+        """Whether a transaction of this process may begin where the last commit left off."""
+        return self._last_commit.is_young()
+
+    def begin_ahead(self) -> Version | None:
+        """As `begin`, but what others have committed since the last commit of this process may be missing.
+
+        None: that commit was too long ago, or to know more than it told takes a begin."""
+        if not self.is_watched or not self._last_commit.is_young():
+            return None
+        reached, since, start = self._last_commit.take()
+        applied = self.applied()
+        if applied is None:
+            return None
+        if start is None and applied < reached and self.store.reaches_commits:
+            since, start = applied, self.store.begin(self.id, applied, reaching=reached)
+        if start is not None and since <= applied:
+            self._take_in(since, start, 0)
+            applied = max(applied, start.version)
+        return applied if applied >= reached else None
+
+    def changes_since(self, version: Version) -> Changes | None:
+        """What was committed after a version that this process has come to.  None: too much to list."""
+        word = self.word()
+        start = self.store.begin(self.id, version)
+        self._take_in(version, start, word)
+        return start.changes
 
     def _advanced(self, known: Version, start: Begin) -> list[tuple[StoredPage, bytes]]:
         """The pages that a begin brought along, of those that are cached as of `known`."""

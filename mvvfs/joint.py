@@ -142,6 +142,7 @@ def commit(base: Version, parts: Sequence[Part], *, tells_others: bool = True) -
 
     The changelog's message is the first one that a part's connection option or pragma gave; the commit is
     flushed if one of those that write asks for it."""
+    tells_others = tells_others or any(part.session.database.near is not None for part in parts)
     turn = _only_turn(parts)
     writers = [part.session for part in parts if part.write_count]
     alone = parts[0] if len(parts) == 1 else None  # a wish is for the only part
@@ -155,7 +156,8 @@ def commit(base: Version, parts: Sequence[Part], *, tells_others: bool = True) -
         ticket=turn.ticket if turn is not None else None,
         wish=alone.session.leases.wish(alone.allocated) if alone is not None else None,
         read_version=alone.session.database.read_version_of(base) if alone is not None else None,
-        tells_others=tells_others or any(part.session.database.near is not None for part in parts),
+        tells_others=tells_others,
+        wants_begin=alone is not None and alone.session.wants_begin and not tells_others,
     )
     for part in parts:
         part.session.starts_commit()
@@ -165,6 +167,7 @@ def commit(base: Version, parts: Sequence[Part], *, tells_others: bool = True) -
     except ConflictError as conflict:
         if alone is not None:
             alone.session.leases.granted(conflict.lease)
+            alone.session.lost_ahead()
         _keep_for_next_try(conflict, parts)
         raise
     except StoreError:
@@ -174,6 +177,7 @@ def commit(base: Version, parts: Sequence[Part], *, tells_others: bool = True) -
         interrupted = interruption
     for part in parts:
         part.session.committed()
+        part.session.database.committed(base, done.version, done.begin)
     if turn is not None:
         turn.end(given_up=[part.session for part in parts])
     if alone is not None:

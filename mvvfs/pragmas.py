@@ -92,8 +92,17 @@ def _turn(session: Session, value: str | None) -> str:
     return "taken" if came else "waiting"
 
 
+def _confirm(session: Session, _value: str | None) -> str:
+    """Whether what the last transaction has read still holds, if it started without asking: for
+    `mvvfs.transaction`."""
+    peers = (session, *session.peers(lib.MV_ALL_PEERS))
+    unconfirmed = {id(peer): peer for peer in peers if lib.mv_file_unconfirmed(peer.file)}
+    return "confirmed" if all(peer.confirm() for peer in unconfirmed.values()) else "changed"
+
+
 PRAGMAS: dict[str, Callable[[Session, str | None], str | None]] = {
     "mv_at": _at,
+    "mv_confirm": _confirm,
     "mv_last_error": _last_error,
     "mv_message": _message,
     "mv_stats": _stats,

@@ -20,18 +20,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Literal, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import apsw
 
-from mvvfs.errors import (
-    BUSY,
-    BUSY_SNAPSHOT,
-    ConflictError,
-    OpenCursorError,
-    TransactionError,
-    conflict_summary,
-)
+from mvvfs.attempt import Ahead, Attempt, Mode, schemas_of
+from mvvfs.errors import ConflictError, OpenCursorError, conflict_summary
 from mvvfs.tables import table_map, tables_of
 from pagestore.api import PageNumber, Version
 
@@ -67,6 +61,12 @@ class transaction:
     `mode` is SQLite's: DEFERRED or IMMEDIATE.  `message` goes into the changelog with the commit.
     Whatever the function does outside the database happens once per try.
 
+    `ahead`: where a store is distant, a function that runs right after a commit of this process may start
+    where that one left off, without asking the store what came since.  The commit finds out; where there is
+    none (the function only read, or raised), the store is asked before the result is given out, or the
+    exception raised.  If something that was read had changed, the function runs again, from the newest
+    version, and the first try does not count.  False: every try asks first.
+
     Raises ConflictError, with pages, tables, winning version and tries, when the tries run out;
     OpenCursorError when a cursor left open holds on to the old snapshot, so that no retry can succeed;
     TransactionError inside a transaction (use a savepoint there: `with connection:`), and when the block
@@ -79,8 +79,9 @@ class transaction:
         tries: int = 10,
         turn_after: int = 3,
         turn_seconds: float = 0.5,
-        mode: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED",
+        mode: Mode = "DEFERRED",
         message: str | None = None,
+        ahead: bool = True,
     ) -> None:
         if not isinstance(connection, apsw.Connection):
             raise TypeError(
@@ -99,10 +100,11 @@ class transaction:
         self.turn_seconds = turn_seconds
         self.mode = mode
         self.message = message
-        self._entered: list[_Attempt] = []
+        self._entered: list[Attempt] = []
+        self._ahead = Ahead(connection) if ahead and mode == "DEFERRED" else None
 
     def __enter__(self) -> apsw.Connection:
-        attempt = _Attempt(self)
+        attempt = Attempt(self.connection, self.mode, self.message)
         with _naming_conflict(attempt, 1):
             connection = attempt.__enter__()
         self._entered.append(attempt)
@@ -126,28 +128,41 @@ class transaction:
 
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function in a transaction, again on a conflict, and return what it returned."""
-        number, turns = 0, _Turns(self)
+        number, turns = 1, _Turns(self)
+        ahead = self._ahead if self._ahead is not None and self._ahead.pays else None
         while True:
-            number += 1
-            attempt = _Attempt(self)
+            attempt = Attempt(self.connection, self.mode, self.message, ahead)
             started = time.monotonic()
             try:
                 with attempt:  # leaving it commits, and raises if that was refused
-                    return function(*args, **kwargs)
+                    result = function(*args, **kwargs)
+                if self._ahead is not None:
+                    self._ahead.pays = attempt.wrote
+                if attempt.is_confirmed():
+                    return result
             except apsw.BusyError as exc:
                 if not attempt.conflict:
                     turns.leave()
                     raise
                 if _holds_snapshot(self.connection):
                     traceback.clear_frames(exc.__traceback__)  # lets go of cursors of functions that ended
-                if number == self.tries or _holds_snapshot(self.connection):
+                is_last = number == self.tries and not attempt.unconfirmed
+                if is_last or _holds_snapshot(self.connection):
                     turns.leave()
                     raise _explained(self.connection, exc, number) from exc
+            except Exception:
+                if attempt.is_confirmed():
+                    turns.leave()
+                    raise
             except BaseException:
                 turns.leave()
                 raise
+            ahead = None
+            if attempt.unconfirmed:
+                continue  # it ran ahead, and does not count
             if not turns.wait(number, time.monotonic() - started):
                 pause(number)
+            number += 1
 
 
 class _Turns:
@@ -178,7 +193,7 @@ class _Turns:
 
     def _pragma(self, value: str) -> object:
         """Any database will do to ask: the turn is for all that the lost try was about."""
-        for schema in _schemas(self._owner.connection):
+        for schema in schemas_of(self._owner.connection):
             return self._owner.connection.execute(f"PRAGMA {schema}.mv_turn = {value}").get
         return None
 
@@ -188,80 +203,8 @@ def pause(refused: int) -> None:
     time.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(refused - 1, 20))))
 
 
-class _Attempt:
-    """One try: BEGIN, the block, COMMIT or ROLLBACK.  It leaves no transaction open."""
-
-    def __init__(self, owner: transaction) -> None:
-        self.conflict = False
-        """Whether it failed in a way that another try may mend."""
-        self.connection = owner.connection
-        self._mode = owner.mode
-        self._message = owner.message
-        self._messages_before: dict[str, str] = {}
-
-    def __enter__(self) -> apsw.Connection:
-        if self.connection.in_transaction:
-            raise TransactionError(
-                "the connection is already in a transaction, which could not be retried from inside: "
-                "use a savepoint here (with connection: ...), or open another connection"
-            )
-        self._set_message()
-        try:
-            self.connection.execute(f"BEGIN {self._mode}")
-        except BaseException as exc:
-            self._failed(exc, BUSY, BUSY_SNAPSHOT)
-            raise
-        return self.connection
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if exc is not None:
-            self._failed(exc, BUSY_SNAPSHOT)
-            return
-        try:
-            if not self.connection.in_transaction:
-                raise TransactionError(
-                    "the block ended the transaction by itself: leave COMMIT and ROLLBACK out"
-                )
-            self.connection.execute("COMMIT")
-        except BaseException as refusal:
-            self._failed(refusal, BUSY_SNAPSHOT)
-            raise
-        self._reset_message()
-
-    def _failed(self, exc: BaseException, *conflicts: int) -> None:
-        self.conflict = isinstance(exc, apsw.BusyError) and getattr(exc, "extendedresult", 0) in conflicts
-        if self.connection.in_transaction:  # SQLite has rolled back by itself after some errors
-            self.connection.execute("ROLLBACK")
-        self._reset_message()
-
-    def _set_message(self) -> None:
-        if self._message is not None:
-            for schema in _schemas(self.connection):
-                self._messages_before[schema] = (
-                    self.connection.execute(f"PRAGMA {schema}.mv_message").get or ""
-                )
-                self._write_message(schema, self._message)
-
-    def _reset_message(self) -> None:
-        for schema, before in self._messages_before.items():
-            self._write_message(schema, before)
-        self._messages_before.clear()
-
-    def _write_message(self, schema: str, text: str) -> None:
-        self.connection.execute(f"PRAGMA {schema}.mv_message = {apsw.format_sql_value(text)}")
-
-
-def _schemas(connection: apsw.Connection) -> list[str]:
-    """The attached mv databases, quoted for SQL, the main one first."""
-    names = [name for _, name, _ in connection.execute("PRAGMA database_list")]
-    quoted = ['"' + name.replace('"', '""') + '"' for name in names if name != "temp"]
-    return [each for each in quoted if connection.execute(f"PRAGMA {each}.mv_version").fetchall()]
-
-
 @contextlib.contextmanager
-def _naming_conflict(attempt: _Attempt, tries: int) -> Iterator[None]:
+def _naming_conflict(attempt: Attempt, tries: int) -> Iterator[None]:
     """A conflict comes out as one that says all that is known about it."""
     try:
         yield
@@ -305,7 +248,7 @@ def _explained(connection: apsw.Connection, exc: apsw.BusyError, tries: int) -> 
 
 def _last_error(connection: apsw.Connection) -> str | None:
     """More than "database is locked", where SQLite made the exception and the VFS knew the reason."""
-    text = next((connection.execute(f"PRAGMA {s}.mv_last_error").get for s in _schemas(connection)), None)
+    text = next((connection.execute(f"PRAGMA {s}.mv_last_error").get for s in schemas_of(connection)), None)
     prefix = f"{ConflictError.__name__}: "
     return text.removeprefix(prefix) if isinstance(text, str) and text.startswith(prefix) else None
 

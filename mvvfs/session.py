@@ -30,6 +30,9 @@ from pagestore.encoding import decode
 LEASE_SECONDS = 60.0
 """How long page numbers are ours; a transaction that takes longer renews them, a later one takes others."""
 
+_MOST_CAUTION = 63
+"""Transactions that ask where they begin, after some were lost that did not."""
+
 SMALLEST_LEASE, LARGEST_LEASE = 16, 1024
 """Page numbers, as in native/mainfile.h."""
 
@@ -106,6 +109,13 @@ class Session:
         self.last_error: str | None = None
         self.leases = Leases(database.store.distant and options.leases == "on")
         self.turn: Turn | None = None
+        self.wants_begin = False
+        """Whether the transaction's commit is to bring the next begin along."""
+        self._is_ahead = False
+        self._caution = 0
+        """How many transactions asked after the last loss of one that was ahead."""
+        self._asking = 0
+        """How many of them are left."""
         self.is_waiting = False
         """Whether the last look at the queue, from SQLite's lock, found that it is not our turn."""
         self.tries = 0
@@ -122,10 +132,22 @@ class Session:
         """Whether it may see only what no power cut can take."""
         return self.options.reads == "durable"
 
-    def begin(self, since: Version | None, *, fresh: bool) -> Version:
-        """`fresh`: the newest version there is; else one as old as the options allow will do."""
+    def begin(self, since: Version | None, *, fresh: bool, ahead: bool) -> tuple[Version, bool]:
+        """Where a snapshot begins, and whether that is ahead of what the store was asked.
+
+        `fresh`: the newest version there is; else one as old as the options allow will do.  `ahead`: also one
+        at which a commit of this process left off a moment ago."""
+        if ahead and self._asking:
+            self._asking -= 1
+            ahead = False
+        database = self.database
+        self.wants_begin = ahead and database.has_just_committed and not database.store.reaches_commits
+        version = database.begin_ahead() if ahead else None
+        self._is_ahead = version is not None
+        if version is not None:
+            return version, True
         within = 0.0 if fresh else self.options.within
-        return self.database.begin(since, durable=self.is_durable, within=within)
+        return database.begin(since, durable=self.is_durable, within=within), False
 
     def fetch(self, version: Version, numbers: Sequence[PageNumber], page_size: int) -> bytes | None:
         """The content of the first page, or None where it does not exist; all go into the cache."""
@@ -152,6 +174,29 @@ class Session:
     def committed(self) -> None:
         self._has_lost = False
         self.loss = None
+        if self._is_ahead:
+            self._caution //= 2
+
+    def lost_ahead(self) -> None:
+        """What was read has changed: if the transaction was ahead, the next ones ask."""
+        if self._is_ahead:
+            self._is_ahead = False
+            self._caution = self._asking = min(2 * self._caution + 1, _MOST_CAUTION)
+
+    def confirm(self) -> bool:
+        """Whether what the last transaction, which was ahead, has read is what the store has now.
+
+        Raises StoreError."""
+        version = ffi.new("uint8_t[10]")
+        lib.mv_file_version(self.file, version)
+        changes = self.database.changes_since(Version(ffi.buffer(version)[:]))
+        reads = self.reads().as_set()
+        confirmed = changes is not None and not any(
+            change.allocated or change.freed or not reads.isdisjoint(change.pages) for change in changes
+        )
+        if not confirmed:
+            self.lost_ahead()
+        return confirmed
 
     def leave_turn(self) -> None:
         if self.turn is not None:

@@ -34,6 +34,7 @@ uint32_t mv_file_reads(void *file, uint32_t *out);
 uint32_t mv_file_peers(void *file, void **sessions, uint32_t room, int which);
 const char *mv_file_schema(void *file);
 void mv_file_cool(void *file);
+int mv_file_unconfirmed(void *file);
 int mv_file_pin(void *file, const uint8_t *version, void *alloc, uint32_t page_size);
 const char *mv_uri(void *file, const char *key);
 int mv_setup(void);
@@ -59,6 +60,7 @@ ffibuilder.cdef(
     extern "Python+C" void mv_py_failed(void *session, void *file, int code, const char *what);
     extern "Python+C" void mv_py_slow(void *session, const mv_slow *args);
 
+    enum { MV_FCNTL_AHEAD = 0x6d7601 };
     enum { MV_LEAVE_TURN, MV_TURN_OF_ONE, MV_TURN_OF_ALL };
     enum { MV_HOLDING, MV_WRITABLE, MV_ALL_PEERS };
     typedef struct mv_db mv_db;

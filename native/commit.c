@@ -217,6 +217,7 @@ static void accept(batch *b, const mv_part *part, const mv_commit *c) {
     for (uint32_t i = 0; lost && i < b->count; i++)
       if (b->pages[i] && !b->pages[i]->spilled) free(b->pages[i]);
   }
+  f->unconfirmed = 0;
   if (keep_view(f, part) != SQLITE_OK || lost) lose_view(f);
   if (part->other_count) f->must_move = 1;
   f->outcome = 1;

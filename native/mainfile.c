@@ -137,6 +137,12 @@ static int pragma(mv_file *f, char **arg) {
   return mv_call_pragma(f->host, f->session, f, arg[1], arg[2], &arg[0]);
 }
 
+static int run_ahead(mv_file *f, int *may_then_is) {
+  f->may_run_ahead = *may_then_is && f->distant;
+  *may_then_is = f->unconfirmed;
+  return SQLITE_OK;
+}
+
 static int main_control(sqlite3_file *file, int op, void *arg) {
   mv_file *f = (mv_file *)file;
   switch (op) {
@@ -149,6 +155,8 @@ static int main_control(sqlite3_file *file, int op, void *arg) {
     case SQLITE_FCNTL_PRAGMA:
       if (inherited(f)) return SQLITE_MISUSE;
       return pragma(f, arg);
+    case MV_FCNTL_AHEAD:
+      return run_ahead(f, arg);
     case SQLITE_FCNTL_VFSNAME:
       *(char **)arg = api_mprintf(f->host->api)("mv");
       return SQLITE_OK;
@@ -249,6 +257,8 @@ int mv_main_size(void) { return (int)sizeof(mv_file); }
 /* ---- for Python ---- */
 
 void mv_file_stats(void *file, mv_stats *out) { *out = ((mv_file *)file)->stats; }
+
+int mv_file_unconfirmed(void *file) { return ((mv_file *)file)->unconfirmed; }
 
 void mv_file_cool(void *file) { mv_spill_cool(&((mv_file *)file)->spill); }
 

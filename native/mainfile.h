@@ -23,7 +23,9 @@
 ** 5. A commit is answered OK, 517 (SQLITE_BUSY_SNAPSHOT) or an error that is not BUSY.        (rule 10)
 ** 6. After a commit that did not tell what others did (`unsure`), nothing is read until the lock falls, and
 **    SQLite's cache is kept by the next snapshot only if that commit was the only one.
-** 7. The files of one connection and store that hold SHARED have the same `base`, and commit together.
+** 7. A snapshot that runs ahead may be older than commits that others know of.  Its own commit is checked as any
+**    other; before anything else comes of it, whoever allowed it asks (`unconfirmed`).
+** 8. The files of one connection and store that hold SHARED have the same `base`, and commit together.
 **                                                                                        (rules 15 to 17)
 */
 #ifndef MV_MAINFILE_H
@@ -63,6 +65,8 @@ struct mv_file {
   int64_t within;       /* how old a begin may be where the store is followed, in nanoseconds */
   int leases;         /* take leases of page numbers */
   int queued;         /* every write transaction waits its turn */
+  int may_run_ahead;  /* the next snapshot may begin where a commit of the process left off a moment ago */
+  int unconfirmed;    /* the last one did, and nothing has told yet that what was read in it had not changed */
   int has_turn;       /* this one has waited for it */
   uint32_t page_size; /* bytes; 0 while the database is empty and undecided */
 

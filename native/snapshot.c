@@ -16,12 +16,19 @@ static double now(void) {
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-int mv_newest(mv_file *f, const uint8_t *since, mv_version *out) {
-  /* A database that others may join, or that moves forward, is as new as the last commit. */
+/* A database that others may join, or that moves forward, is as new as the last commit. */
+static int ask(mv_file *f, const uint8_t *since, mv_version *out, int *ahead) {
   mv_begin args = {.since = since, .fresh = since != NULL || f->peer != f};
+  args.ahead = *ahead && !args.fresh && !f->always_begin;
   int rc = mv_call_begin(f->host, f->session, &args);
   *out = mv_version_get(args.version);
+  *ahead = args.ahead;
   return rc;
+}
+
+int mv_newest(mv_file *f, const uint8_t *since, mv_version *out) {
+  int ahead = 0;
+  return ask(f, since, out, &ahead);
 }
 
 /* A reader takes no lease; a writer takes one once it has allocated pages (rule 22). */
@@ -77,8 +84,10 @@ static int start_at_newest(mv_file *f, mv_start *start) {
   mv_version v;
   if (!f->always_begin && mv_db_quick_begin(f->db, &f->snapshot, f->peer == f ? f->within : 0, start)) return SQLITE_OK;
   for (;;) {
-    int rc = mv_newest(f, NULL, &v);
+    int ahead = f->may_run_ahead, rc = ask(f, NULL, &v, &ahead);
+    f->may_run_ahead = 0;
     if (rc != SQLITE_OK) return rc;
+    f->unconfirmed = ahead;
     mv_db_begin(f->db, &f->snapshot, start);
     /* Another thread may have gone further meanwhile: as good, but where each begin must be flushed. */
     if (mv_db_watched(f->db) && (!f->always_begin || mv_version_cmp(mv_base(f), v) == 0)) return SQLITE_OK;
@@ -99,6 +108,7 @@ static int alone_since(const mv_file *f, const mv_start *start) {
 int mv_snapshot_begin(mv_file *f) {
   int rc = SQLITE_OK, same = f->has_previous && !f->must_move;
   mv_start start = {.alloc = NULL};
+  f->unconfirmed = 0;
   if (f->pinned) {
     if (same) return SQLITE_OK;
   } else {
@@ -107,8 +117,10 @@ int mv_snapshot_begin(mv_file *f) {
       f->must_move = 1;
     }
     if (f->wants_lease && (rc = take_lease(f)) != SQLITE_OK) return rc;
-    rc = mv_holder(f) ? mv_snapshot_join(f, &start) : start_at_newest(f, &start);
+    const mv_file *holder = mv_holder(f);
+    rc = holder ? mv_snapshot_join(f, &start) : start_at_newest(f, &start);
     if (rc != SQLITE_OK) return rc;
+    if (holder) f->unconfirmed = holder->unconfirmed;
     same = same && !f->must_move && f->reads.count <= KEPT_READS &&
            alone_since(f, &start) && mv_version_cmp(f->previous, mv_base(f)) <= 0;
     mv_alloc_release(f->alloc);

@@ -193,6 +193,9 @@ class Store(ABC):
     """Whether begins, reads and commits can wait for their answers while others of the same thread go on
     (`pagestore.waits`)."""
 
+    reaches_commits: bool = False
+    """Whether a begin costs less where it need not be newer than a commit (`begin`, `reaching`)."""
+
     max_commit_bytes: int = 0
     """A commit whose blobs come to more than this has to stage them (`stage`); 0: there is no limit."""
 
@@ -247,8 +250,18 @@ class Store(ABC):
     # transactions
 
     @abstractmethod
-    def begin(self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None) -> Begin:
+    def begin(
+        self,
+        namespace: NamespaceId,
+        since: Version | None = None,
+        at: Version | None = None,
+        *,
+        reaching: Version | None = None,
+    ) -> Begin:
         """Start a transaction at the newest version, or at `at`; tell what changed after `since`.
+
+        `reaching`: a version that was committed by this store object a moment ago.  Then the newest version
+        as of that commit will do, where to know of later ones would cost more.
 
         Raises NoSuchNamespaceError, BelowHorizonError, NoSuchVersionError, StoreUnavailableError."""
 

@@ -214,10 +214,12 @@ class Part:
             and not turns.may_stop(seen.turn, self.written)
         )
 
-    def check_as_of(self, tx: Transaction, seen: Standpoint) -> None:
+    def check_as_of(self, tx: Transaction, seen: Standpoint, *, alone: bool) -> None:
         """As `check`, as of `seen`, where nothing is newer than the base and the token was not there yet
-        (see `standpoints`).  Raises LeaseEndedError."""
+        (see `standpoints`).  `alone`: any other commit is a conflict.  Raises LeaseEndedError."""
         tx.add_read_conflict(self.token_key, self.token_key + b"\0")
+        if alone:
+            tx.add_read_conflict(*keys.all_conflicts(self.id))
         if self.lease is not None:
             allocation.check_lease(allocation.ask_lease(tx, self.id, self.lease)(), self.allocated)
         self.newest, self.newest_us, self.bulks = self.base, seen.newest_us, []
@@ -289,6 +291,10 @@ class Commit:
         self.parts = [Part(request, part) for part in request.parts]
         self._now_us = time.time_ns() // 1000
         self._optimistic = False
+        self.tries_alone = False
+        """Whether a run that stands at its begin is to go through only if nobody else has committed since."""
+        self.was_alone = False
+        """Whether nobody did."""
         self._seen: Standpoint | None = None
         _check_limits(self.parts, limits)
 
@@ -308,13 +314,15 @@ class Commit:
         if tx.as_of is not None:
             assert self._seen is not None
             (part,) = self.parts
-            part.check_as_of(tx, self._seen)
+            self.was_alone = self.tries_alone
+            part.check_as_of(tx, self._seen, alone=self.was_alone)
             fault("commit.validated")
             self.time_us = self._time(tx)
             part.write(tx, self._seen.record, self.time_us)
             self.others = (part.others,)
             fault("commit.written")
             return None
+        self.was_alone = False
         asked = [part.ask(tx) for part in self.parts]
         for one in asked:
             happened = _happened(one.token())
@@ -338,7 +346,7 @@ class Commit:
         On an optimistic engine others may have committed between this one's snapshot and itself.  They did
         not meet it, but whoever stands at its version has to know of them.  Where the client does without,
         they are left out (`others` None).  Raises OutcomeUnknownError if they can't be learnt."""
-        if not self._optimistic:
+        if not self._optimistic or self.was_alone:
             return
         if not self.request.tells_others:
             self.others = None

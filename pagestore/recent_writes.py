@@ -62,9 +62,11 @@ class RecentWrites:
             _, oldest = self._commits.popitem(last=False)
             self._bytes -= _size(oldest)
 
-    def changed(self, namespace: NamespaceId, changes: Changes) -> list[StoredPage]:
+    def changed(
+        self, namespace: NamespaceId, changes: Changes, own: Version | None = None
+    ) -> list[StoredPage]:
         """Pages that were changed by `changes`, which are all commits after the caller's version: see
-        `Begin.pages`."""
+        `Begin.pages`.  Not those that only the commit `own` has changed, the caller's."""
         if len(changes) > MOST_COMMITS:
             return []
         blobs: dict[PageNumber, list[bytes]] = {}
@@ -86,7 +88,7 @@ class RecentWrites:
         return _bounded(
             StoredPage(number, newest[number], tuple(some[::-1]))
             for number, some in blobs.items()
-            if number not in unknown and not is_freed(some[-1])
+            if number not in unknown and newest[number] != own and not is_freed(some[-1])
         )
 
 

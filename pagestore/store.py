@@ -73,6 +73,7 @@ from pagestore.api import (
 from pagestore.commit import KEY_OVERHEAD, MAX_FRESH, Commit, FarBehind
 from pagestore.engines.base import Engine, Result, Snapshot, Transaction
 from pagestore.namespaces import Namespaces, find, rely_on
+from pagestore.solitude import Solitude
 from pagestore.standpoints import Standpoints
 from pagestore.waits import apart
 from pagestore.watch import PollingWatch
@@ -92,10 +93,12 @@ class PageStore(Store):
         """Set by whoever shares this store: whether a `close` is that of its last user."""
         self.distant = engine.distant
         self.waits_anywhere = engine.waits_anywhere
+        self.reaches_commits = engine.reaches_back
         self.max_commit_bytes = engine.limits.max_bytes // 4  # keys and conflicts take room, too
         self._namespaces = Namespaces(engine, lambda: self.timeout)
         self._folder = bulk.Folder(engine, lambda: self.timeout)
         self._standpoints = Standpoints()
+        self._solitude = Solitude()
 
     # ---- namespaces ----
 
@@ -130,11 +133,20 @@ class PageStore(Store):
 
     # ---- transactions ----
 
-    def begin(self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None) -> Begin:
+    def begin(
+        self,
+        namespace: NamespaceId,
+        since: Version | None = None,
+        at: Version | None = None,
+        *,
+        reaching: Version | None = None,
+    ) -> Begin:
         asked = time.monotonic()
         stands = self.engine.reaches_back
         begun = self.engine.read(
-            lambda tx: snapshot.begin(tx, namespace, since, at, stands=stands), timeout=self.timeout
+            lambda tx: snapshot.begin(tx, namespace, since, at, stands=stands),
+            timeout=self.timeout,
+            reaching=reaching,
         )
         if begun.standpoint is not None:
             self._standpoints.note(namespace, begun.standpoint, asked)
@@ -167,8 +179,11 @@ class PageStore(Store):
     def commit(self, request: CommitRequest) -> Committed:
         asked, request = request, self._small_enough(request)
         commit = Commit(request, self.engine.limits)
+        as_of = self._standpoint(commit)
+        first = request.parts[0].namespace
+        commit.tries_alone = as_of is not None and request.wants_begin and self._solitude.is_likely(first)
         try:
-            result = self._run(commit, self._standpoint(commit))
+            result = self._run(commit, as_of)
         except ConflictError as conflict:
             self._discard(commit, asked)
             raise self._with_content(conflict) from None
@@ -177,6 +192,9 @@ class PageStore(Store):
             raise
         except OutcomeUnknownError as exc:
             raise OutcomeUnknownError(request.token, str(exc.__cause__ or exc)) from exc
+        finally:
+            if commit.tries_alone:
+                self._solitude.note(first, alone=commit.was_alone)
         happened = result.value
         if happened is not None:
             return self._repeated(request, happened)
@@ -190,7 +208,16 @@ class PageStore(Store):
         self._write_images(request, result.version)
         if retention.is_due(request.token):
             self._let_go(request)
-        return Committed(result.version, commit.time_us, commit.others)
+        begin = self._begin_of(request, result.version) if commit.was_alone else None
+        return Committed(result.version, commit.time_us, commit.others, begin=begin)
+
+    def _begin_of(self, request: CommitRequest, version: Version) -> Begin:
+        """What a begin that reaches a commit would answer, which nobody else's came before."""
+        (part,) = request.parts
+        pages = tuple(sorted(write.number for write in part.writes))
+        own = Change(version, 0, pages, request.token, "", tuple(part.allocated), tuple(part.freed))
+        read_version = self.engine.reached_by(version)
+        return Begin(version, ListedChanges((own,)), part.page_size, read_version=read_version)
 
     def _small_enough(self, request: CommitRequest) -> CommitRequest:
         """The same, with its pages staged if they are too many for one engine transaction."""

@@ -307,6 +307,9 @@ class CommitRequest:
     tells_others: bool = True
     """False: the answer may leave out what others committed, where it would cost to find out.  The client
     then knows of nothing after `base`, until it begins from there."""
+    wants_begin: bool = False
+    """The answer may bring along where the next transaction starts (`Committed.begin`).  For a commit to one
+    namespace, of which another transaction is to follow at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +323,9 @@ class Committed:
     """What the request wished for."""
     repeated: bool = False
     """Whether it had happened before this request, of which nothing was used then but the token."""
+    begin: Begin | None = None
+    """What `Store.begin` answered after it, since the request's base; it sees this commit, perhaps not all
+    that was committed by the time of this answer.  Without pages that only this commit has changed."""
 
 
 class HeadWord(NamedTuple):

@@ -107,7 +107,8 @@ class SentCommit:
         done = wire.committed_of(
             response.committed, lambda part: self._others(parts[part].namespace, version)
         )
-        return replace(done, lease=lease)
+        begin = wire.begin_of(response.begin) if response.HasField("begin") else None
+        return replace(done, lease=lease, begin=begin)
 
     def _others(self, namespace: NamespaceId, version: Version) -> Changes:
         found = changelog.read(self._calls, namespace, after=self._request.base, until=version)

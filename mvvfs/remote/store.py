@@ -183,7 +183,14 @@ class RemoteStore(Store):
 
     # ---- transactions ----
 
-    def begin(self, namespace: NamespaceId, since: Version | None = None, at: Version | None = None) -> Begin:
+    def begin(
+        self,
+        namespace: NamespaceId,
+        since: Version | None = None,
+        at: Version | None = None,
+        *,
+        reaching: Version | None = None,
+    ) -> Begin:
         asked = time.monotonic_ns()
         request = pb.BeginRequest(
             namespace=namespace,
@@ -236,7 +243,10 @@ class RemoteStore(Store):
             request.parts, repeat(None) if done.others is None else done.others, strict=False
         ):
             follower = self._followers.get(part.namespace)
-            if follower is not None and others is None:
+            if follower is not None and done.begin is not None:
+                begin = done.begin
+                follower.heard(request.base, begin.version, begin.changes, asked, begin.page_size)
+            elif follower is not None and others is None:
                 follower.must_reach(done.version)
             elif follower is not None and others is not None:
                 own = commits.own_change(request, part, done)

@@ -215,12 +215,17 @@ class Engine(ABC):
         as_of: Version | None = None,
     ) -> T:
         """Run `work` on one consistent snapshot: the newest, or with `reaching` one that sees at least all
-        commits up to that version, which was committed here just now: an engine may save a question.
+        commits up to that version, which was committed here just now: an engine may save a question.  Its
+        read version is then `reached_by` that commit, unless it is the newest.
 
         `as_of`: the read version of some `read` here, where the engine `reaches_back`: the snapshot, which
         says so, is that one; or, if that can't be had any more, the newest, which does not.
 
         Raises StoreUnavailableError after `timeout` seconds."""
+
+    def reached_by(self, version: Version) -> Version:
+        """The read version of a `read` that reaches a commit and goes no further."""
+        return version
 
     @abstractmethod
     def transact(

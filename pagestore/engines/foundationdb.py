@@ -45,7 +45,12 @@ from pagestore.engines.foundationdb_client import (
     TRANSACTION_TOO_OLD,
 )
 from pagestore.engines.foundationdb_handles import Handle
-from pagestore.engines.foundationdb_transaction import FoundationSnapshot, FoundationTransaction, head_key
+from pagestore.engines.foundationdb_transaction import (
+    HIGHEST_BATCH,
+    FoundationSnapshot,
+    FoundationTransaction,
+    head_key,
+)
 from pagestore.faults import fault
 
 T = TypeVar("T")
@@ -135,6 +140,9 @@ class FoundationEngine(Engine):
                 as_of = None
             finally:
                 self._count(tx.counted)
+
+    def reached_by(self, version: Version) -> Version:
+        return Version(version[:8] + HIGHEST_BATCH)
 
     def take_kept(self, read_version: Version, timeout: float) -> Handle | None:
         """A transaction that stands there, with that timeout; or None."""

@@ -20,7 +20,7 @@ from pagestore.api import VERSION_SIZE, NamespaceId, StoreUnavailableError, Vers
 from pagestore.engines.base import KeyRange, Operations, Snapshot, Transaction
 from pagestore.engines.foundationdb_handles import Future, Handle
 
-_HIGHEST_BATCH = b"\xff\xff"
+HIGHEST_BATCH = b"\xff\xff"
 
 _VERSIONSTAMPED_KEY, _VERSIONSTAMPED_VALUE = 14, 15
 _READ_CONFLICT, _WRITE_CONFLICT = 0, 1
@@ -44,7 +44,7 @@ class FoundationSnapshot(Snapshot):
 
     def read_version(self) -> Version:
         if self._read_version is None:
-            self._read_version = Version(self._tr.version().to_bytes(8, "big") + _HIGHEST_BATCH)
+            self._read_version = Version(self._tr.version().to_bytes(8, "big") + HIGHEST_BATCH)
         return self._read_version
 
     def confirm(self, version: Version) -> None:

@@ -181,7 +181,7 @@ class MemoryEngine(Engine):
         reaching: Version | None = None,
         as_of: Version | None = None,
     ) -> T:
-        number = self._begin(as_of)
+        number = self._begin(as_of or reaching)
         if number is None:
             as_of, number = None, self._begin()
         assert number is not None

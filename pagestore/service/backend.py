@@ -6,9 +6,9 @@ Made by `server`; used by `gate` and the functions in `calls`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pagestore.api import NamespaceId, Store, Version
 from pagestore.recent_writes import RecentWrites
@@ -41,8 +41,23 @@ class Backend:
         self._strands = Strands() if store.waits_anywhere else None
         self.committer = Committer(store, failed, metrics, self._strands)
         self.watching = Watching(store, self.committer, metrics, self.look)
+        self._beside: dict[tuple[NamespaceId, Version | None], asyncio.Task[object]] = {}
         self._quick = ThreadPoolExecutor(_QUICK_THREADS, thread_name_prefix="call")
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="slow-call")
+
+    def begin_beside(
+        self, namespace: NamespaceId, read_version: Version | None, begin: Coroutine[Any, Any, object]
+    ) -> None:
+        """Run a begin that its caller was spared, for who commits from it (`begun`).  It raises nothing."""
+        key = namespace, read_version
+        task = self._beside[key] = asyncio.create_task(begin)
+        task.add_done_callback(lambda _: self._beside.pop(key, None))
+
+    async def begun(self, namespace: NamespaceId, read_version: Version) -> None:
+        """Return once that begin is over."""
+        task = self._beside.get((namespace, read_version))
+        if task is not None:
+            await asyncio.wait([task])
 
     async def look(self, work: Callable[[], T]) -> T:
         """A short look into the store: in the event loop, unless that would hold it up for a network."""
@@ -82,6 +97,8 @@ class Backend:
         self.watching.wake(namespace)
 
     async def close(self) -> None:
+        if self._beside:
+            await asyncio.wait(self._beside.values())
         await self.committer.close()
         if self._strands is not None:
             await self._strands.close()

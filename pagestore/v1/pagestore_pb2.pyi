@@ -366,7 +366,7 @@ class CommitPart(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., reads: _Optional[_Union[PageNumbers, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[PageWrite, _Mapping]]] = ..., page_size: _Optional[int] = ..., allocated: _Optional[_Union[PageNumbers, _Mapping]] = ..., freed: _Optional[_Union[PageNumbers, _Mapping]] = ..., lease: _Optional[bytes] = ..., staged: _Optional[_Union[PageNumbers, _Mapping]] = ..., reads_all: _Optional[bool] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
-    __slots__ = ("token", "base", "parts", "message", "durability", "ticket", "chores", "time_us", "read_version", "without_others")
+    __slots__ = ("token", "base", "parts", "message", "durability", "ticket", "chores", "time_us", "read_version", "without_others", "wants_begin")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
@@ -377,6 +377,7 @@ class CommitRequest(_message.Message):
     TIME_US_FIELD_NUMBER: _ClassVar[int]
     READ_VERSION_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_OTHERS_FIELD_NUMBER: _ClassVar[int]
+    WANTS_BEGIN_FIELD_NUMBER: _ClassVar[int]
     token: bytes
     base: bytes
     parts: _containers.RepeatedCompositeFieldContainer[CommitPart]
@@ -387,17 +388,20 @@ class CommitRequest(_message.Message):
     time_us: int
     read_version: bytes
     without_others: bool
-    def __init__(self, token: _Optional[bytes] = ..., base: _Optional[bytes] = ..., parts: _Optional[_Iterable[_Union[CommitPart, _Mapping]]] = ..., message: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ..., ticket: _Optional[bytes] = ..., chores: _Optional[_Union[Chores, _Mapping]] = ..., time_us: _Optional[int] = ..., read_version: _Optional[bytes] = ..., without_others: _Optional[bool] = ...) -> None: ...
+    wants_begin: bool
+    def __init__(self, token: _Optional[bytes] = ..., base: _Optional[bytes] = ..., parts: _Optional[_Iterable[_Union[CommitPart, _Mapping]]] = ..., message: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ..., ticket: _Optional[bytes] = ..., chores: _Optional[_Union[Chores, _Mapping]] = ..., time_us: _Optional[int] = ..., read_version: _Optional[bytes] = ..., without_others: _Optional[bool] = ..., wants_begin: _Optional[bool] = ...) -> None: ...
 
 class CommitResponse(_message.Message):
-    __slots__ = ("committed", "conflict", "lease")
+    __slots__ = ("committed", "conflict", "lease", "begin")
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     CONFLICT_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
     committed: Committed
     conflict: Conflict
     lease: Lease
-    def __init__(self, committed: _Optional[_Union[Committed, _Mapping]] = ..., conflict: _Optional[_Union[Conflict, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
+    begin: BeginResponse
+    def __init__(self, committed: _Optional[_Union[Committed, _Mapping]] = ..., conflict: _Optional[_Union[Conflict, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., begin: _Optional[_Union[BeginResponse, _Mapping]] = ...) -> None: ...
 
 class Committed(_message.Message):
     __slots__ = ("version", "time_us", "others", "without_others")

@@ -161,6 +161,7 @@ def commit_message(request: CommitRequest) -> pb.CommitRequest:
         chores=None if request.wish is None else pb.Chores(lease=wish_message(request.wish)),
         read_version=request.read_version or b"",
         without_others=not request.tells_others,
+        wants_begin=request.wants_begin,
     )
 
 
@@ -176,6 +177,7 @@ def commit_of(message: pb.CommitRequest) -> CommitRequest:
         wish=wish_of(message.chores.lease) if message.chores.HasField("lease") else None,
         read_version=optional_version_of(message.read_version, "read_version"),
         tells_others=not message.without_others,
+        wants_begin=message.wants_begin,
     )
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from pagestore import embedded, format
-from pagestore.engines.base import Engine
+from pagestore.api import Version
+from pagestore.commit import Commit
+from pagestore.engines.base import Engine, Transaction
 from pagestore.engines.memory import MemoryEngine
 from pagestore.engines.sqlite import SqliteEngine
 from pagestore.store import PageStore
 from tests import cluster
-from tests.pages import Pages
+from tests.pages import Pages, content
 
 OpenEngine = Callable[[], Engine]
 
@@ -82,3 +84,37 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(time, "time_ns", clock.time_ns)
     return clock
+
+
+# ---- engines that reach back ----
+
+PAGES = range(1, 40)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How each run of a commit's work stood: as of its begin, or anew."""
+    runs: list[str] = []
+    run = Commit.run
+
+    def note(self: Commit, tx: Transaction) -> Version | None:
+        runs.append("anew" if tx.as_of is None else "as of its begin")
+        return run(self, tx)
+
+    monkeypatch.setattr(Commit, "run", note)
+    return runs
+
+
+@pytest.fixture
+def database(engine: Engine, pages: Pages, ran: list[str]) -> Pages:
+    """Some pages, on an engine that reaches back."""
+    if not engine.reaches_back:
+        pytest.skip("the engine does not reach back")
+    pages.commit({number: content(number) for number in PAGES})
+    ran.clear()
+    return pages
+
+
+def only(runs: list[str], *expected: str) -> bool:
+    """Some engines run everything twice."""
+    return [run for n, run in enumerate(runs) if n == 0 or run != runs[n - 1]] == list(expected)

@@ -21,44 +21,14 @@ from pagestore.api import (
     VoidTokenError,
     new_token,
 )
-from pagestore.commit import FEW_RUNS, Commit
+from pagestore.commit import FEW_RUNS
 from pagestore.encoding import decode
-from pagestore.engines.base import Engine, KeyRange, Transaction
+from pagestore.engines.base import Engine, KeyRange
 from pagestore.namespaces import Record
 from pagestore.snapshot import Standpoint
 from pagestore.store import PageStore
+from tests.engines.conftest import only
 from tests.pages import Pages, content
-
-PAGES = range(1, 40)
-
-
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """How each run of a commit's work stood: as of its begin, or anew."""
-    runs: list[str] = []
-    run = Commit.run
-
-    def note(self: Commit, tx: Transaction) -> Version | None:
-        runs.append("anew" if tx.as_of is None else "as of its begin")
-        return run(self, tx)
-
-    monkeypatch.setattr(Commit, "run", note)
-    return runs
-
-
-@pytest.fixture
-def database(engine: Engine, pages: Pages, ran: list[str]) -> Pages:
-    """Some pages, on an engine that reaches back."""
-    if not engine.reaches_back:
-        pytest.skip("the engine does not reach back")
-    pages.commit({number: content(number) for number in PAGES})
-    ran.clear()
-    return pages
-
-
-def only(runs: list[str], *expected: str) -> bool:
-    """Some engines run everything twice."""
-    return [run for n, run in enumerate(runs) if n == 0 or run != runs[n - 1]] == list(expected)
 
 
 def test_a_commit_stands_where_its_begin_stood(database: Pages, ran: list[str]) -> None:

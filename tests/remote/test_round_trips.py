@@ -142,7 +142,7 @@ def test_a_lost_conflict_brings_the_pages(proxy: Proxy, connect: Open, folder: s
         connection.execute("UPDATE t SET b = b || ', ours' WHERE a = 1")
 
     with calls(proxy, Begin=2, Commit=2):
-        mvvfs.transaction(connection).run(change, [True])
+        mvvfs.transaction(connection, ahead=False).run(change, [True])
     assert connection.execute("SELECT b FROM t WHERE a = 1").get == "theirs, ours"
     other.close()
 

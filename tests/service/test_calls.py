@@ -12,6 +12,7 @@ from pagestore.api import StoredPage, StoreUnavailableError, new_token, parse_ve
 from pagestore.encoding import decode
 from pagestore.opener import open_store
 from pagestore.service.server import Service
+from pagestore.store import PageStore
 from pagestore.v1 import pagestore_pb2 as pb
 from tests.pages import Pages, content
 from tests.service.conftest import commit_request, kind_of, page, wait_until
@@ -233,6 +234,45 @@ def test_what_a_service_did_not_commit_itself_is_not_there(serve, call):
     assert brought(other, namespace, since) == {n: (elsewhere, page("there")) for n in (1, 2)}
 
 
+def wanting(caller, namespace, contents, base, token=None, *, beside=None):
+    """The answer to a commit whose caller is going to begin again; it has read `beside` as well."""
+    request = commit_request(caller, namespace, contents, base, token=token)
+    request.wants_begin = request.without_others = True
+    if beside is not None:
+        request.parts.add(namespace=beside)
+    return caller("Commit", request)
+
+
+def test_a_commit_brings_the_next_begin(caller, namespace):
+    base = caller.commit(namespace, {1: page("one"), 2: page("two")}).committed.version
+    theirs = caller.commit(namespace, {2: page("theirs")}, base).committed.version
+    token = new_token()
+    done = wanting(caller, namespace, {1: page("ours")}, base, token)
+    ours = done.committed.version
+    assert done.begin.version == ours
+    assert [change.version for change in wire.packed_of(done.begin.changes)] == [theirs, ours]
+    assert [(each.number, each.version) for each in done.begin.pages] == [(2, theirs)]  # ours it has
+    assert not wanting(caller, namespace, {1: page("ours")}, base, token).HasField("begin")  # repeated
+    assert not caller.commit(namespace, {1: page("again")}, ours).HasField("begin")  # not asked for
+    second = caller("Create", name="second").id
+    base = caller.commit(namespace, {1: page("later")}).committed.version
+    assert not wanting(caller, namespace, {3: page("x")}, base, beside=second).HasField("begin")
+
+
+def test_a_begin_that_fails_leaves_the_commit(caller, namespace, monkeypatch):
+    base = caller.commit(namespace, {1: page("one")}).committed.version
+    begin = PageStore.begin
+
+    def fail(self, *arguments, reaching=None):
+        if reaching is not None:
+            raise StoreUnavailableError("not now")
+        return begin(self, *arguments)
+
+    monkeypatch.setattr(PageStore, "begin", fail)
+    done = wanting(caller, namespace, {1: page("two")}, base)
+    assert (done.HasField("committed"), done.HasField("begin")) == (True, False)
+
+
 # ---- answers are bounded ----
 
 
@@ -269,6 +309,8 @@ def test_what_has_no_room_is_left_out(serve, call):
     assert len(conflict.fresh) < 10
     before = caller("Begin", namespace=namespace).version
     caller.commit(namespace, {n: bytes(range(256)) * 2 for n in range(70, 76)})
+    done = wanting(caller, namespace, {80: page("x")}, before)
+    assert (done.HasField("committed"), len(done.begin.pages)) == (True, 0)
     begin = caller("Begin", namespace=namespace, since=before, wants_pages=True)
     assert (begin.forget, begin.changes != b"", len(begin.pages)) == (False, True, 0)
 

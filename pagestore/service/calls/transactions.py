@@ -13,12 +13,14 @@ from pagestore.api import (
     Begin,
     Changes,
     CommitRequest,
+    Committed,
     ConflictError,
     Lease,
     LimitError,
     NamespaceId,
     PageSet,
     StoreError,
+    Version,
 )
 from pagestore.service.backend import Backend
 from pagestore.service.gate import Call
@@ -59,10 +61,15 @@ async def begin(backend: Backend, call: Call, request: pb.BeginRequest) -> pb.Be
 
 
 def _bring_along(
-    backend: Backend, namespace: NamespaceId, changes: Changes, response: pb.BeginResponse
+    backend: Backend,
+    namespace: NamespaceId,
+    changes: Changes,
+    response: pb.BeginResponse,
+    own: Version | None = None,
 ) -> None:
-    """Pages that changed, as far as what they became is at hand, if they fit in."""
-    wire.add_pages(response.pages, backend.recent_writes.changed(namespace, changes))
+    """Pages that changed, as far as what they became is at hand, if they fit in; not those that only the
+    commit `own` has changed."""
+    wire.add_pages(response.pages, backend.recent_writes.changed(namespace, changes, own))
     if response.ByteSize() > backend.settings.max_answer:
         del response.pages[:]
     backend.metrics.told.inc(len(response.pages))
@@ -120,6 +127,8 @@ async def commit(backend: Backend, call: Call, request: pb.CommitRequest) -> pb.
             f"a commit of {size} bytes; this service takes {backend.settings.max_commit} in one: "
             "stage the pages before"
         )
+    if wanted.read_version is not None and wanted.parts:
+        await backend.begun(wanted.parts[0].namespace, wanted.read_version)
     response = await _commit(backend, wanted)
     if request.HasField("chores") and wanted.parts:
         await _do_chores(backend, call, wanted.parts[0].namespace, request.chores, response.lease)
@@ -140,12 +149,45 @@ async def _commit(backend: Backend, request: CommitRequest) -> pb.CommitResponse
             backend.recent_writes.add(part.namespace, committed.version, part.writes)
     metrics.handed_out(committed.version)
     response = pb.CommitResponse(committed=wire.committed_message(committed))
+    if request.wants_begin and len(request.parts) == 1 and not committed.repeated:
+        await _begin_behind(backend, request, committed, response.begin)
     if response.ByteSize() > backend.settings.max_answer:
+        response.ClearField("begin")
         for others in response.committed.others:
             if others.changes:
                 others.changes = b""
                 others.omitted = True
     return response
+
+
+async def _begin_behind(
+    backend: Backend, request: CommitRequest, committed: Committed, response: pb.BeginResponse
+) -> None:
+    """Where the caller's next transaction may start.  What can't be had is left: the caller asks."""
+    namespace, version = request.parts[0].namespace, committed.version
+    if committed.begin is not None:  # only the caller's next commit has to wait for the store's own
+        own = _begin_reaching(backend, namespace, version, version)
+        backend.begin_beside(namespace, committed.begin.read_version, own)
+        response.CopyFrom(wire.begin_message(committed.begin))
+    else:
+        start = await _begin_reaching(backend, namespace, request.base, version)
+        if start is None or start.changes is None:
+            return
+        response.CopyFrom(wire.begin_message(start))
+        _bring_along(backend, namespace, start.changes, response, version)
+    backend.metrics.begins.labels("ahead").inc()
+
+
+async def _begin_reaching(
+    backend: Backend, namespace: NamespaceId, since: Version, version: Version
+) -> Begin | None:
+    try:
+        start = await backend.look(lambda: backend.store.begin(namespace, since, reaching=version))
+        await backend.tell(start.version)
+    except StoreError as exc:
+        log.info("no begin behind a commit: %s", exc, extra={"namespace": namespace})
+        return None
+    return start
 
 
 def _bounded_conflict(exc: ConflictError, max_bytes: int) -> pb.Conflict:

@@ -127,6 +127,7 @@ def test_commits(data):
         time_us=data.draw(st.none() | st.integers(0, 1 << 60)),
         read_version=data.draw(st.none() | VERSIONS),
         tells_others=data.draw(st.booleans()),
+        wants_begin=data.draw(st.booleans()),
     )
     found = wire.commit_of(wire.commit_message(request))
     (other,) = found.parts
