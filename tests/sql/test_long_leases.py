@@ -135,6 +135,6 @@ def test_a_store_that_can_not_be_asked_is_asked_again_later(
     while len(asked) < 3:
         insert(writer)
         time.sleep(SHORT / 50)
-    assert asked[1] - asked[0] >= SHORT / 6
+    assert asked[1] - asked[0] >= SHORT / 8  # a sixth, of which the call took some
     writer.execute("COMMIT")
     is_intact(writer)
