@@ -33,8 +33,8 @@ from pagestore.encoding import encode
 from pagestore.opener import open_store
 
 _FIRST = ("nice", "-n", "-10")
-"""The service shares its processors with its clients: it goes first, as docs/deploy.md says for such machines.
-(Without the right to it, `nice` says so and runs it as it is.)"""
+"""The service shares its processors with its clients: it goes first, as docs/deploy.md says for such
+machines.  (Without the right to it, `nice` says so and runs it as it is.)"""
 
 _PATIENCE_S = 30.0
 PAGE_COUNTS = (1, 10, 100, 1_000, 10_000)
@@ -62,7 +62,9 @@ def running(directory: Path) -> Iterator[Stores]:
     socket = directory / "service.sock"
     serve = ["serve", "--store", direct, "--listen", f"unix:{socket}"]
     with (directory / "service.log").open("w") as output:
-        service = subprocess.Popen([*_FIRST, sys.executable, "-m", "pagestore.service", *serve], stderr=output)
+        service = subprocess.Popen(
+            [*_FIRST, sys.executable, "-m", "pagestore.service", *serve], stderr=output
+        )
     try:
         yield Stores(direct, f"grpc+unix:{socket}")
     finally:

@@ -20,6 +20,7 @@ from typing import ClassVar, Protocol
 
 import apsw
 
+import mvvfs
 from mvvfs.errors import OutcomeUnknownError
 from tests.checker import Append, Read, Status, Transaction
 from tests.checker.history import Operation
@@ -117,6 +118,10 @@ def work(job: Job) -> list[Transaction]:
         return [transaction for history in pool.map(Client.run, clients) for transaction in history]
 
 
+class _GivenUpError(Exception):
+    """Raised by a transaction that is not to be committed."""
+
+
 class Client:
     def __init__(self, job: Job, process: int) -> None:
         self.job = job
@@ -152,6 +157,8 @@ class Client:
         if self.rng.random() < 0.2:
             self.operate(connection, operations)  # autocommit
             return Status.OK
+        if self.job.place.variant.runs:
+            return self.run_one(connection, operations)
         connection.execute(self.job.place.variant.begin)
         for _ in range(self.rng.randrange(1, 5)):
             self.operate(connection, operations)
@@ -163,6 +170,31 @@ class Client:
             return Status.FAILED
         connection.execute("COMMIT")
         return Status.OK
+
+    def run_one(self, connection: apsw.Connection, operations: list[Operation]) -> Status:
+        """The same by `mvvfs.transaction`: what it raises holds as well, if it has only read."""
+
+        def attempt() -> None:
+            if operations:
+                self.lost(operations)
+            for _ in range(self.rng.randrange(1, 4)):
+                self.operate(connection, operations)
+            self.pause()
+            if self.rng.random() < 0.1:
+                raise _GivenUpError
+
+        try:
+            mvvfs.transaction(connection, tries=2).run(attempt)
+        except _GivenUpError:
+            return Status.OK if all(isinstance(each, Read) for each in operations) else Status.FAILED
+        return Status.OK
+
+    def lost(self, operations: list[Operation]) -> None:
+        """A try that is run again: nobody may ever see what it did.  What it read was given out to nobody."""
+        now = time.monotonic_ns()
+        appends = tuple(each for each in operations if isinstance(each, Append))
+        self.history.append(Transaction(self.process, now, now, Status.FAILED, appends))
+        operations.clear()
 
     def operate(self, connection: apsw.Connection, operations: list[Operation]) -> None:
         if operations:

@@ -19,6 +19,8 @@ class Variant:
     options: Mapping[str, object] = field(default_factory=dict)
     cache_size: int = -2000
     """SQLite's own page cache; a small one spills pages in mid-transaction."""
+    runs: bool = False
+    """Whether transactions are run by `mvvfs.transaction`, which may let them run ahead."""
 
     @property
     def takes_turns(self) -> bool:

@@ -42,6 +42,7 @@ def served(shared: str) -> Iterator[Served]:
     [
         *(pytest.param(kind, Variant(), id=f"{kind}, deferred") for kind in lists.KINDS),
         pytest.param("texts", Variant(begin="BEGIN IMMEDIATE"), id="texts, immediate"),
+        *(pytest.param(kind, Variant(runs=True), id=f"{kind}, run") for kind in lists.SINGLE),
     ],
 )
 def test_histories_are_strictly_serializable(
@@ -52,6 +53,28 @@ def test_histories_are_strictly_serializable(
     assert_busy(history, Variant(begin="BEGIN IMMEDIATE"))
     assert_serializable(history, tmp_path)
     assert value(place.connect(), "PRAGMA integrity_check") == "ok"
+
+
+@pytest.mark.long
+@FOLDER_ONLY
+def test_who_believes_every_try_is_found_out(served: Served, seed: int) -> None:
+    found: set[str] = set()
+    for i in range(5):
+        place = Place(served.url, Variant(runs=True), name=f"app{i}")
+        history = record(
+            place,
+            "texts",
+            seed + i,
+            processes=3,
+            threads=2,
+            transactions=80,
+            knocked_out=["confirmation"] * 3,
+        )
+        found |= {anomaly.kind for anomaly in check(history)}
+        assert all(kind.endswith("-realtime") for kind in found)  # what was committed is checked all the same
+        if found:
+            break
+    assert found
 
 
 @LONG_ON_CLUSTER
