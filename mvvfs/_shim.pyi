@@ -34,8 +34,11 @@ class _FFI:
 
 class _Lib:
     MV_ALL_PEERS: int
+    MV_ASKS: int
+    MV_ASKS_IN_A_ROW: int
     MV_FCNTL_AHEAD: int
     MV_HOLDING: int
+    MV_RUNS_AHEAD: int
     MV_TURN_OF_ALL: int
     MV_WRITABLE: int
     def mv_alloc_new(self, highest: int, runs: _CData, count: int, /) -> _CData: ...

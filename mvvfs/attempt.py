@@ -31,9 +31,9 @@ class Ahead:
         self.pays = True
         """Whether the last transaction wrote: one that only reads is asked about at its end instead."""
 
-    def switch(self, may: bool) -> bool:
-        """Whether the last transaction ran ahead and is unconfirmed."""
-        self._flag[0] = may
+    def switch(self, how: int) -> bool:
+        """How the next transaction begins; whether the last one ran ahead and is unconfirmed."""
+        self._flag[0] = how
         known = self._connection.file_control("main", lib.MV_FCNTL_AHEAD, self._address)
         return bool(known and self._flag[0])
 
@@ -42,9 +42,15 @@ class Attempt:
     """See the head of this file."""
 
     def __init__(
-        self, connection: apsw.Connection, mode: Mode, message: str | None, ahead: Ahead | None = None
+        self,
+        connection: apsw.Connection,
+        mode: Mode,
+        message: str | None,
+        ahead: Ahead | None = None,
+        *,
+        asks: bool = False,
     ) -> None:
-        """`ahead`: it may run ahead."""
+        """`ahead`: it may run ahead; with `asks` not it, but the next one."""
         self.conflict = False
         """Whether it failed in a way that another try may mend."""
         self.wrote = False
@@ -53,6 +59,7 @@ class Attempt:
         self._message = message
         self._messages_before: dict[str, str] = {}
         self._ahead = ahead
+        self._how = lib.MV_ASKS_IN_A_ROW if asks else lib.MV_RUNS_AHEAD
         self.unconfirmed = False
         """Whether it ran ahead, and has not committed."""
 
@@ -64,7 +71,7 @@ class Attempt:
             )
         self._set_message()
         if self._ahead is not None:
-            self._ahead.switch(True)
+            self._ahead.switch(self._how)
         try:
             self.connection.execute(f"BEGIN {self._mode}")
         except BaseException as exc:
@@ -105,7 +112,7 @@ class Attempt:
 
     def _ended(self) -> None:
         if self._ahead is not None:
-            self.unconfirmed = self._ahead.switch(False)
+            self.unconfirmed = self._ahead.switch(lib.MV_ASKS)
         self._reset_message()
 
     def _set_message(self) -> None:

@@ -214,7 +214,7 @@ def mv_py_begin(handle: Any, args: Any) -> int:
     session = _session(handle)
     try:
         since = None if args.since == ffi.NULL else Version(ffi.buffer(args.since, 10)[:])
-        version, args.ahead = session.begin(since, fresh=bool(args.fresh), ahead=bool(args.ahead))
+        version, args.ahead = session.begin(since, fresh=bool(args.fresh), how=args.ahead)
         ffi.memmove(args.version, version, 10)
     except BaseException as exc:  # noqa: BLE001
         return _failed(session, exc)

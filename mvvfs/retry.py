@@ -129,9 +129,9 @@ class transaction:
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function in a transaction, again on a conflict, and return what it returned."""
         number, turns = 1, _Turns(self)
-        ahead = self._ahead if self._ahead is not None and self._ahead.pays else None
+        asks = self._ahead is None or not self._ahead.pays
         while True:
-            attempt = Attempt(self.connection, self.mode, self.message, ahead)
+            attempt = Attempt(self.connection, self.mode, self.message, self._ahead, asks=asks)
             started = time.monotonic()
             try:
                 with attempt:  # leaving it commits, and raises if that was refused
@@ -157,7 +157,7 @@ class transaction:
             except BaseException:
                 turns.leave()
                 raise
-            ahead = None
+            asks = True
             if attempt.unconfirmed:
                 continue  # it ran ahead, and does not count
             if not turns.wait(number, time.monotonic() - started):

@@ -113,7 +113,7 @@ class Session:
         """Whether the transaction's commit is to bring the next begin along."""
         self._is_ahead = False
         self._caution = 0
-        """How many transactions asked after the last loss of one that was ahead."""
+        """How many transactions are to ask after the next loss of one that was ahead."""
         self._asking = 0
         """How many of them are left."""
         self.is_waiting = False
@@ -132,16 +132,18 @@ class Session:
         """Whether it may see only what no power cut can take."""
         return self.options.reads == "durable"
 
-    def begin(self, since: Version | None, *, fresh: bool, ahead: bool) -> tuple[Version, bool]:
+    def begin(self, since: Version | None, *, fresh: bool, how: int) -> tuple[Version, bool]:
         """Where a snapshot begins, and whether that is ahead of what the store was asked.
 
-        `fresh`: the newest version there is; else one as old as the options allow will do.  `ahead`: also one
-        at which a commit of this process left off a moment ago."""
+        `fresh`: the newest version there is; else one as old as the options allow will do.  `how`:
+        MV_RUNS_AHEAD: also one at which a commit of this process left off a moment ago."""
+        ahead = how == lib.MV_RUNS_AHEAD
         if ahead and self._asking:
             self._asking -= 1
             ahead = False
         database = self.database
-        self.wants_begin = ahead and database.has_just_committed and not database.store.reaches_commits
+        in_a_row = how != lib.MV_ASKS and database.has_just_committed
+        self.wants_begin = in_a_row and not database.store.reaches_commits
         version = database.begin_ahead() if ahead else None
         self._is_ahead = version is not None
         if version is not None:
@@ -178,10 +180,11 @@ class Session:
             self._caution //= 2
 
     def lost_ahead(self) -> None:
-        """What was read has changed: if the transaction was ahead, the next ones ask."""
+        """What was read has changed: if the transaction was ahead, and others lately, the next ones ask."""
         if self._is_ahead:
             self._is_ahead = False
-            self._caution = self._asking = min(2 * self._caution + 1, _MOST_CAUTION)
+            self._asking = self._caution
+            self._caution = min(2 * self._caution + 1, _MOST_CAUTION)
 
     def confirm(self) -> bool:
         """Whether what the last transaction, which was ahead, has read is what the store has now.

@@ -61,6 +61,7 @@ ffibuilder.cdef(
     extern "Python+C" void mv_py_slow(void *session, const mv_slow *args);
 
     enum { MV_FCNTL_AHEAD = 0x6d7601 };
+    enum { MV_ASKS, MV_ASKS_IN_A_ROW, MV_RUNS_AHEAD };
     enum { MV_LEAVE_TURN, MV_TURN_OF_ONE, MV_TURN_OF_ALL };
     enum { MV_HOLDING, MV_WRITABLE, MV_ALL_PEERS };
     typedef struct mv_db mv_db;

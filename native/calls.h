@@ -38,7 +38,7 @@ typedef struct mv_change { /* one commit, as far as this process must know of it
 typedef struct mv_begin {
   const uint8_t *since; /* in: NULL, or let mv_db_apply see every change after this version */
   int fresh;            /* in: none but the newest version will do, whatever `within` says */
-  int ahead;            /* in: one at which a commit of ours left off a moment ago will do; out: it is that */
+  int ahead;            /* in: MV_RUNS_AHEAD: one at which a commit of ours left off a moment ago will do; out: it is that */
   uint8_t version[10];  /* out */
 } mv_begin;
 

@@ -137,9 +137,9 @@ static int pragma(mv_file *f, char **arg) {
   return mv_call_pragma(f->host, f->session, f, arg[1], arg[2], &arg[0]);
 }
 
-static int run_ahead(mv_file *f, int *may_then_is) {
-  f->may_run_ahead = *may_then_is && f->distant;
-  *may_then_is = f->unconfirmed;
+static int set_next_begin(mv_file *f, int *how_then_unconfirmed) {
+  f->next_begin = f->distant ? *how_then_unconfirmed : MV_ASKS;
+  *how_then_unconfirmed = f->unconfirmed;
   return SQLITE_OK;
 }
 
@@ -156,7 +156,7 @@ static int main_control(sqlite3_file *file, int op, void *arg) {
       if (inherited(f)) return SQLITE_MISUSE;
       return pragma(f, arg);
     case MV_FCNTL_AHEAD:
-      return run_ahead(f, arg);
+      return set_next_begin(f, arg);
     case SQLITE_FCNTL_VFSNAME:
       *(char **)arg = api_mprintf(f->host->api)("mv");
       return SQLITE_OK;

@@ -65,7 +65,7 @@ struct mv_file {
   int64_t within;       /* how old a begin may be where the store is followed, in nanoseconds */
   int leases;         /* take leases of page numbers */
   int queued;         /* every write transaction waits its turn */
-  int may_run_ahead;  /* the next snapshot may begin where a commit of the process left off a moment ago */
+  int next_begin;     /* MV_ASKS, ...; ahead: where a commit of the process left off a moment ago */
   int unconfirmed;    /* the last one did, and nothing has told yet that what was read in it had not changed */
   int has_turn;       /* this one has waited for it */
   uint32_t page_size; /* bytes; 0 while the database is empty and undecided */

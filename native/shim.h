@@ -30,9 +30,10 @@ int mv_call_renew_lease(const mv_host *host, void *session, double *seconds);
 int mv_call_pragma(const mv_host *host, void *session, void *file, const char *name, const char *value,
                    char **result);
 enum { MV_HOLDING, MV_WRITABLE, MV_ALL_PEERS }; /* see mv_file_peers() */
-/* FCNTL, for mvvfs.transaction: `int *`, in: whether the next snapshot may run ahead; out: whether the last one
-** is unconfirmed (mainfile.h).  SQLite leaves the numbers from 100 on to others. */
+/* FCNTL, for mvvfs.transaction: `int *`, in: how the next snapshot begins; out: whether the last one is
+** unconfirmed (mainfile.h).  SQLite leaves the numbers from 100 on to others. */
 enum { MV_FCNTL_AHEAD = 0x6d7601 };
+enum { MV_ASKS, MV_ASKS_IN_A_ROW, MV_RUNS_AHEAD }; /* in a row: another transaction is likely to follow at once */
 enum { MV_LEAVE_TURN, MV_TURN_OF_ONE, MV_TURN_OF_ALL }; /* of all databases that belong together */
 int mv_call_flush(const mv_host *host, void *session, const uint8_t *version);
 int mv_call_turn(const mv_host *host, void *session, int take); /* OK, BUSY: not yet, or an error */

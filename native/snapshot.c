@@ -19,7 +19,7 @@ static double now(void) {
 /* A database that others may join, or that moves forward, is as new as the last commit. */
 static int ask(mv_file *f, const uint8_t *since, mv_version *out, int *ahead) {
   mv_begin args = {.since = since, .fresh = since != NULL || f->peer != f};
-  args.ahead = *ahead && !args.fresh && !f->always_begin;
+  args.ahead = args.fresh || f->always_begin ? MV_ASKS : *ahead;
   int rc = mv_call_begin(f->host, f->session, &args);
   *out = mv_version_get(args.version);
   *ahead = args.ahead;
@@ -27,7 +27,7 @@ static int ask(mv_file *f, const uint8_t *since, mv_version *out, int *ahead) {
 }
 
 int mv_newest(mv_file *f, const uint8_t *since, mv_version *out) {
-  int ahead = 0;
+  int ahead = MV_ASKS;
   return ask(f, since, out, &ahead);
 }
 
@@ -84,8 +84,8 @@ static int start_at_newest(mv_file *f, mv_start *start) {
   mv_version v;
   if (!f->always_begin && mv_db_quick_begin(f->db, &f->snapshot, f->peer == f ? f->within : 0, start)) return SQLITE_OK;
   for (;;) {
-    int ahead = f->may_run_ahead, rc = ask(f, NULL, &v, &ahead);
-    f->may_run_ahead = 0;
+    int ahead = f->next_begin, rc = ask(f, NULL, &v, &ahead);
+    f->next_begin = MV_ASKS;
     if (rc != SQLITE_OK) return rc;
     f->unconfirmed = ahead;
     mv_db_begin(f->db, &f->snapshot, start);
