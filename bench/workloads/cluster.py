@@ -1,9 +1,9 @@
 """Small transactions on a FoundationDB cluster beside a bare FoundationDB transaction.
 
-The peer does, through the same binding and in one transaction, what one of ours has to know and to write: a
-read version and the changelog's end, the page where several processes write (each then finds its cached pages
-changed, as ours do: `python -m bench cluster` counts them), the same keys set, to values as long, the same
-conflict ranges; no SQL and no cache.  Ours may run ahead (docs/adr/0032), and then does without the read version.
+The peer does, through the same binding and in one transaction, what one of ours has to know and to write:
+a read version and the changelog's end, the page where several processes write (each then finds its cached
+pages changed, as ours do: `python -m bench cluster` counts them), the same keys set, to values as long, the
+same conflict ranges; no SQL and no cache.  Ours may run ahead (docs/adr/0032): then it needs no read version.
 """
 
 from __future__ import annotations
