@@ -200,7 +200,7 @@ def test_commits_during_a_fetch_are_not_lost(
 
     def commit(_numbers: Sequence[int]) -> None:
         nonlocal quiet
-        if quiet or chance.random() < 0.5:
+        if quiet or (newest != bodies and chance.random() < 0.5):
             return
         quiet = True  # what this reads and commits itself
         with other:
