@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 import mvvfs
-from mvvfs.remote import RemoteStore
+from mvvfs.remote import RemoteStore, open_remote
 from pagestore import retention, sweep
 from pagestore.api import (
     CommitRequest,
@@ -22,6 +23,14 @@ from pagestore.api import (
 from pagestore.store import PageStore
 from tests.pages import Pages, content
 from tests.proxy import Fault, Proxy
+
+
+@pytest.fixture
+def remote(url: str) -> Iterator[RemoteStore]:
+    """With time for a disk that stalls: nothing here waits for an answer that never comes."""
+    store = open_remote(url, None, None, None, None, 20.0)
+    yield store
+    store.close()
 
 
 def test_nothing_of_the_interface_is_left_out() -> None:
