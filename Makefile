@@ -26,7 +26,7 @@ demo: $(VENV)/ready $(FLIGHTS)  ## many writers, a held snapshot, time travel; D
 	$(PY) -m demo $(if $(DB),--db "$(DB)") $(if $(STORE),--store "$(STORE)") --flights $(FLIGHTS)
 
 test: $(VENV)/ready  ## the tests, within five minutes
-	$(PY) -m pytest -n 3 --dist loadfile
+	$(PY) -m pytest -n 4
 
 test-all: $(VENV)/ready test-native  ## the long ones too, and the C code under sanitizers
 	$(PY) -m pytest -m "long or not long"

@@ -51,7 +51,7 @@ def start(url: str, cache: Path, seed: int) -> subprocess.Popen[str]:
 
 
 @LONG_ON_CLUSTER
-@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.long)])
 def test_killed_readers_leave_a_sound_cache(
     shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, seconds: float
 ) -> None:

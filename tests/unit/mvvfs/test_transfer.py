@@ -338,6 +338,7 @@ def grown(*arguments: str) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.long
 def test_what_is_large_takes_little_memory(tmp_path: Path) -> None:
     """Of 40 MB no more than a part is ever in memory."""
     store = str(tmp_path / "store")
