@@ -138,6 +138,7 @@ static int pragma(mv_file *f, char **arg) {
 }
 
 static int set_next_begin(mv_file *f, int *how_then_unconfirmed) {
+  if (*how_then_unconfirmed != MV_ASKS) f->unconfirmed = 0; /* who starts is not asked about the one before */
   f->next_begin = f->distant ? *how_then_unconfirmed : MV_ASKS;
   *how_then_unconfirmed = f->unconfirmed;
   return SQLITE_OK;

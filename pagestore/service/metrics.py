@@ -78,7 +78,7 @@ class Metrics:
         self.conflicts = counter("conflicts", "Commits refused for what others did.", "namespace")
         self.begins = counter(
             "begins",
-            "Transactions begun, by what the caller's cache came to: kept, updated, forgotten.",
+            "Transactions begun, by what the caller's cache came to: kept, updated, forgotten, ahead.",
             "cache",
         )
         self.pages = counter("pages_read", "Pages that were asked for and sent.")

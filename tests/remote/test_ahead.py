@@ -212,6 +212,22 @@ def test_what_is_raised_is_true(pair: Pair) -> None:
     assert not pair.one.in_transaction
 
 
+@LAGGING
+def test_a_second_try_that_reads_nothing_is_not_asked_about(pair: Pair) -> None:
+    """What the first one had read is not its own."""
+    pair.warm()
+    pair.changed()
+    tries: list[int] = []
+
+    def read_once() -> int:
+        assert len(tries) < 3
+        tries.append(len(tries))
+        return pair.read() if len(tries) == 1 else -1
+
+    assert pair.run(read_once) == -1
+    assert tries == [0, 1]
+
+
 def test_what_ends_the_program_is_not_asked_about(pair: Pair) -> None:
     pair.warm()
     pair.changed()
