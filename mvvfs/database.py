@@ -21,6 +21,7 @@ from mvvfs._shim import ffi, lib
 from mvvfs.errors import ForkError
 from mvvfs.near import NearCache, open_file
 from mvvfs.options import Options
+from mvvfs.told import ToldPages, insert
 from pagestore.api import (
     ZERO_VERSION,
     Allocation,
@@ -33,7 +34,7 @@ from pagestore.api import (
     StoredPage,
     Version,
 )
-from pagestore.encoding import advance, chain_of, decode
+from pagestore.encoding import decode
 
 AHEAD_SECONDS = 0.05
 """How long after a commit a transaction of the same process may start where that one left off: the older the
@@ -148,12 +149,15 @@ class Database:
             lib.mv_db_reset(self.cache, start.version, word, alloc)
             lib.mv_alloc_release(alloc)
         else:
-            advanced = self._advanced(known, start) if start.pages and known is not None else ()
             changes = c_changes(start.changes)
-            if lib.mv_db_apply(self.cache, changes.array, len(start.changes), start.version, word):
+            along = None
+            if start.told and known is not None:
+                along = ToldPages(self.cache, start, known, changes.array)
+            failed = lib.mv_db_apply(self.cache, changes.array, len(start.changes), start.version, word)
+            if along is not None:
+                along.end() if failed else along.keep()
+            if failed:
                 raise MemoryError("no memory for the changelog")
-            for page, content in advanced:
-                self.insert(page, content, start.version)
 
     def committed(self, base: Version, version: Version, begin: Begin | None) -> None:
         """A commit of this process, based on `base`; `begin` came along with its answer."""
@@ -187,16 +191,6 @@ class Database:
         start = self.store.begin(self.id, version)
         self._take_in(version, start, word)
         return start.changes
-
-    def _advanced(self, known: Version, start: Begin) -> list[tuple[StoredPage, bytes]]:
-        """The pages that a begin brought along, of those that are cached as of `known`."""
-        found = []
-        for page in start.pages:
-            content = bytearray(start.page_size)
-            into = ffi.from_buffer("uint8_t[]", content)
-            if lib.mv_db_content(self.cache, page.number, known, into, start.page_size):
-                found.append((page, advance(page, content)))
-        return found
 
     def _note_read_version(self, version: Version, read_version: Version) -> None:
         with self._noting:
@@ -243,11 +237,7 @@ class Database:
                 self.insert(page, decode(page, page_size), snapshot)
 
     def insert(self, page: StoredPage, content: bytes, snapshot: Version) -> None:
-        failed = lib.mv_db_insert(
-            self.cache, page.number, page.version, snapshot, chain_of(page.blobs[0]), content, len(content)
-        )
-        if failed:
-            raise MemoryError("no memory for a page")
+        insert(self.cache, page, content, snapshot)
 
 
 class CChanges(NamedTuple):

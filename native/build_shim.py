@@ -12,6 +12,7 @@ SOURCES = [
     "cache.c",
     "calls.c",
     "commit.c",
+    "delta.c",
     "freelist.c",
     "journal.c",
     "locks.c",
@@ -22,6 +23,7 @@ SOURCES = [
     "sets.c",
     "snapshot.c",
     "spill.c",
+    "told.c",
     "vfs.c",
 ]
 
@@ -87,9 +89,23 @@ ffibuilder.cdef(
     uint64_t mv_db_load_word(mv_db *db);
     void mv_head_move(uint64_t address, uint64_t commits, int64_t as_of);
     int mv_head_used(uint64_t address);
-    int mv_db_content(mv_db *db, uint32_t number, const uint8_t *version, uint8_t *out, uint32_t size);
     int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t *snapshot,
                      uint8_t chain, const uint8_t *data, uint32_t size);
+
+    enum { MV_TOLD_LEFT, MV_TOLD_FORWARD, MV_TOLD_WHOLE, MV_TOLD_DAMAGED };
+    typedef struct mv_page mv_page;
+    typedef struct mv_told_page {
+      uint32_t number, size, check;
+      int state;
+      uint8_t chain, version[10];
+      mv_page *page;
+      uint8_t *content;
+    } mv_told_page;
+    typedef struct mv_told { uint32_t count; mv_told_page *pages; mv_page **bases; } mv_told;
+    int mv_told_apply(mv_told *t, mv_db *db, const uint8_t *told, uint64_t size, const mv_change *changes,
+                      uint32_t count, const uint8_t *known);
+    void mv_told_keep(mv_told *t, mv_db *db, const uint8_t *snapshot);
+    void mv_told_end(mv_told *t, mv_db *db);
 
     mv_alloc *mv_alloc_new(uint32_t highest, const mv_run *runs, uint32_t count);
     void mv_alloc_release(mv_alloc *a);
@@ -98,7 +114,7 @@ ffibuilder.cdef(
 )
 ffibuilder.set_source(
     "mvvfs._shim",
-    '#include "mainfile.h"\n' + OWN,
+    '#include "mainfile.h"\n#include "told.h"\n' + OWN,
     sources=[f"{HERE}/{name}" for name in SOURCES],
     depends=[
         f"{HERE}/{name}"
@@ -115,6 +131,7 @@ ffibuilder.set_source(
             "spill.h",
             "sqlite_abi.h",
             "store.h",
+            "told.h",
         )
     ],
     include_dirs=[HERE],

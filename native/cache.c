@@ -224,24 +224,17 @@ void mv_db_read_ahead(mv_db *db) {
 
 /* ---- content ---- */
 
-int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t *snapshot, uint8_t chain,
-                 const uint8_t *data, uint32_t size) {
-  mv_version v = mv_version_get(from), at = mv_version_get(snapshot);
-  mv_page *p = mv_page_new(number, size);
-  if (!p) return -1;
-  memcpy(p->data, data, size);
-  p->from = v;
-  p->chain = chain;
+void mv_db_put(mv_db *db, mv_page *p, mv_version at) {
   pthread_mutex_lock(&db->mutex);
   p->open = db->has_applied && mv_version_cmp(db->applied, at) <= 0;
   p->end = mv_version_next(at);
-  for (mv_page *q = *bucket(db, number), *next; q; q = next) {
+  for (mv_page *q = *bucket(db, p->number), *next; q; q = next) {
     next = q->hash_next;
-    if (q->number != number || mv_version_cmp(q->from, v) != 0) continue;
+    if (q->number != p->number || mv_version_cmp(q->from, p->from) != 0) continue;
     if (q->open) { /* it knows at least as much */
       pthread_mutex_unlock(&db->mutex);
       free(p);
-      return 0;
+      return;
     }
     if (!p->open && mv_version_cmp(q->end, p->end) > 0) p->end = q->end;
     unlink_page(db, q);
@@ -249,6 +242,16 @@ int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t 
   mv_db_link(db, p);
   mv_db_evict(db);
   pthread_mutex_unlock(&db->mutex);
+}
+
+int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t *snapshot, uint8_t chain,
+                 const uint8_t *data, uint32_t size) {
+  mv_page *p = mv_page_new(number, size);
+  if (!p) return -1;
+  memcpy(p->data, data, size);
+  p->from = mv_version_get(from);
+  p->chain = chain;
+  mv_db_put(db, p, mv_version_get(snapshot));
   return 0;
 }
 
@@ -262,10 +265,6 @@ int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t of
   }
   pthread_mutex_unlock(&db->mutex);
   return hit;
-}
-
-int mv_db_content(mv_db *db, uint32_t number, const uint8_t *version, uint8_t *out, uint32_t size) {
-  return mv_db_copy(db, number, mv_version_get(version), out, 0, size);
 }
 
 typedef struct vantage { /* what read-ahead may look at */

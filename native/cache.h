@@ -148,6 +148,8 @@ uint32_t mv_db_page_size(mv_db *db);
 /* Content, from Python: a page read at `snapshot` whose own version is `from`. */
 int mv_db_insert(mv_db *db, uint32_t number, const uint8_t *from, const uint8_t *snapshot, uint8_t chain,
                  const uint8_t *data, uint32_t size);
+/* The same with a page that has its content, version and chain; it is the cache's from now on. */
+void mv_db_put(mv_db *db, mv_page *p, mv_version snapshot);
 
 /* From SQL threads. */
 typedef struct mv_start { /* what a transaction begins with */
@@ -173,8 +175,6 @@ int mv_db_begin_at(mv_db *db, mv_snapshot *s, mv_version v, mv_start *out);
 /* Move a snapshot to a later version `v`, between which and its own nothing changed in the database. */
 void mv_db_relabel(mv_db *db, mv_snapshot *s, mv_version v);
 int mv_db_copy(mv_db *db, uint32_t number, mv_version at, void *out, uint32_t offset, uint32_t amount);
-/* The same of a whole page, for Python. */
-int mv_db_content(mv_db *db, uint32_t number, const uint8_t *version, uint8_t *out, uint32_t size);
 /* What to fetch together with a page that is missing at `at`: see mv_ahead_plan().  `out` has room for
 ** MV_AHEAD_PAGES. */
 uint32_t mv_db_plan(mv_db *db, mv_ahead *a, uint32_t number, mv_version at, const mv_alloc *alloc,

@@ -347,6 +347,9 @@ class Rows(Changes):
             self._packed = self._unpack() if self._versions else b""
         return self._packed
 
+    def versions(self) -> Sequence[Version]:
+        return self._versions
+
     def _unpack(self) -> bytes:
         records = b"".join(self._records)
         lengths = ffi.from_buffer("uint32_t[]", array("I", map(len, self._records)))

@@ -33,7 +33,7 @@ import struct
 import threading
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import zstandard
@@ -44,6 +44,7 @@ from pagestore.api import (
     InvalidRequestError,
     PageNumber,
     StoredPage,
+    Version,
     format_version,
 )
 
@@ -170,26 +171,22 @@ def _delta(old: bytes, new: Buffer) -> bytes | None:
 
 def decode(page: StoredPage, page_size: int) -> bytes:
     """The verified content of a page.  Raises CorruptPageError, which names page and version."""
-    return _verified(page, lambda: _restore(page.blobs, page_size))
-
-
-def advance(page: StoredPage, before: bytearray) -> bytes:
-    """The verified content of a page whose last blob may be a delta of `before`, which is used up.
-
-    Raises CorruptPageError."""
-    if not page.blobs or chain_of(page.blobs[-1]) == 0:
-        return decode(page, len(before))
-    return _verified(page, lambda: _apply(before, page.blobs, chain_of(page.blobs[-1])))
-
-
-def _verified(page: StoredPage, restore: Callable[[], bytes]) -> bytes:
     try:
-        content = restore()
+        content = _restore(page.blobs, page_size)
     except (ValueError, struct.error, zstandard.ZstdError) as exc:
-        raise _corrupt(page, str(exc)) from exc
-    if zlib.crc32(content, page.number) != _HEAD.unpack_from(page.blobs[0])[3]:
-        raise _corrupt(page, "its checksum is wrong")
+        raise corrupt(page.number, page.version, str(exc)) from exc
+    verify(page.number, page.version, content, _HEAD.unpack_from(page.blobs[0])[3])
     return content
+
+
+def verify(number: PageNumber, version: Version, content: Buffer, check: int) -> None:
+    """`check`: the checksum in the blob of this version.  Raises CorruptPageError."""
+    if zlib.crc32(content, number) != check:
+        raise corrupt(number, version, "its checksum is wrong")
+
+
+def corrupt(number: PageNumber, version: Version, why: str) -> CorruptPageError:
+    return CorruptPageError(f"page {number} of version {format_version(version)}: {why}")
 
 
 def _restore(blobs: tuple[bytes, ...], size: int) -> bytes:
@@ -198,12 +195,12 @@ def _restore(blobs: tuple[bytes, ...], size: int) -> bytes:
         raise ValueError("nothing is stored")
     *deltas, whole = blobs
     content = _whole(whole, size)
-    return _apply(bytearray(content), deltas, 1) if deltas else content
+    return _apply(bytearray(content), deltas) if deltas else content
 
 
-def _apply(page: bytearray, deltas: Sequence[bytes], lowest: int) -> bytes:
-    """Newest first, the last of them `lowest` deltas above a whole blob.  Raises ValueError."""
-    for depth, blob in enumerate(reversed(deltas), start=lowest):
+def _apply(page: bytearray, deltas: Sequence[bytes]) -> bytes:
+    """Newest first.  Raises ValueError."""
+    for depth, blob in enumerate(reversed(deltas), start=1):
         codec, key_id, chain, _ = _HEAD.unpack_from(blob)
         if key_id != _PLAIN or codec & ~_INDEX != _DELTA or chain != depth:
             _check_key(key_id)
@@ -242,10 +239,6 @@ def _decompress(payload: bytes, size: int) -> bytes:
 def _check_key(key_id: int) -> None:
     if key_id != _PLAIN:
         raise ValueError(f"it is encrypted with key {key_id}, and this release knows no keys")
-
-
-def _corrupt(page: StoredPage, why: str) -> CorruptPageError:
-    return CorruptPageError(f"page {page.number} of version {format_version(page.version)}: {why}")
 
 
 def chain_of(blob: bytes) -> int:

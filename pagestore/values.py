@@ -86,6 +86,10 @@ class Changes(Sequence[Change]):
         freed, and the numbers of these, in this order; numbers are native-endian unsigned 32-bit integers.
         Raises CorruptPageError."""
 
+    @abstractmethod
+    def versions(self) -> Sequence[Version]:
+        """Theirs."""
+
     def __eq__(self, other: object) -> bool:
         return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
 
@@ -117,6 +121,9 @@ class ListedChanges(Changes):
     def packed(self) -> bytes:
         return b"".join(map(_pack_change, self._changes))
 
+    def versions(self) -> Sequence[Version]:
+        return [change.version for change in self._changes]
+
 
 class PackedChanges(Changes):
     """What commits changed, but not when, nor with which token or message: as it comes from afar."""
@@ -147,6 +154,9 @@ class PackedChanges(Changes):
     @property
     def packed(self) -> bytes:
         return self._packed
+
+    def versions(self) -> Sequence[Version]:
+        return [Version(one[:VERSION_SIZE]) for one in split_packed(self._packed)]
 
 
 def split_packed(packed: bytes) -> list[bytes]:
@@ -226,9 +236,9 @@ class Begin:
     """At `version`; given where `changes` is None."""
     read_version: Version | None = None
     """Names this begin to the commit of the same transaction (`CommitRequest.read_version`)."""
-    pages: tuple[StoredPage, ...] = ()
-    """Some of the pages that `changes` are about, as of `version`, for who has them as of `since`: the last
-    of a page's blobs is whole, or a delta of the page as it was then (`encoding.advance`)."""
+    told: bytes = b""
+    """What some of the commits in `changes` wrote, for who has the pages as of `since`: see
+    `pagestore.told`."""
 
 
 @dataclass(frozen=True, slots=True)

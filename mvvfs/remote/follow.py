@@ -67,6 +67,8 @@ class Follower:
         self._versions: list[Version] = []
         self._changes: list[bytes] = []
         """Packed."""
+        self._is_read = False
+        """Whether somebody began, or wanted to, by what is listed; before that, nothing is."""
         self._page_size = 0
         self._as_of = 0
         self._watch: _Watch | None = None
@@ -78,6 +80,7 @@ class Follower:
     def recent(self, since: Version | None, within: float) -> Begin | None:
         """See `Store.recent`."""
         with self._lock:
+            self._is_read = True
             self._keep_watching(within)
             fresh = time.monotonic_ns() - self._as_of <= within * 1e9
             if not fresh or since is None or not self._start <= since <= self._version:
@@ -101,6 +104,9 @@ class Follower:
                 if changes is None or after is None or after > self._version:
                     self._start_at(version)
                     moved = _MANY
+                elif not self._is_read and after == self._version:
+                    self._start_at(version)
+                    moved = len(changes)
                 else:
                     moved = self._append(version, changes)
             self._as_of = max(self._as_of, as_of)

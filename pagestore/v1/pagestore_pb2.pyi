@@ -308,7 +308,7 @@ class BeginRequest(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., since: _Optional[bytes] = ..., at: _Optional[bytes] = ..., chores: _Optional[_Union[Chores, _Mapping]] = ..., wants_pages: _Optional[bool] = ...) -> None: ...
 
 class BeginResponse(_message.Message):
-    __slots__ = ("version", "forget", "changes", "page_size", "allocation", "lease", "read_version", "pages")
+    __slots__ = ("version", "forget", "changes", "page_size", "allocation", "lease", "read_version", "told")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FORGET_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
@@ -316,7 +316,7 @@ class BeginResponse(_message.Message):
     ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     READ_VERSION_FIELD_NUMBER: _ClassVar[int]
-    PAGES_FIELD_NUMBER: _ClassVar[int]
+    TOLD_FIELD_NUMBER: _ClassVar[int]
     version: bytes
     forget: bool
     changes: bytes
@@ -324,8 +324,8 @@ class BeginResponse(_message.Message):
     allocation: Allocation
     lease: Lease
     read_version: bytes
-    pages: _containers.RepeatedCompositeFieldContainer[Page]
-    def __init__(self, version: _Optional[bytes] = ..., forget: _Optional[bool] = ..., changes: _Optional[bytes] = ..., page_size: _Optional[int] = ..., allocation: _Optional[_Union[Allocation, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., read_version: _Optional[bytes] = ..., pages: _Optional[_Iterable[_Union[Page, _Mapping]]] = ...) -> None: ...
+    told: bytes
+    def __init__(self, version: _Optional[bytes] = ..., forget: _Optional[bool] = ..., changes: _Optional[bytes] = ..., page_size: _Optional[int] = ..., allocation: _Optional[_Union[Allocation, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., read_version: _Optional[bytes] = ..., told: _Optional[bytes] = ...) -> None: ...
 
 class ReadRequest(_message.Message):
     __slots__ = ("namespace", "version", "numbers")

@@ -56,7 +56,6 @@ from pagestore.wire.namespaces import (
     usage_of,
 )
 from pagestore.wire.transactions import (
-    add_pages,
     begin_message,
     begin_of,
     commit_message,
@@ -86,7 +85,6 @@ __all__ = [
     "SERVICE",
     "Failure",
     "WireError",
-    "add_pages",
     "allocation_message",
     "allocation_of",
     "begin_message",

@@ -6,7 +6,7 @@ Re-exported by `pagestore.wire`; calls `fields` and `history`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from pagestore.api import (
     Begin,
@@ -43,7 +43,10 @@ from pagestore.wire.history import allocation_message, allocation_of, packed_mes
 
 def begin_message(begin: Begin) -> pb.BeginResponse:
     message = pb.BeginResponse(
-        version=begin.version, page_size=begin.page_size, read_version=begin.read_version or b""
+        version=begin.version,
+        page_size=begin.page_size,
+        read_version=begin.read_version or b"",
+        told=begin.told,
     )
     if begin.changes is None:
         message.forget = True
@@ -51,14 +54,7 @@ def begin_message(begin: Begin) -> pb.BeginResponse:
         message.changes = packed_message(begin.changes)
     if begin.allocation is not None:
         message.allocation.CopyFrom(allocation_message(begin.allocation))
-    add_pages(message.pages, begin.pages)
     return message
-
-
-def add_pages(messages: Any, pages: Iterable[StoredPage]) -> None:
-    """`messages`: the repeated field of an answer."""
-    for page in pages:
-        messages.add(number=page.number, version=page.version, blobs=page.blobs)
 
 
 def begin_of(message: pb.BeginResponse) -> Begin:
@@ -68,7 +64,7 @@ def begin_of(message: pb.BeginResponse) -> Begin:
         page_size=message.page_size,
         allocation=allocation_of(message.allocation) if message.HasField("allocation") else None,
         read_version=optional_version_of(message.read_version, "read_version"),
-        pages=tuple(_some_page_of(page) for page in message.pages),
+        told=message.told,
     )
 
 

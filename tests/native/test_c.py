@@ -26,6 +26,7 @@ SOURCES = {
     "recent": ["recent.c"],
     "sets": ["sets.c"],
     "spill": ["spill.c"],
+    "told": ["ahead.c", "alloc.c", "cache.c", "delta.c", "position.c", "recent.c", "sets.c", "told.c"],
     "words": ["words.c"],
 }
 

@@ -49,6 +49,7 @@ def word(follower: Follower) -> int:
 def follower() -> Follower:
     follower = Silent(None, NamespaceId(1))  # type: ignore[arg-type]
     follower.heard(None, version(10), None, time.monotonic_ns(), 4096)
+    assert follower.recent(version(10), 60) is not None
     return follower
 
 
@@ -67,6 +68,18 @@ def test_what_was_heard_is_told(follower: Follower) -> None:
     assert follower.recent(None, 60) is None  # the allocation is not known here
     assert follower.recent(version(9), 60) is None  # nor what came before
     assert follower.recent(version(15), 60) is None
+
+
+def test_nothing_is_listed_before_somebody_wants_it() -> None:
+    follower = Silent(None, NamespaceId(1))  # type: ignore[arg-type]
+    follower.heard(None, version(10), None, time.monotonic_ns(), 4096)
+    before = word(follower)
+    follower.heard(version(10), version(12), changes(11, 12), time.monotonic_ns())
+    assert word(follower) == before + 4
+    assert follower.recent(version(10), 60) is None
+    assert follower.recent(version(12), 60).changes == ()
+    follower.heard(version(12), version(13), changes(13), time.monotonic_ns())
+    assert follower.recent(version(12), 60).changes == changes(13)
 
 
 def test_the_word_moves_by_two_for_each_commit(follower: Follower) -> None:

@@ -9,7 +9,8 @@ import apsw
 import pytest
 
 import mvvfs
-from pagestore.recent_writes import RecentWrites
+from mvvfs._shim import ffi, lib
+from mvvfs.told import ToldPages
 from tests.sql.twins import is_intact
 
 STEPS = 120
@@ -69,13 +70,13 @@ def test_all_see_the_same(clients: list[apsw.Connection], seed_: int) -> None:
 def test_what_came_along_was_used(clients: list[apsw.Connection], monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the test above would say nothing."""
     told: list[int] = []
-    real = RecentWrites.changed
+    real = ToldPages.keep
 
-    def changed(self: RecentWrites, *arguments: object) -> object:
-        pages = real(self, *arguments)  # type: ignore[arg-type]
-        told.append(len(pages))
-        return pages
+    def keep(self: ToldPages) -> None:
+        states = [page.state for page in ffi.unpack(self._told.pages, self._told.count)]
+        told.append(states.count(lib.MV_TOLD_FORWARD) + states.count(lib.MV_TOLD_WHOLE))
+        real(self)
 
-    monkeypatch.setattr(RecentWrites, "changed", changed)
+    monkeypatch.setattr(ToldPages, "keep", keep)
     test_all_see_the_same(clients, 1)
     assert sum(told) > STEPS / 2

@@ -7,7 +7,7 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from pagestore import wire
+from pagestore import told, wire
 from pagestore.api import StoredPage, StoreUnavailableError, new_token, parse_version
 from pagestore.encoding import decode
 from pagestore.opener import open_store
@@ -196,20 +196,25 @@ def test_the_service_runs_retention(serve, call, monkeypatch):
 # ---- what a begin brings along ----
 
 
+def written(packed):
+    """By version, what whole pages a commit wrote."""
+    return {
+        version: {number: decode(StoredPage(number, version, (blob,)), 512) for number, blob in writes}
+        for version, writes in told.unpack(packed)
+    }
+
+
 def brought(caller, namespace, since):
-    """By number, the version and the content of whole pages."""
-    pages = caller("Begin", namespace=namespace, since=since, wants_pages=True).pages
-    stored = [StoredPage(each.number, each.version, tuple(each.blobs)) for each in pages]
-    return {each.number: (each.version, decode(each, 512)) for each in stored}
+    return written(caller("Begin", namespace=namespace, since=since, wants_pages=True).told)
 
 
 def test_a_begin_brings_along_what_changed(caller, namespace):
     first = caller.commit(namespace, {1: page("one"), 2: page("two")}).committed.version
     second = caller.commit(namespace, {1: page("changed")}).committed.version
-    assert brought(caller, namespace, first) == {1: (second, page("changed"))}
+    assert brought(caller, namespace, first) == {second: {1: page("changed")}}
     assert brought(caller, namespace, second) == {}
     begin = caller("Begin", namespace=namespace, since=first)
-    assert (begin.changes != b"", len(begin.pages)) == (True, 0)  # nobody asked
+    assert (begin.changes != b"", begin.told) == (True, b"")  # nobody asked
 
 
 def test_a_repeated_commit_changes_nothing_of_it(caller, namespace):
@@ -218,7 +223,7 @@ def test_a_repeated_commit_changes_nothing_of_it(caller, namespace):
     done = caller.commit(namespace, {1: page("first")}, since, token=token).committed
     again = caller.commit(namespace, {1: page("second"), 2: page("more")}, since, token=token).committed
     assert again.version == done.version
-    assert brought(caller, namespace, since) == {1: (done.version, page("first"))}
+    assert brought(caller, namespace, since) == {done.version: {1: page("first")}}
 
 
 def test_what_a_service_did_not_commit_itself_is_not_there(serve, call):
@@ -226,12 +231,12 @@ def test_what_a_service_did_not_commit_itself_is_not_there(serve, call):
     caller = call(service)
     namespace = caller("Create", name="main").id
     since = caller.commit(namespace, {1: page("one"), 2: page("two")}).committed.version
-    caller.commit(namespace, {1: page("here")})
+    here = caller.commit(namespace, {1: page("here")}).committed.version
     other = call(serve(store=service.settings.store, create=False))
     elsewhere = other.commit(namespace, {1: page("there"), 2: page("there")}).committed.version
     last = caller.commit(namespace, {3: page("here")}).committed.version
-    assert brought(caller, namespace, since) == {3: (last, page("here"))}
-    assert brought(other, namespace, since) == {n: (elsewhere, page("there")) for n in (1, 2)}
+    assert brought(caller, namespace, since) == {here: {1: page("here")}, last: {3: page("here")}}
+    assert brought(other, namespace, since) == {elsewhere: {n: page("there") for n in (1, 2)}}
 
 
 def wanting(caller, namespace, contents, base, token=None, *, beside=None):
@@ -251,7 +256,7 @@ def test_a_commit_brings_the_next_begin(caller, namespace):
     ours = done.committed.version
     assert done.begin.version == ours
     assert [change.version for change in wire.packed_of(done.begin.changes)] == [theirs, ours]
-    assert [(each.number, each.version) for each in done.begin.pages] == [(2, theirs)]  # ours it has
+    assert written(done.begin.told) == {theirs: {2: page("theirs")}}  # ours it has
     assert not wanting(caller, namespace, {1: page("ours")}, base, token).HasField("begin")  # repeated
     assert not caller.commit(namespace, {1: page("again")}, ours).HasField("begin")  # not asked for
     second = caller("Create", name="second").id
@@ -310,9 +315,9 @@ def test_what_has_no_room_is_left_out(serve, call):
     before = caller("Begin", namespace=namespace).version
     caller.commit(namespace, {n: bytes(range(256)) * 2 for n in range(70, 76)})
     done = wanting(caller, namespace, {80: page("x")}, before)
-    assert (done.HasField("committed"), len(done.begin.pages)) == (True, 0)
+    assert (done.HasField("committed"), done.begin.told) == (True, b"")
     begin = caller("Begin", namespace=namespace, since=before, wants_pages=True)
-    assert (begin.forget, begin.changes != b"", len(begin.pages)) == (False, True, 0)
+    assert (begin.forget, begin.changes != b"", begin.told) == (False, True, b"")
 
 
 # ---- watch ----

@@ -67,12 +67,11 @@ def _bring_along(
     response: pb.BeginResponse,
     own: Version | None = None,
 ) -> None:
-    """Pages that changed, as far as what they became is at hand, if they fit in; not those that only the
-    commit `own` has changed."""
-    wire.add_pages(response.pages, backend.recent_writes.changed(namespace, changes, own))
-    if response.ByteSize() > backend.settings.max_answer:
-        del response.pages[:]
-    backend.metrics.told.inc(len(response.pages))
+    """What these commits wrote, as far as it is at hand, if it fits in; not what the commit `own` did."""
+    told = backend.recent_writes.told(namespace, changes, own)
+    if response.ByteSize() + len(told.packed) <= backend.settings.max_answer:
+        response.told = told.packed
+        backend.metrics.told.inc(told.pages)
 
 
 async def read(backend: Backend, call: Call, request: pb.ReadRequest) -> pb.ReadResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from contextlib import suppress
 
@@ -16,7 +15,6 @@ from pagestore.encoding import (
     FREED,
     MAX_CHAIN,
     Base,
-    advance,
     chain_of,
     check,
     decode,
@@ -93,44 +91,6 @@ def test_a_chain_of_deltas(size: int) -> None:
         assert decode(stored(*blobs), size) == content
         assert len(blob) < 40 or chain == 0
         check(P7, blob, size)
-
-
-def versions_of_a_page(count: int) -> tuple[list[bytes], list[bytes]]:
-    """Their contents, and what was committed of each; oldest first."""
-    rng = random.Random(count)
-    contents, blobs, chain = [text_page(512)], [encode(P7, text_page(512), None).blob], 0
-    for _ in range(count - 1):
-        changed = bytearray(contents[-1])
-        at = rng.randrange(500)
-        changed[at : at + 10] = rng.randbytes(10)
-        blob, chain = encode(P7, bytes(changed), Base(contents[-1], chain))
-        contents.append(bytes(changed[:512]))
-        blobs.append(blob)
-    return contents, blobs
-
-
-def test_a_page_is_advanced_from_any_version() -> None:
-    contents, blobs = versions_of_a_page(2 * MAX_CHAIN)
-    assert [chain_of(blob) for blob in blobs].count(0) == 2
-    for old, new in itertools.combinations(range(len(blobs)), 2):
-        wholes = [n for n in range(old + 1, new + 1) if chain_of(blobs[n]) == 0]
-        since = wholes[-1] if wholes else old + 1
-        page = stored(*blobs[since : new + 1][::-1])
-        assert advance(page, bytearray(contents[old])) == contents[new]
-
-
-def test_a_page_that_is_not_what_the_deltas_were_made_of_is_corrupt() -> None:
-    contents, blobs = versions_of_a_page(6)
-    for chain, before in (
-        ([blobs[5], blobs[4]], contents[2]),  # older
-        ([blobs[5], blobs[3]], contents[2]),  # one is missing
-        ([blobs[4], blobs[5]], contents[3]),
-        ([FREED, blobs[4]], contents[3]),
-        ([blobs[4]], contents[3][:-1]),
-        ([], contents[3]),
-    ):
-        with pytest.raises(CorruptPageError, match="page 7"):
-            advance(stored(*chain), bytearray(before))
 
 
 @given(st.data())

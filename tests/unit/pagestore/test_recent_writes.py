@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pagestore import recent_writes
+from pagestore import recent_writes, told
 from pagestore.api import Change, ListedChanges, NamespaceId, PageNumber, PageWrite, Version
 from pagestore.encoding import FREED, Base, encode
 from pagestore.recent_writes import RecentWrites
@@ -29,7 +29,7 @@ class History:
         """Of each commit."""
 
     def commit(
-        self, *numbers: int, whole: bool = False, told: bool = True, freed: Sequence[int] = ()
+        self, *numbers: int, whole: bool = False, elsewhere: bool = False, freed: Sequence[int] = ()
     ) -> None:
         at = len(self._changes) + 1
         blobs = {}
@@ -42,77 +42,62 @@ class History:
         pages = tuple(sorted(map(PageNumber, blobs)))
         self._changes.append(Change(version(at), 0, pages, b"", "", (), ()))
         self.blobs.append(blobs)
-        if told:
+        if not elsewhere:
             writes = [PageWrite(PageNumber(number), blob) for number, blob in blobs.items()]
             self.recent.add(N, version(at), writes)
 
-    def told(self, since: int) -> dict[int, tuple[int, tuple[bytes, ...]]]:
-        """Of each page: its newest commit, and blobs."""
-        pages = self.recent.changed(N, ListedChanges(self._changes[since:]))
-        assert len({page.number for page in pages}) == len(pages)
-        return {page.number: (int.from_bytes(page.version, "big"), page.blobs) for page in pages}
+    def changes(self, since: int) -> ListedChanges:
+        return ListedChanges(self._changes[since:])
+
+    def told(self, since: int, own: int = 0) -> dict[int, dict[int, bytes]]:
+        """What is told of commits after `since`: their blobs."""
+        found = self.recent.told(N, self.changes(since), version(own))
+        commits = {int.from_bytes(at, "big"): dict(writes) for at, writes in told.unpack(found.packed)}
+        assert list(commits) == sorted(commits)
+        assert found.pages == sum(map(len, commits.values()))
+        return commits
 
 
-def test_blobs_lead_from_the_callers_version() -> None:
+def test_commits_are_told_as_they_were_made() -> None:
     history = History()
     history.commit(1, 2)
     for _ in range(3):
         history.commit(1)
-    one, two, three, four = history.blobs
-    assert history.told(4) == {}
-    assert history.told(3) == {1: (4, (four[1],))}
-    assert history.told(1) == {1: (4, (four[1], three[1], two[1]))}
-    assert history.told(0) == {1: (4, (four[1], three[1], two[1], one[1])), 2: (1, (one[2],))}
+    history.commit(2, freed=[1])
+    for since in range(6):
+        assert history.told(since) == {n: history.blobs[n - 1] for n in range(since + 1, 6)}
 
 
-def test_a_whole_page_needs_nothing_before_it() -> None:
+def test_neither_the_callers_own_nor_what_was_made_elsewhere() -> None:
     history = History()
-    history.commit(1, told=False)
     history.commit(1)
-    assert history.told(0) == {}
-    history.commit(1, whole=True)
+    history.commit(1, 2, elsewhere=True)
     history.commit(1)
-    assert history.told(0) == {1: (4, (history.blobs[3][1], history.blobs[2][1]))}
-
-
-def test_a_page_that_was_changed_elsewhere_is_left_out() -> None:
-    history = History()
-    history.commit(1, 2)
-    history.commit(1, 2)
-    history.commit(1, told=False)
-    history.commit(1)
-    assert set(history.told(1)) == {2}
-    assert set(history.told(3)) == {1}
-
-
-def test_a_page_that_was_freed_is_left_out() -> None:
-    history = History()
-    history.commit(1, 2)
-    history.commit(1, freed=[2])
-    assert set(history.told(0)) == {1}
-    history.commit(2, whole=True)  # allocated anew
-    assert history.told(0)[2] == (3, (history.blobs[2][2],))
+    history.commit(2)
+    assert list(history.told(0)) == [1, 3, 4]
+    assert list(history.told(0, own=3)) == [1, 4]
 
 
 def test_another_namespace_knows_nothing_of_it() -> None:
     history = History()
     history.commit(1)
     changes = ListedChanges([Change(version(1), 0, (PageNumber(1),), b"", "", (), ())])
-    assert history.recent.changed(N, changes)
-    assert not history.recent.changed(NamespaceId(4), changes)
+    assert history.recent.told(N, changes).packed
+    assert not history.recent.told(NamespaceId(4), changes).packed
 
 
 def test_what_is_kept_and_told_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     history = History(most_bytes=5000)
     for number in range(1, 100):
         history.commit(number)
-    assert 0 < len(history.told(90)) < 10
-    assert set(history.told(90)) == set(range(100 - len(history.told(90)), 100))
+    kept = list(history.told(90))
+    assert 0 < len(kept) < 10
+    assert kept == list(range(100 - len(kept), 100))
     assert history.told(0) == {}  # too far behind
-    history = History()
-    history.commit(*range(1, 60))
     monkeypatch.setattr(recent_writes, "MOST_TOLD_BYTES", 200)
-    assert 0 < len(history.told(0)) < 59
-    assert sum(len(blob) for _, blobs in history.told(0).values() for blob in blobs) <= 200
-    history.recent.add(N, version(9), [PageWrite(PageNumber(1), bytes(70_000))])  # takes nobody's place
-    assert history.told(0)
+    newest = list(history.told(90))
+    assert 0 < len(newest) < len(kept)
+    assert newest[-1] == 99
+    assert len(history.recent.told(N, history.changes(90)).packed) <= 200
+    history.recent.add(N, version(100), [PageWrite(PageNumber(1), bytes(201))])  # takes nobody's place
+    assert list(history.told(90)) == newest

@@ -1,0 +1,93 @@
+"""The pages that a begin brings along, on their way into the page cache.
+
+Called by `database`; calls the C shim (native/told.c) and `pagestore.encoding`.
+
+1. Only pages that are cached as of the caller's version go forward; of the others nothing is known.
+2. What comes of it is verified as what is read: by the checksum in the newest blob, which is that of the
+   whole content.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mvvfs._shim import ffi, lib
+from pagestore import told
+from pagestore.api import Begin, CorruptPageError, PageNumber, StoredPage, Version
+from pagestore.encoding import chain_of, corrupt, decode, verify
+
+
+class ToldPages:
+    """Those of one begin, verified.  To be kept or ended."""
+
+    def __init__(self, cache: Any, begin: Begin, known: Version, changes: Any) -> None:
+        """`changes`: those of the begin, `mv_change[]`, all of them after `known`.
+
+        Raises CorruptPageError, MemoryError."""
+        assert begin.changes is not None
+        self._cache = cache
+        self._version = begin.version
+        self._told = ffi.new("mv_told *")
+        wrong = lib.mv_told_apply(
+            self._told, cache, begin.told, len(begin.told), changes, len(begin.changes), known
+        )
+        if wrong == -1:
+            raise MemoryError("no memory for pages that changed")
+        if wrong:
+            raise CorruptPageError("the pages that the store sent along are not whole")
+        self._whole: list[tuple[StoredPage, bytes]] = []
+        """Those that were written whole, decoded."""
+        try:
+            self._verify(begin)
+        except BaseException:
+            self.end()
+            raise
+
+    def _verify(self, begin: Begin) -> None:
+        whole: set[int] = set()
+        for page in ffi.unpack(self._told.pages, self._told.count):
+            state = page.state
+            if state == lib.MV_TOLD_WHOLE:
+                whole.add(page.number)
+            elif state != lib.MV_TOLD_LEFT:
+                number, version = PageNumber(page.number), Version(ffi.buffer(page.version)[:])
+                if state == lib.MV_TOLD_DAMAGED:
+                    raise corrupt(number, version, "what changed of it does not fit it")
+                verify(number, version, ffi.buffer(page.content, page.size), page.check)
+        if whole:
+            pages = _stored(begin.told, whole)
+            self._whole = [(page, decode(page, begin.page_size)) for page in pages]
+
+    def keep(self) -> None:
+        """Into the cache, which has come to the begin's version."""
+        lib.mv_told_keep(self._told, self._cache, self._version)
+        self.end()
+        for page, content in self._whole:
+            insert(self._cache, page, content, self._version)
+
+    def end(self) -> None:
+        """What has not been kept."""
+        lib.mv_told_end(self._told, self._cache)
+
+
+def insert(cache: Any, page: StoredPage, content: bytes, snapshot: Version) -> None:
+    """A page into the cache, as read at `snapshot`.  Raises MemoryError."""
+    failed = lib.mv_db_insert(
+        cache, page.number, page.version, snapshot, chain_of(page.blobs[0]), content, len(content)
+    )
+    if failed:
+        raise MemoryError("no memory for a page")
+
+
+def _stored(packed: bytes, numbers: set[int]) -> list[StoredPage]:
+    """What was told of these pages, from the newest whole blob on."""
+    blobs: dict[PageNumber, list[bytes]] = {}
+    newest: dict[PageNumber, Version] = {}
+    for version, writes in told.unpack(packed):
+        for number, blob in writes:
+            if number in numbers:
+                newest[number] = version
+                if chain_of(blob) == 0:
+                    blobs[number] = []
+                blobs.setdefault(number, []).insert(0, blob)
+    return [StoredPage(number, newest[number], tuple(some)) for number, some in blobs.items()]

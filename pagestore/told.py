@@ -1,0 +1,53 @@
+"""What commits wrote, as a begin brings it along: `Begin.told`.
+
+Packed by `recent_writes`, for a service; taken apart by mvvfs/told.py and native/told.c, for its clients.
+
+Commit by commit, oldest first, numbers little-endian:
+
+    0..9     version
+    10, 11   zero
+    12..15   how many pages it wrote, or freed
+    16..19   bytes of what follows about them: of each
+
+        0..3     page number
+        4..7     bytes of its blob
+        8..      the blob (`pagestore.encoding`)
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+
+from pagestore.api import PageNumber, PageWrite, Version
+
+_COMMIT = struct.Struct("<10sHII")
+_WRITE = struct.Struct("<II")
+
+
+def pack(version: Version, writes: Sequence[PageWrite]) -> bytes:
+    """One commit."""
+    parts = [b""]
+    for number, blob in writes:
+        parts += (_WRITE.pack(number, len(blob)), blob)
+    size = sum(map(len, parts))
+    parts[0] = _COMMIT.pack(version, 0, len(writes), size)
+    return b"".join(parts)
+
+
+def unpack(told: bytes) -> Iterator[tuple[Version, Iterable[PageWrite]]]:
+    """Of something that is known to be whole: the commits."""
+    at = 0
+    while at < len(told):
+        version, _, count, size = _COMMIT.unpack_from(told, at)
+        at += _COMMIT.size
+        yield Version(version), _writes(told, at, count)
+        at += size
+
+
+def _writes(told: bytes, at: int, count: int) -> Iterator[PageWrite]:
+    for _ in range(count):
+        number, length = _WRITE.unpack_from(told, at)
+        at += _WRITE.size
+        yield PageWrite(PageNumber(number), told[at : at + length])
+        at += length
