@@ -116,11 +116,12 @@ def fail() -> NoReturn:
 _ACTIONS: dict[str, Callable[[], None]] = {"kill": kill, "raise": fail}
 
 
-def _from_environment(text: str) -> None:
+def from_environment(text: str) -> None:
+    """Arm what the variable says, as at the head of this file."""
     for entry in filter(None, text.split(",")):
         point, _, what = entry.partition("=")
         action, _, nth = what.partition("@")
         _arm(point, _ACTIONS[action], int(nth or 1))
 
 
-_from_environment(os.environ.get("MV_FAULTS", ""))
+from_environment(os.environ.get("MV_FAULTS", ""))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from pagestore import bulk, changelog, keys, retention, staging, verify
+from pagestore import bulk, changelog, keys, retention, snapshot, staging, verify
 from pagestore.api import (
     CommitRequest,
     Committed,
@@ -258,11 +258,22 @@ def test_drop_leaves_nothing(pages: Pages, engine: Engine, folded: bool) -> None
     assert [key[:1] for key, _ in rows] == [b"c", b"f"]
 
 
-@pytest.mark.parametrize("page_size", [512, 65536])
+@pytest.mark.parametrize(
+    ("page_size", "count"),
+    [(512, 2600), pytest.param(512, 26_000, marks=pytest.mark.long), (65536, 40)],
+    ids=["512", "512, really long", "65536"],
+)
 def test_long_records_and_large_pages(
-    page_store: PageStore, engine: Engine, folded: bool, page_size: int
+    page_store: PageStore,
+    engine: Engine,
+    folded: bool,
+    page_size: int,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    count = 26_000 if page_size == 512 else 40
+    if count == 2600:  # a tenth of everything
+        monkeypatch.setattr(changelog, "MAX_RECORD", changelog.MAX_RECORD // 10)
+        monkeypatch.setattr(snapshot, "MAX_CHANGE_BYTES", 10_000)
     pages = Pages(page_store, page_store.create("large").id, page_size)
     first = pages.commit({1: content(0, 1, page_size)}).version
     token, scattered = new_token(), [PageNumber(3 * n + 2) for n in range(count)]

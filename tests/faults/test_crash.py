@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -22,8 +21,9 @@ from pagestore.opener import open_store
 from pagestore.store import PageStore
 from pagestore.verify import verify as examine
 from tests.conftest import on_cluster
-from tests.faults.victim import COMMITS, GAPS, PAGES, state
+from tests.faults.victim import COMMITS, GAPS, PAGES, act, state
 from tests.pages import Pages
+from tests.process import crew
 
 COMMIT_POINTS = sorted(p for p in faults.POINTS - {"commit.sent"} if p.startswith(("commit.", "checkpoint.")))
 CREATE_POINTS = sorted(p for p in faults.POINTS if p.startswith("create."))
@@ -46,13 +46,18 @@ def at_each(folder: Sequence[str], cluster: Sequence[str]) -> pytest.MarkDecorat
 
 def victim(fault: str | None, action: str, folder: Path | str, *other: Path) -> list[str]:
     """Run it until it dies of the fault, or without one ends; what it was told is done."""
-    environment = os.environ | {"MV_FAULTS": fault or ""}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.victim", action, str(folder), *map(str, other)],
-        env=environment, stdout=subprocess.PIPE, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == (0 if fault is None else -signal.SIGKILL), "the fault point was not passed"
-    return done.stdout.split()
+    said, says = crew.processes.Pipe(duplex=False)
+    arguments = (says, fault or "", action, str(folder), *map(str, other))
+    process = crew.processes.Process(target=act, args=arguments, daemon=True)
+    process.start()
+    says.close()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == (0 if fault is None else -signal.SIGKILL), "the fault point was not passed"
+    with open(said.fileno(), closefd=False) as told:
+        found = told.read().split()
+    said.close()
+    return found
 
 
 def verify(store: Store, acknowledged: int) -> int:

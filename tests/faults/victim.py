@@ -1,4 +1,4 @@
-"""What gets killed: `python -m tests.faults.victim ACTION FOLDER [OTHER]`, with MV_FAULTS saying where.
+"""What gets killed: `act`, in a process of its own, or `python -m tests.faults.victim ACTION FOLDER [OTHER]`.
 
 Says on standard output what it was told is done, a line at a time, so that the tests can hold the store
 to it.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing.connection import Connection
 
 import mvvfs
 from mvvfs.options import to_uri
-from pagestore import allocation, bulk, embedded, images, retention, staging, sweep
+from pagestore import allocation, bulk, embedded, faults, images, retention, staging, sweep
 from pagestore.api import (
     CommitRequest,
     ConflictError,
@@ -157,6 +158,13 @@ def main(action: str, folder: str, *other: str) -> None:
         embedded.backup(folder, *other)
     elif action == "restore":
         embedded.restore(*other, folder)
+
+
+def act(says: Connection, armed: str, action: str, folder: str, *other: str) -> None:
+    """`main`, with MV_FAULTS as in `armed`, and a pipe for standard output."""
+    faults.from_environment(armed)
+    with open(says.fileno(), "w", closefd=False) as sys.stdout:
+        main(action, folder, *other)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ cases = given(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @cases
 def test_a_diff_is_the_difference(**case):
     is_the_difference(f"memory:diff {next(counter)}", **case)

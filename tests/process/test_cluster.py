@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import subprocess
 import sys
@@ -21,9 +20,6 @@ from tests.process.test_kill import check_history
 from tests.process.test_serializable import assert_busy, assert_serializable, record
 
 pytestmark = pytest.mark.foundationdb
-
-quick_start = multiprocessing.get_context("forkserver")
-quick_start.set_forkserver_preload(["tests.process.ledger"])
 
 
 @pytest.fixture
@@ -102,9 +98,7 @@ def test_writers_and_services_die(
     acks = [tmp_path / f"acknowledged-{i}" for i in range(len(places))]
 
     def start(i: int) -> crew.Worker[None]:
-        return crew.Worker(
-            ledger.write_until_killed, places[i], i, rng.randrange(1 << 30), str(acks[i]), context=quick_start
-        )
+        return crew.Worker(ledger.write_until_killed, places[i], i, rng.randrange(1 << 30), str(acks[i]))
 
     writers = [start(i) for i in range(len(places))]
     found = dict.fromkeys(range(len(places)), 0)

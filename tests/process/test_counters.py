@@ -29,7 +29,7 @@ SHORT = pytest.mark.parametrize(
 @SHORT
 def test_increments_add_up(shared: str, seed: int, variant: Variant) -> None:
     place = Place(shared, variant)
-    check_increments(place, seed, writers=6, seconds=2)
+    check_increments(place, seed, writers=6, seconds=1.5)
 
 
 @pytest.mark.long
@@ -52,7 +52,7 @@ def check_increments(place: Place, seed: int, *, writers: int, seconds: float) -
 def test_money_is_neither_made_nor_lost(shared: str, seed: int, variant: Variant) -> None:
     place = Place(shared, variant)
     counters.create(place)
-    seconds = 2.0
+    seconds = 1.5
     workers = [
         *(crew.Worker(counters.transfer, place, seed + i, seconds) for i in range(3)),
         *(crew.Worker(counters.audit, place, seed + 10 + i, seconds) for i in range(2)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def create(base: str, kind: str, who: int, barrier: Barrier) -> int:
 
 @pytest.mark.parametrize("kind", ["store", "database", "databases of a new store"])
 def test_at_the_same_moment(tmp_path: Path, kind: str) -> None:
-    barrier = multiprocessing.get_context("spawn").Barrier(PROCESSES)
+    barrier = crew.processes.Barrier(PROCESSES)
     work = [(str(tmp_path), kind, who, barrier) for who in range(PROCESSES)]
     assert crew.run(create, work, seconds=90) == [ROUNDS] * PROCESSES
     for i in range(ROUNDS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
 from pathlib import Path
@@ -17,9 +16,6 @@ from tests.process.place import Place, Variant, value
 WRITERS = 3
 LONGEST_LIFE = 0.25  # seconds
 
-quick_start = multiprocessing.get_context("forkserver")  # a new process in milliseconds, so that many can die
-quick_start.set_forkserver_preload(["tests.process.ledger"])
-
 
 @killing(("deferred", "small caches", "normal durability"), 35, 1000, on_a_cluster=(15, 120))
 def test_writers_die(shared: str, tmp_path: Path, seed: int, variant: Variant, kills: int) -> None:
@@ -29,9 +25,7 @@ def test_writers_die(shared: str, tmp_path: Path, seed: int, variant: Variant, k
     acks = [tmp_path / f"acknowledged-{i}" for i in range(WRITERS)]
 
     def start(i: int) -> crew.Worker[None]:
-        return crew.Worker(
-            ledger.write_until_killed, place, i, rng.randrange(1 << 30), str(acks[i]), context=quick_start
-        )
+        return crew.Worker(ledger.write_until_killed, place, i, rng.randrange(1 << 30), str(acks[i]))
 
     writers = [start(i) for i in range(WRITERS)]
     found = dict.fromkeys(range(WRITERS), 0)
@@ -84,7 +78,7 @@ def test_a_process_dies_while_it_creates_the_store(tmp_path: Path, seed: int) ->
     done = 0
     for i in range(25):
         place, acknowledged = Place(str(tmp_path / f"store-{i}")), tmp_path / f"acknowledged-{i}"
-        first = crew.Worker(create_and_write, place, 1, str(acknowledged), context=quick_start)
+        first = crew.Worker(create_and_write, place, 1, str(acknowledged))
         time.sleep(rng.uniform(0, 0.06))
         first.kill()
         connection = place.connect()
@@ -107,7 +101,7 @@ def test_a_dead_writer_blocks_nobody(shared: str, tmp_path: Path) -> None:
     ledger.create(place, 1)
     survivor = place.connect(timeout=5)
     for i in range(2):
-        victim = crew.Worker(hold_a_transaction, place, str(tmp_path / f"held-{i}"), context=quick_start)
+        victim = crew.Worker(hold_a_transaction, place, str(tmp_path / f"held-{i}"))
         deadline = time.monotonic() + 30
         while not (tmp_path / f"held-{i}").exists():
             assert time.monotonic() < deadline

@@ -105,7 +105,7 @@ def check(place: Place, seed: int, seconds: float, monkeypatch: pytest.MonkeyPat
 
 @LONG_ON_CLUSTER
 def test_retention_beside_writers(shared: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    check(Place(shared), seed, 2.5, monkeypatch)
+    check(Place(shared), seed, 1.5, monkeypatch)
 
 
 @pytest.mark.long

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
 from pathlib import Path
@@ -16,9 +15,6 @@ from tests.process.place import Place, Variant, value
 WRITERS = 8
 LONGEST_LIFE = 0.8  # seconds
 
-quick_start = multiprocessing.get_context("forkserver")
-quick_start.set_forkserver_preload(["tests.process.transfers"])
-
 
 @killing(("deferred", "immediate", "small caches"), 25, 500, on_a_cluster=(10, 100))
 def test_money_is_neither_made_nor_lost(
@@ -30,9 +26,7 @@ def test_money_is_neither_made_nor_lost(
     acks = [tmp_path / f"acknowledged-{i}" for i in range(WRITERS)]
 
     def start(i: int) -> crew.Worker[None]:
-        return crew.Worker(
-            transfers.write_until_killed, place, i, rng.randrange(1 << 30), str(acks[i]), context=quick_start
-        )
+        return crew.Worker(transfers.write_until_killed, place, i, rng.randrange(1 << 30), str(acks[i]))
 
     writers = [start(i) for i in range(WRITERS)]
     found = dict.fromkeys(range(WRITERS), 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -19,7 +18,7 @@ from tests.conftest import LONG_ON_CLUSTER, on_cluster
 from tests.process import crew
 from tests.process.place import Place, Variant, value
 
-SECONDS = 3.0
+SECONDS = 2.0
 
 
 def hot(place: Place) -> None:
@@ -182,7 +181,7 @@ def test_a_long_transaction_wins_with_its_second_try(shared: str) -> None:
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150000)"
         "INSERT INTO own(n) SELECT abs(random()) FROM n"
     )
-    started = multiprocessing.get_context("spawn").Barrier(5)
+    started = crew.processes.Barrier(5)
     writers = [crew.Worker(insert_until_indexed, place, started) for _ in range(4)]
     assert crew.Worker(index_it, place, started).result(120) == []
     done = crew.results(writers, seconds=60)
