@@ -1,4 +1,4 @@
-"""What plain SQLite makes of the same statements: the oracle of `test_sql_model`.
+"""What plain SQLite makes of the same statements: the oracle of `sql_model`.
 
 Committed transactions are replayed, in commit order, on one plain database: that is what every mv
 connection must see.  A transaction that is still open runs beside it on a copy of the state at which its

@@ -11,9 +11,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from .test_cli import MVCTL, Mvctl, dump, environment, mvctl, versions
-
-_ = mvctl  # a fixture
+from tests.process.mvctl import MVCTL, Mvctl, dump, environment, versions
 
 SCRIPT = """
     CREATE TABLE account(id INTEGER PRIMARY KEY, name TEXT, note);

@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 
 from pagestore import retention, sweep
-
-from .test_cli import TIME, VERSION, Mvctl, mvctl, plain, versions
-
-_ = mvctl  # a fixture
+from tests.process.mvctl import TIME, VERSION, Mvctl, plain, versions
 
 COMMITS = 30
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from mvvfs.cli.exits import Exit
-from tests.process.test_cli import environment, mvctl, plain  # noqa: F401  (a fixture)
+from tests.process.mvctl import environment, plain
 from tests.process.test_trouble import build_preload
 
 NOBODY = 65534
 
 
 @pytest.fixture
-def files(mvctl, tmp_path) -> Path:  # noqa: F811
+def files(mvctl, tmp_path) -> Path:
     """Files and folders of every wrong kind, and app.db."""
     plain(tmp_path / "good.sqlite", "CREATE TABLE t(x); INSERT INTO t VALUES (zeroblob(50000))")
     mvctl("import", "good.sqlite", "app.db")
@@ -72,13 +72,13 @@ def files(mvctl, tmp_path) -> Path:  # noqa: F811
         ("cache fill app.db --cache-dir garbage", Exit.USAGE, "it is not a folder"),
     ],
 )
-def test_one_line_and_nothing_changed(mvctl, files, command, code, said):  # noqa: F811
+def test_one_line_and_nothing_changed(mvctl, files, command, code, said):
     before = sorted(files.rglob("*"))
     assert said in mvctl(*command.split(), code=code).stderr
     assert sorted(files.rglob("*")) == before
 
 
-def test_an_empty_database_says_so(mvctl, tmp_path):  # noqa: F811
+def test_an_empty_database_says_so(mvctl, tmp_path):
     (tmp_path / "nothing.sqlite").touch()
     assert "nothing to commit" in mvctl("import", "nothing.sqlite", "app.db").stdout
 
@@ -102,7 +102,7 @@ WRITES = ("drop app.db --yes", "tag app.db t", "gc app.db")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user: needs root")
-def test_a_store_of_somebody_else_can_be_read(mvctl, monkeypatch):  # noqa: F811
+def test_a_store_of_somebody_else_can_be_read(mvctl, monkeypatch):
     """Whoever may not write reads with the same commands, and is told why the others fail."""
 
     def run(*commands: str) -> list[tuple[int, str, str]]:
@@ -150,7 +150,7 @@ print(json.dumps(answers))  # to a pipe
 
 
 @pytest.mark.parametrize("others", ["open", "nobody"])
-def test_a_full_disk(mvctl, files, tmp_path_factory, others):  # noqa: F811
+def test_a_full_disk(mvctl, files, tmp_path_factory, others):
     """Whether somebody has the store open or not."""
     elsewhere = tmp_path_factory.mktemp("preload")
     library, flag = build_preload(elsewhere), elsewhere / "full"

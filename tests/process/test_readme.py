@@ -19,8 +19,8 @@ import pytest
 import mvvfs
 from mvvfs.cli.app import run
 from tests.documents import DOCS, README, Block, blocks
+from tests.process.mvctl import environment
 from tests.process.served import Served
-from tests.process.test_cli import environment
 
 TOLD = re.compile(r"^print\(.*\) +# (\[.*)$", re.MULTILINE)
 """A line of an example that says what it prints."""
