@@ -153,11 +153,10 @@ class Database:
             along = None
             if start.told and known is not None:
                 along = ToldPages(self.cache, start, known, changes.array)
-            failed = lib.mv_db_apply(self.cache, changes.array, len(start.changes), start.version, word)
-            if along is not None:
-                along.end() if failed else along.keep()
-            if failed:
+            if lib.mv_db_apply(self.cache, changes.array, len(start.changes), start.version, word):
                 raise MemoryError("no memory for the changelog")
+            if along is not None:
+                along.keep()
 
     def committed(self, base: Version, version: Version, begin: Begin | None) -> None:
         """A commit of this process, based on `base`; `begin` came along with its answer."""

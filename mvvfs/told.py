@@ -18,7 +18,7 @@ from pagestore.encoding import chain_of, corrupt, decode, verify
 
 
 class ToldPages:
-    """Those of one begin, verified.  To be kept or ended."""
+    """Those of one begin, verified.  What is not kept is forgotten."""
 
     def __init__(self, cache: Any, begin: Begin, known: Version, changes: Any) -> None:
         """`changes`: those of the begin, `mv_change[]`, all of them after `known`.
@@ -27,7 +27,7 @@ class ToldPages:
         assert begin.changes is not None
         self._cache = cache
         self._version = begin.version
-        self._told = ffi.new("mv_told *")
+        self._told = ffi.gc(ffi.new("mv_told *"), lib.mv_told_end)
         wrong = lib.mv_told_apply(
             self._told, cache, begin.told, len(begin.told), changes, len(begin.changes), known
         )
@@ -37,11 +37,7 @@ class ToldPages:
             raise CorruptPageError("the pages that the store sent along are not whole")
         self._whole: list[tuple[StoredPage, bytes]] = []
         """Those that were written whole, decoded."""
-        try:
-            self._verify(begin)
-        except BaseException:
-            self.end()
-            raise
+        self._verify(begin)
 
     def _verify(self, begin: Begin) -> None:
         whole: set[int] = set()
@@ -60,14 +56,9 @@ class ToldPages:
 
     def keep(self) -> None:
         """Into the cache, which has come to the begin's version."""
-        lib.mv_told_keep(self._told, self._cache, self._version)
-        self.end()
+        lib.mv_told_keep(self._told, self._version)
         for page, content in self._whole:
             insert(self._cache, page, content, self._version)
-
-    def end(self) -> None:
-        """What has not been kept."""
-        lib.mv_told_end(self._told, self._cache)
 
 
 def insert(cache: Any, page: StoredPage, content: bytes, snapshot: Version) -> None:

@@ -101,11 +101,11 @@ ffibuilder.cdef(
       mv_page *page;
       uint8_t *content;
     } mv_told_page;
-    typedef struct mv_told { uint32_t count; mv_told_page *pages; mv_page **bases; } mv_told;
+    typedef struct mv_told { mv_db *db; uint32_t count; mv_told_page *pages; mv_page **bases; } mv_told;
     int mv_told_apply(mv_told *t, mv_db *db, const uint8_t *told, uint64_t size, const mv_change *changes,
                       uint32_t count, const uint8_t *known);
-    void mv_told_keep(mv_told *t, mv_db *db, const uint8_t *snapshot);
-    void mv_told_end(mv_told *t, mv_db *db);
+    void mv_told_keep(mv_told *t, const uint8_t *snapshot);
+    void mv_told_end(mv_told *t);
 
     mv_alloc *mv_alloc_new(uint32_t highest, const mv_run *runs, uint32_t count);
     void mv_alloc_release(mv_alloc *a);

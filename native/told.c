@@ -73,15 +73,15 @@ static int64_t count_writes(const uint8_t *told, uint64_t size) {
 
 /* ---- one page ---- */
 
-static void let_go(mv_told *t, mv_db *db, uint32_t i) {
-  if (t->bases[i]) mv_db_unpin(db, t->bases[i]);
+static void let_go(mv_told *t, uint32_t i) {
+  if (t->bases[i]) mv_db_unpin(t->db, t->bases[i]);
   t->bases[i] = NULL;
 }
 
 /* It does not go forward, or no further. */
-static void leave(mv_told *t, mv_db *db, uint32_t i, int state) {
+static void leave(mv_told *t, uint32_t i, int state) {
   mv_told_page *p = &t->pages[i];
-  let_go(t, db, i);
+  let_go(t, i);
   free(p->page);
   p->page = NULL;
   p->content = NULL;
@@ -89,7 +89,7 @@ static void leave(mv_told *t, mv_db *db, uint32_t i, int state) {
 }
 
 /* A delta, to the page as it is cached or as the one before it left it.  0, or -1: no memory. */
-static int advance(mv_told *t, mv_db *db, uint32_t i, const write *w) {
+static int advance(mv_told *t, uint32_t i, const write *w) {
   mv_told_page *p = &t->pages[i];
   int follows = 1;
   if (!p->page) {
@@ -99,18 +99,18 @@ static int advance(mv_told *t, mv_db *db, uint32_t i, const write *w) {
     p->content = p->page->data;
     p->size = base->size;
     memcpy(p->content, base->data, base->size);
-    let_go(t, db, i);
+    let_go(t, i);
     p->state = MV_TOLD_FORWARD;
   } else {
     follows = w->blob[2] == p->chain + 1;
   }
   if (!follows || mv_delta_apply(p->content, p->page->size, w->blob + BLOB_HEAD, w->length - BLOB_HEAD))
-    leave(t, db, i, MV_TOLD_DAMAGED);
+    leave(t, i, MV_TOLD_DAMAGED);
   return 0;
 }
 
 /* One commit's write of it. */
-static int take(mv_told *t, mv_db *db, uint32_t i, const uint8_t *version, const write *w) {
+static int take(mv_told *t, uint32_t i, const uint8_t *version, const write *w) {
   mv_told_page *p = &t->pages[i];
   uint8_t codec = w->blob[0] & ~INDEX, key = w->blob[1];
   int rc = 0;
@@ -118,13 +118,13 @@ static int take(mv_told *t, mv_db *db, uint32_t i, const uint8_t *version, const
   p->check = big_endian(w->blob + 3);
   memcpy(p->version, version, sizeof p->version);
   if (key != 0 || codec > FREED || (codec == DELTA) != (w->blob[2] > 0)) {
-    leave(t, db, i, MV_TOLD_DAMAGED);
+    leave(t, i, MV_TOLD_DAMAGED);
   } else if (codec == FREED) {
-    leave(t, db, i, MV_TOLD_LEFT);
+    leave(t, i, MV_TOLD_LEFT);
   } else if (codec != DELTA) {
-    leave(t, db, i, MV_TOLD_WHOLE);
+    leave(t, i, MV_TOLD_WHOLE);
   } else if (p->state != MV_TOLD_WHOLE) {
-    rc = advance(t, db, i, w);
+    rc = advance(t, i, w);
   }
   p->chain = w->blob[2];
   return rc;
@@ -133,7 +133,7 @@ static int take(mv_told *t, mv_db *db, uint32_t i, const uint8_t *version, const
 /* ---- all of them ---- */
 
 /* The pages that are written, each once, with what is cached of them; `places`: their indexes, from 1. */
-static int list(mv_told *t, mv_db *db, mv_map *places, const uint8_t *told, uint64_t size, mv_version known) {
+static int list(mv_told *t, mv_map *places, const uint8_t *told, uint64_t size, mv_version known) {
   reader all = {told, told + size};
   commit c;
   write w;
@@ -142,7 +142,7 @@ static int list(mv_told *t, mv_db *db, mv_map *places, const uint8_t *told, uint
       void **place = mv_map_at(places, w.number);
       if (!place) return -1;
       if (*place) continue;
-      t->bases[t->count] = mv_db_pin(db, w.number, known);
+      t->bases[t->count] = mv_db_pin(t->db, w.number, known);
       t->pages[t->count].number = w.number;
       *place = (void *)(uintptr_t)++t->count;
     }
@@ -150,8 +150,8 @@ static int list(mv_told *t, mv_db *db, mv_map *places, const uint8_t *told, uint
   return 0;
 }
 
-static int walk(mv_told *t, mv_db *db, const mv_map *places, const uint8_t *told, uint64_t size,
-                const mv_change *changes, uint32_t count) {
+static int walk(mv_told *t, const mv_map *places, const uint8_t *told, uint64_t size, const mv_change *changes,
+                uint32_t count) {
   reader all = {told, told + size};
   commit c;
   write w;
@@ -160,14 +160,14 @@ static int walk(mv_told *t, mv_db *db, const mv_map *places, const uint8_t *told
     if (has == 1 && memcmp(c.version, changes[i].version, sizeof changes[i].version) == 0) {
       while (next_write(&c.writes, &w) == 1) {
         uintptr_t place = (uintptr_t)mv_map_get(places, w.number);
-        if (take(t, db, (uint32_t)place - 1, c.version, &w)) return -1;
+        if (take(t, (uint32_t)place - 1, c.version, &w)) return -1;
       }
       has = next_commit(&all, &c);
       continue;
     }
     for (uint32_t n = 0; n < changes[i].page_count; n++) {
       uintptr_t place = (uintptr_t)mv_map_get(places, changes[i].pages[n]);
-      if (place) leave(t, db, (uint32_t)place - 1, MV_TOLD_LEFT);
+      if (place) leave(t, (uint32_t)place - 1, MV_TOLD_LEFT);
     }
   }
   return has == 1 ? -2 : 0;
@@ -175,37 +175,40 @@ static int walk(mv_told *t, mv_db *db, const mv_map *places, const uint8_t *told
 
 int mv_told_apply(mv_told *t, mv_db *db, const uint8_t *told, uint64_t size, const mv_change *changes, uint32_t count,
                   const uint8_t *known) {
-  memset(t, 0, sizeof *t);
   int64_t room = count_writes(told, size);
+  *t = (mv_told){.db = NULL};
   if (room < 0) return -2;
+  mv_db_retain(db);
+  t->db = db;
   t->pages = calloc((size_t)room + 1, sizeof *t->pages);
   t->bases = calloc((size_t)room + 1, sizeof *t->bases);
   mv_map places = {0};
-  int rc = !t->pages || !t->bases || list(t, db, &places, told, size, mv_version_get(known)) ? -1 : 0;
-  if (rc == 0) rc = walk(t, db, &places, told, size, changes, count);
+  int rc = !t->pages || !t->bases || list(t, &places, told, size, mv_version_get(known)) ? -1 : 0;
+  if (rc == 0) rc = walk(t, &places, told, size, changes, count);
   mv_map_free(&places);
-  if (rc) mv_told_end(t, db);
+  if (rc) mv_told_end(t);
   return rc;
 }
 
-void mv_told_keep(mv_told *t, mv_db *db, const uint8_t *snapshot) {
+void mv_told_keep(mv_told *t, const uint8_t *snapshot) {
   for (uint32_t i = 0; i < t->count; i++) {
     mv_told_page *p = &t->pages[i];
     if (p->state != MV_TOLD_FORWARD) continue;
     p->page->from = mv_version_get(p->version);
     p->page->chain = p->chain;
-    mv_db_put(db, p->page, mv_version_get(snapshot));
+    mv_db_put(t->db, p->page, mv_version_get(snapshot));
     p->page = NULL; /* it is the cache's */
-    leave(t, db, i, MV_TOLD_LEFT);
+    leave(t, i, MV_TOLD_LEFT);
   }
 }
 
-void mv_told_end(mv_told *t, mv_db *db) {
+void mv_told_end(mv_told *t) {
   for (uint32_t i = 0; i < t->count; i++) {
     free(t->pages[i].page);
-    let_go(t, db, i);
+    let_go(t, i);
   }
   free(t->pages);
   free(t->bases);
-  memset(t, 0, sizeof *t);
+  if (t->db) mv_db_release(t->db);
+  *t = (mv_told){.db = NULL};
 }

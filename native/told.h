@@ -32,6 +32,7 @@ typedef struct mv_told_page {
 } mv_told_page;
 
 typedef struct mv_told {
+  mv_db *db; /* one reference; NULL: it has ended */
   uint32_t count;
   mv_told_page *pages; /* each page that the commits wrote, once */
   mv_page **bases;     /* of each the cached page, pinned; NULL: there is none, or it is not needed any more */
@@ -41,7 +42,7 @@ typedef struct mv_told {
 int mv_told_apply(mv_told *t, mv_db *db, const uint8_t *told, uint64_t size, const mv_change *changes, uint32_t count,
                   const uint8_t *known);
 /* Put the pages that went forward into the cache, as of `snapshot`. */
-void mv_told_keep(mv_told *t, mv_db *db, const uint8_t *snapshot);
-void mv_told_end(mv_told *t, mv_db *db);
+void mv_told_keep(mv_told *t, const uint8_t *snapshot);
+void mv_told_end(mv_told *t); /* once more does no harm */
 
 #endif

@@ -70,9 +70,10 @@ static void pages_go_forward_into_the_cache(void) {
   CHECK(content(db, 7, 10) == 'a'); /* nothing has happened yet */
   CHECK(mv_db_apply(db, changes, 2, version(12), 0) == 0);
   CHECK(content(db, 7, 12) == -1);
-  mv_told_keep(&t, db, version(12));
+  mv_told_keep(&t, version(12));
   CHECK(content(db, 7, 12) == 'c' && content(db, 7, 11) == -1 && content(db, 8, 12) == 'a');
-  mv_told_end(&t, db);
+  mv_told_end(&t);
+  mv_told_end(&t);
   mv_page *page = mv_db_pin(db, 7, v(12));
   CHECK(page && page->chain == 2 && mv_version_cmp(page->from, v(12)) == 0);
   mv_db_unpin(db, page);
@@ -87,7 +88,7 @@ static void what_is_ended_is_not_kept(void) {
   const mv_change changes[] = {change(11, &seven)};
   mv_told t;
   CHECK(mv_told_apply(&t, db, told, size, changes, 1, version(10)) == 0);
-  mv_told_end(&t, db);
+  mv_told_end(&t);
   CHECK(mv_db_apply(db, changes, 1, version(11), 0) == 0);
   CHECK(content(db, 7, 11) == -1);
   mv_db_release(db);
@@ -103,7 +104,7 @@ static void a_commit_in_between_that_is_not_told(void) {
   mv_told t;
   CHECK(mv_told_apply(&t, db, told, size, changes, 3, version(10)) == 0);
   CHECK(t.count == 2 && t.pages[0].state == MV_TOLD_LEFT && t.pages[1].state == MV_TOLD_FORWARD);
-  mv_told_end(&t, db);
+  mv_told_end(&t);
   CHECK(mv_told_apply(&t, db, told, size, changes, 2, version(10)) == -2); /* 13 is told, and is no change */
   mv_db_release(db);
 }
@@ -124,7 +125,7 @@ static void any_bytes_are_refused_or_harmless(void) {
       mv_told t;
       int rc = mv_told_apply(&t, db, told, size, changes, 2, version(10));
       CHECK(rc == 0 || rc == -2);
-      if (rc == 0) mv_told_end(&t, db);
+      if (rc == 0) mv_told_end(&t);
       free(told);
     }
     uint8_t *cut = malloc(at + 1);
@@ -132,7 +133,7 @@ static void any_bytes_are_refused_or_harmless(void) {
     mv_told t;
     int rc = mv_told_apply(&t, db, cut, at, changes, 2, version(10));
     CHECK(rc == (at == 0 || at == size / 2 ? 0 : -2));
-    if (rc == 0) mv_told_end(&t, db);
+    if (rc == 0) mv_told_end(&t);
     free(cut);
   }
   CHECK(content(db, 7, 10) == 'a');

@@ -82,9 +82,7 @@ class Cache:
         begin = Begin(version(to), changes, SIZE, told=packed)
         listed = c_changes(changes)
         along = ToldPages(self.db, begin, version(known), listed.array)
-        found = dict(contents(along))
-        along.end()
-        return found
+        return dict(contents(along))
 
 
 def contents(along: ToldPages) -> Iterator[tuple[int, bytes]]:
