@@ -10,11 +10,11 @@ Called by `database`; calls the C shim (native/told.c) and `pagestore.encoding`.
 from __future__ import annotations
 
 from typing import Any
+from zlib import crc32
 
 from mvvfs._shim import ffi, lib
-from pagestore import told
 from pagestore.api import Begin, CorruptPageError, PageNumber, StoredPage, Version
-from pagestore.encoding import chain_of, corrupt, decode, verify
+from pagestore.encoding import chain_of, corrupt, decode
 
 
 class ToldPages:
@@ -40,19 +40,17 @@ class ToldPages:
         self._verify(begin)
 
     def _verify(self, begin: Begin) -> None:
-        whole: set[int] = set()
         for page in ffi.unpack(self._told.pages, self._told.count):
             state = page.state
-            if state == lib.MV_TOLD_WHOLE:
-                whole.add(page.number)
-            elif state != lib.MV_TOLD_LEFT:
-                number, version = PageNumber(page.number), Version(ffi.buffer(page.version)[:])
-                if state == lib.MV_TOLD_DAMAGED:
-                    raise corrupt(number, version, "what changed of it does not fit it")
-                verify(number, version, ffi.buffer(page.content, page.size), page.check)
-        if whole:
-            pages = _stored(begin.told, whole)
-            self._whole = [(page, decode(page, begin.page_size)) for page in pages]
+            if state == lib.MV_TOLD_FORWARD:
+                if crc32(ffi.buffer(page.content, page.size), page.number) != page.check:
+                    raise _corrupt(page, "its checksum is wrong")
+            elif state == lib.MV_TOLD_WHOLE:
+                blob = ffi.buffer(page.content, page.size)[:]
+                stored = StoredPage(PageNumber(page.number), _version_of(page), (blob,))
+                self._whole.append((stored, decode(stored, begin.page_size)))
+            elif state == lib.MV_TOLD_DAMAGED:
+                raise _corrupt(page, "what changed of it does not fit it")
 
     def keep(self) -> None:
         """Into the cache, which has come to the begin's version."""
@@ -70,15 +68,9 @@ def insert(cache: Any, page: StoredPage, content: bytes, snapshot: Version) -> N
         raise MemoryError("no memory for a page")
 
 
-def _stored(packed: bytes, numbers: set[int]) -> list[StoredPage]:
-    """What was told of these pages, from the newest whole blob on."""
-    blobs: dict[PageNumber, list[bytes]] = {}
-    newest: dict[PageNumber, Version] = {}
-    for version, writes in told.unpack(packed):
-        for number, blob in writes:
-            if number in numbers:
-                newest[number] = version
-                if chain_of(blob) == 0:
-                    blobs[number] = []
-                blobs.setdefault(number, []).insert(0, blob)
-    return [StoredPage(number, newest[number], tuple(some)) for number, some in blobs.items()]
+def _version_of(page: Any) -> Version:
+    return Version(ffi.buffer(page.version)[:])
+
+
+def _corrupt(page: Any, why: str) -> CorruptPageError:
+    return corrupt(PageNumber(page.number), _version_of(page), why)

@@ -99,7 +99,7 @@ ffibuilder.cdef(
       int state;
       uint8_t chain, version[10];
       mv_page *page;
-      uint8_t *content;
+      const uint8_t *content;
     } mv_told_page;
     typedef struct mv_told { mv_db *db; uint32_t count; mv_told_page *pages; mv_page **bases; } mv_told;
     int mv_told_apply(mv_told *t, mv_db *db, const uint8_t *told, uint64_t size, const mv_change *changes,

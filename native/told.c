@@ -96,15 +96,15 @@ static int advance(mv_told *t, uint32_t i, const write *w) {
     const mv_page *base = t->bases[i];
     p->page = mv_page_new(p->number, base->size);
     if (!p->page) return -1;
+    memcpy(p->page->data, base->data, base->size);
     p->content = p->page->data;
     p->size = base->size;
-    memcpy(p->content, base->data, base->size);
     let_go(t, i);
     p->state = MV_TOLD_FORWARD;
   } else {
     follows = w->blob[2] == p->chain + 1;
   }
-  if (!follows || mv_delta_apply(p->content, p->page->size, w->blob + BLOB_HEAD, w->length - BLOB_HEAD))
+  if (!follows || mv_delta_apply(p->page->data, p->size, w->blob + BLOB_HEAD, w->length - BLOB_HEAD))
     leave(t, i, MV_TOLD_DAMAGED);
   return 0;
 }
@@ -123,7 +123,11 @@ static int take(mv_told *t, uint32_t i, const uint8_t *version, const write *w) 
     leave(t, i, MV_TOLD_LEFT);
   } else if (codec != DELTA) {
     leave(t, i, MV_TOLD_WHOLE);
-  } else if (p->state != MV_TOLD_WHOLE) {
+    p->content = w->blob;
+    p->size = w->length;
+  } else if (p->state == MV_TOLD_WHOLE) { /* seldom: not worth the trouble */
+    leave(t, i, MV_TOLD_LEFT);
+  } else {
     rc = advance(t, i, w);
   }
   p->chain = w->blob[2];

@@ -16,19 +16,19 @@
 enum {
   MV_TOLD_LEFT,    /* it is not cached, was freed, or cannot be known */
   MV_TOLD_FORWARD, /* `page` is what it became */
-  MV_TOLD_WHOLE,   /* it is cached, and one of the commits wrote it whole: for the caller to decode */
+  MV_TOLD_WHOLE,   /* it is cached, and the last commit of it wrote it whole: for the caller to decode */
   MV_TOLD_DAMAGED, /* a blob is not what it should be */
 };
 
 typedef struct mv_told_page {
   uint32_t number;
-  uint32_t size;       /* bytes, if MV_TOLD_FORWARD */
+  uint32_t size;       /* bytes of `content` */
   uint32_t check;      /* the checksum in its newest blob */
   int state;
   uint8_t chain;       /* of its newest blob */
   uint8_t version[10]; /* of the commit that wrote that */
   mv_page *page;       /* if MV_TOLD_FORWARD */
-  uint8_t *content;    /* the page's */
+  const uint8_t *content; /* the page's; if MV_TOLD_WHOLE, the blob, which is the caller's */
 } mv_told_page;
 
 typedef struct mv_told {

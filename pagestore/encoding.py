@@ -175,14 +175,9 @@ def decode(page: StoredPage, page_size: int) -> bytes:
         content = _restore(page.blobs, page_size)
     except (ValueError, struct.error, zstandard.ZstdError) as exc:
         raise corrupt(page.number, page.version, str(exc)) from exc
-    verify(page.number, page.version, content, _HEAD.unpack_from(page.blobs[0])[3])
+    if zlib.crc32(content, page.number) != _HEAD.unpack_from(page.blobs[0])[3]:
+        raise corrupt(page.number, page.version, "its checksum is wrong")
     return content
-
-
-def verify(number: PageNumber, version: Version, content: Buffer, check: int) -> None:
-    """`check`: the checksum in the blob of this version.  Raises CorruptPageError."""
-    if zlib.crc32(content, number) != check:
-        raise corrupt(number, version, "its checksum is wrong")
 
 
 def corrupt(number: PageNumber, version: Version, why: str) -> CorruptPageError:

@@ -1,6 +1,6 @@
 """What commits wrote, as a begin brings it along: `Begin.told`.
 
-Packed by `recent_writes`, for a service; taken apart by mvvfs/told.py and native/told.c, for its clients.
+Packed by `recent_writes`, for a service; taken apart by native/told.c, for its clients.
 
 Commit by commit, oldest first, numbers little-endian:
 
@@ -17,9 +17,9 @@ Commit by commit, oldest first, numbers little-endian:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
-from pagestore.api import PageNumber, PageWrite, Version
+from pagestore.api import PageWrite, Version
 
 _COMMIT = struct.Struct("<10sHII")
 _WRITE = struct.Struct("<II")
@@ -33,21 +33,3 @@ def pack(version: Version, writes: Sequence[PageWrite]) -> bytes:
     size = sum(map(len, parts))
     parts[0] = _COMMIT.pack(version, 0, len(writes), size)
     return b"".join(parts)
-
-
-def unpack(told: bytes) -> Iterator[tuple[Version, Iterable[PageWrite]]]:
-    """Of something that is known to be whole: the commits."""
-    at = 0
-    while at < len(told):
-        version, _, count, size = _COMMIT.unpack_from(told, at)
-        at += _COMMIT.size
-        yield Version(version), _writes(told, at, count)
-        at += size
-
-
-def _writes(told: bytes, at: int, count: int) -> Iterator[PageWrite]:
-    for _ in range(count):
-        number, length = _WRITE.unpack_from(told, at)
-        at += _WRITE.size
-        yield PageWrite(PageNumber(number), told[at : at + length])
-        at += length

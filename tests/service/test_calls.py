@@ -7,7 +7,7 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from pagestore import told, wire
+from pagestore import wire
 from pagestore.api import StoredPage, StoreUnavailableError, new_token, parse_version
 from pagestore.encoding import decode
 from pagestore.opener import open_store
@@ -16,6 +16,7 @@ from pagestore.store import PageStore
 from pagestore.v1 import pagestore_pb2 as pb
 from tests.pages import Pages, content
 from tests.service.conftest import commit_request, kind_of, page, wait_until
+from tests.told import unpack
 
 FUTURE = b"\xfe" * 10
 
@@ -200,7 +201,7 @@ def written(packed):
     """By version, what whole pages a commit wrote."""
     return {
         version: {number: decode(StoredPage(number, version, (blob,)), 512) for number, blob in writes}
-        for version, writes in told.unpack(packed)
+        for version, writes in unpack(packed)
     }
 
 

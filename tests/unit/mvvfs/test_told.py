@@ -23,6 +23,7 @@ from pagestore.api import (
     Version,
 )
 from pagestore.encoding import FREED, MAX_CHAIN, Base, chain_of, encode
+from tests.told import unpack
 
 SIZE = 512
 P7, P8 = PageNumber(7), PageNumber(8)
@@ -100,7 +101,8 @@ def test_a_page_goes_forward_from_any_version() -> None:
     for old, new in itertools.combinations(range(len(history.blobs)), 2):
         cache = Cache(history, old, P7)
         packed = history.told(range(old + 1, new + 1))
-        assert cache.forward(old, new, packed) == {P7: history.contents[new][P7]}
+        after_a_whole = any(chain_of(history.blobs[n][P7]) == 0 for n in range(old + 1, new))
+        assert cache.forward(old, new, packed) == ({} if after_a_whole else {P7: history.contents[new][P7]})
 
 
 def test_only_pages_that_are_cached_go_forward() -> None:
@@ -163,5 +165,5 @@ def test_what_is_not_whole_is_refused() -> None:
 
 def test_packed_commits_come_apart_again() -> None:
     history = History(3, P7, P8)
-    found = {seen: dict(writes) for seen, writes in told.unpack(history.told([1, 2]))}
+    found = {seen: dict(writes) for seen, writes in unpack(history.told([1, 2]))}
     assert found == {version(1): history.blobs[1], version(2): history.blobs[2]}

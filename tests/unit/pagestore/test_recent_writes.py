@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from pagestore import recent_writes, told
+from pagestore import recent_writes
 from pagestore.api import Change, ListedChanges, NamespaceId, PageNumber, PageWrite, Version
 from pagestore.encoding import FREED, Base, encode
 from pagestore.recent_writes import RecentWrites
+from tests.told import unpack
 
 N = NamespaceId(3)
 
@@ -52,7 +53,7 @@ class History:
     def told(self, since: int, own: int = 0) -> dict[int, dict[int, bytes]]:
         """What is told of commits after `since`: their blobs."""
         found = self.recent.told(N, self.changes(since), version(own))
-        commits = {int.from_bytes(at, "big"): dict(writes) for at, writes in told.unpack(found.packed)}
+        commits = {int.from_bytes(at, "big"): dict(writes) for at, writes in unpack(found.packed)}
         assert list(commits) == sorted(commits)
         assert found.pages == sum(map(len, commits.values()))
         return commits
