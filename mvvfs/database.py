@@ -21,7 +21,7 @@ from mvvfs._shim import ffi, lib
 from mvvfs.errors import ForkError
 from mvvfs.near import NearCache, open_file
 from mvvfs.options import Options
-from mvvfs.told import ToldPages, insert
+from mvvfs.told import ToldPages
 from pagestore.api import (
     ZERO_VERSION,
     Allocation,
@@ -34,7 +34,7 @@ from pagestore.api import (
     StoredPage,
     Version,
 )
-from pagestore.encoding import decode
+from pagestore.encoding import chain_of, decode
 
 AHEAD_SECONDS = 0.05
 """How long after a commit a transaction of the same process may start where that one left off: the older the
@@ -157,6 +157,8 @@ class Database:
                 raise MemoryError("no memory for the changelog")
             if along is not None:
                 along.keep()
+                for page, content in along.whole:
+                    self.insert(page, content, start.version)
 
     def committed(self, base: Version, version: Version, begin: Begin | None) -> None:
         """A commit of this process, based on `base`; `begin` came along with its answer."""
@@ -236,7 +238,11 @@ class Database:
                 self.insert(page, decode(page, page_size), snapshot)
 
     def insert(self, page: StoredPage, content: bytes, snapshot: Version) -> None:
-        insert(self.cache, page, content, snapshot)
+        failed = lib.mv_db_insert(
+            self.cache, page.number, page.version, snapshot, chain_of(page.blobs[0]), content, len(content)
+        )
+        if failed:
+            raise MemoryError("no memory for a page")
 
 
 class CChanges(NamedTuple):

@@ -14,7 +14,7 @@ from zlib import crc32
 
 from mvvfs._shim import ffi, lib
 from pagestore.api import Begin, CorruptPageError, PageNumber, StoredPage, Version
-from pagestore.encoding import chain_of, corrupt, decode
+from pagestore.encoding import corrupt, decode
 
 
 class ToldPages:
@@ -25,7 +25,6 @@ class ToldPages:
 
         Raises CorruptPageError, MemoryError."""
         assert begin.changes is not None
-        self._cache = cache
         self._version = begin.version
         self._told = ffi.gc(ffi.new("mv_told *"), lib.mv_told_end)
         wrong = lib.mv_told_apply(
@@ -35,8 +34,8 @@ class ToldPages:
             raise MemoryError("no memory for pages that changed")
         if wrong:
             raise CorruptPageError("the pages that the store sent along are not whole")
-        self._whole: list[tuple[StoredPage, bytes]] = []
-        """Those that were written whole, decoded."""
+        self.whole: list[tuple[StoredPage, bytes]] = []
+        """Those that were written whole, decoded: for the caller to insert."""
         self._verify(begin)
 
     def _verify(self, begin: Begin) -> None:
@@ -48,24 +47,13 @@ class ToldPages:
             elif state == lib.MV_TOLD_WHOLE:
                 blob = ffi.buffer(page.content, page.size)[:]
                 stored = StoredPage(PageNumber(page.number), _version_of(page), (blob,))
-                self._whole.append((stored, decode(stored, begin.page_size)))
+                self.whole.append((stored, decode(stored, begin.page_size)))
             elif state == lib.MV_TOLD_DAMAGED:
                 raise _corrupt(page, "what changed of it does not fit it")
 
     def keep(self) -> None:
-        """Into the cache, which has come to the begin's version."""
+        """The others into the cache, which has come to the begin's version."""
         lib.mv_told_keep(self._told, self._version)
-        for page, content in self._whole:
-            insert(self._cache, page, content, self._version)
-
-
-def insert(cache: Any, page: StoredPage, content: bytes, snapshot: Version) -> None:
-    """A page into the cache, as read at `snapshot`.  Raises MemoryError."""
-    failed = lib.mv_db_insert(
-        cache, page.number, page.version, snapshot, chain_of(page.blobs[0]), content, len(content)
-    )
-    if failed:
-        raise MemoryError("no memory for a page")
 
 
 def _version_of(page: Any) -> Version:

@@ -35,6 +35,7 @@
 #define MV_VERSION_SIZE 10
 #define MV_SMALLEST_PAGE 512 /* bytes: https://www.sqlite.org/fileformat2.html#page_size */
 #define MV_LARGEST_PAGE 65536
+#define MV_HIGHEST_PAGE 0xFFFFFFFEu /* SQLite's SQLITE_MAX_PAGE_COUNT */
 /* In a set of changed pages: any page may have changed; pages were allocated or freed. */
 #define MV_EVERYTHING 0xFFFFFFFEu
 #define MV_REALLOCATED 0xFFFFFFFDu

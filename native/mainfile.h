@@ -40,8 +40,6 @@
 
 #define MV_HEADER_SIZE 12 /* bytes 28-39 of page 1: page count, first trunk, freelist count */
 
-#define MV_HIGHEST_PAGE 0xFFFFFFFEu /* SQLite's SQLITE_MAX_PAGE_COUNT */
-
 #define MV_SMALLEST_LEASE 16
 #define MV_LARGEST_LEASE 1024
 /* Of a writer that uses up each lease within a second, though its transactions are small. */

@@ -8,7 +8,6 @@
 #include "store.h"
 
 enum { COMMIT_HEAD = 20, WRITE_HEAD = 8, BLOB_HEAD = 7 };
-#define HIGHEST_PAGE 0xFFFFFFFEu
 enum { INDEX = 0x80, DELTA = 2, FREED = 3 }; /* pagestore/encoding.py */
 
 typedef struct reader { /* of packed commits */
@@ -49,7 +48,7 @@ static int next_write(reader *r, write *out) {
   if (r->at == r->end) return 0;
   if (r->end - r->at < WRITE_HEAD) return -1;
   *out = (write){little_endian(r->at), little_endian(r->at + 4), r->at + WRITE_HEAD};
-  if (out->number == 0 || out->number > HIGHEST_PAGE) return -1;
+  if (out->number == 0 || out->number > MV_HIGHEST_PAGE) return -1;
   if (out->length < BLOB_HEAD || out->length > (size_t)(r->end - out->blob)) return -1;
   r->at = out->blob + out->length;
   return 1;

@@ -36,6 +36,11 @@ class Told(NamedTuple):
     packed: bytes
     pages: int
 
+    @property
+    def size(self) -> int:
+        """Bytes that a commit takes here."""
+        return _COMMIT_BYTES + len(self.packed)
+
 
 class RecentWrites:
     """See the head of this file.  Belongs to one event loop."""
@@ -52,10 +57,10 @@ class RecentWrites:
             return
         commit = Told(told.pack(version, writes), len(writes))
         self._commits[namespace, version] = commit
-        self._bytes += _COMMIT_BYTES + len(commit.packed)
+        self._bytes += commit.size
         while self._bytes > self._most_bytes:
             _, oldest = self._commits.popitem(last=False)
-            self._bytes -= _COMMIT_BYTES + len(oldest.packed)
+            self._bytes -= oldest.size
 
     def told(self, namespace: NamespaceId, changes: Changes, own: Version | None = None) -> Told:
         """What is known of these commits, but for `own`, the caller's: the newest, as far as they fit in."""

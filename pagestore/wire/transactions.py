@@ -68,13 +68,6 @@ def begin_of(message: pb.BeginResponse) -> Begin:
     )
 
 
-def _some_page_of(message: pb.Page) -> StoredPage:
-    page = page_of(message)
-    if page is None:
-        raise WireError(f"page {message.number} has neither version nor content")
-    return page
-
-
 def page_message(number: PageNumber, page: StoredPage | None) -> pb.Page:
     if page is None:
         return pb.Page(number=number)

@@ -271,9 +271,9 @@ def test_long_records_and_large_pages(
     count: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if count == 2600:  # a tenth of everything
-        monkeypatch.setattr(changelog, "MAX_RECORD", changelog.MAX_RECORD // 10)
-        monkeypatch.setattr(snapshot, "MAX_CHANGE_BYTES", 10_000)
+    if count == 2600:  # a tenth of the pages, and of each number half the bytes
+        monkeypatch.setattr(changelog, "MAX_RECORD", changelog.MAX_RECORD // 20)
+        monkeypatch.setattr(snapshot, "MAX_CHANGE_BYTES", snapshot.MAX_CHANGE_BYTES // 20)
     pages = Pages(page_store, page_store.create("large").id, page_size)
     first = pages.commit({1: content(0, 1, page_size)}).version
     token, scattered = new_token(), [PageNumber(3 * n + 2) for n in range(count)]

@@ -91,7 +91,7 @@ def contents(along: ToldPages) -> Iterator[tuple[int, bytes]]:
     for page in ffi.unpack(pages.pages, pages.count):
         if page.state == lib.MV_TOLD_FORWARD:
             yield page.number, bytes(ffi.buffer(page.content, page.size))
-    for stored, content in along._whole:
+    for stored, content in along.whole:
         yield stored.number, content
 
 
