@@ -110,7 +110,7 @@ class _Commits:
         writes = []
         for number in map(PageNumber, range(1, pages + 1)):
             content = self._rng.randbytes(_PAGE_SIZE // 2) + bytes(_PAGE_SIZE // 2)
-            writes.append(PageWrite(number, encode(number, content, None).blob))
+            writes.append(PageWrite(number, encode(number, content, None, moves=False).blob))
         fresh = [write.number for write in writes if write.number not in self._allocated]
         part = CommitPart(self._id, PageSet(), writes, _PAGE_SIZE, fresh)
         request = CommitRequest(new_token(), self._base, (part,))

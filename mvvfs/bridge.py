@@ -255,14 +255,15 @@ _ENCODED_AT_ONCE = 1024
 
 
 def _encode_writes(part: Any) -> Iterator[PageWrite]:
+    moves = _session(part.session).database.store.takes_moves
     for start in range(0, part.write_count, _ENCODED_AT_ONCE):
         count = min(part.write_count - start, _ENCODED_AT_ONCE)
-        yield from _encode_some(ffi.unpack(part.writes + start, count))
+        yield from _encode_some(ffi.unpack(part.writes + start, count), moves=moves)
         if part.write_count > _ENCODED_AT_ONCE:
             lib.mv_file_cool(_session(part.session).file)
 
 
-def _encode_some(structs: list[Any]) -> Iterator[PageWrite]:
+def _encode_some(structs: list[Any], *, moves: bool) -> Iterator[PageWrite]:
     pages = []
     for page in structs:
         if page.data == ffi.NULL:
@@ -272,7 +273,7 @@ def _encode_some(structs: list[Any]) -> Iterator[PageWrite]:
         if before != ffi.NULL:
             content, base = content[:], Base(ffi.buffer(before, size)[:], page.before_chain)
         pages.append((PageNumber(page.number), content, base))
-    encoded = iter(encode_many(pages))
+    encoded = iter(encode_many(pages, moves=moves))
     for page in structs:
         blob = FREED
         if page.data != ffi.NULL:

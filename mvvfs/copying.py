@@ -225,7 +225,7 @@ class _Copy:
         if content is None:
             self._contents.drop(number)
             return PageWrite(number, FREED)
-        encoded = encode(number, content, self._contents.get(number))
+        encoded = encode(number, content, self._contents.get(number), moves=self._to.takes_moves)
         self._contents.put(number, Base(content, encoded.chain))
         return PageWrite(number, encoded.blob)
 

@@ -189,27 +189,29 @@ typedef struct row { /* FDBKeyValue */
 
 typedef int get_keyvalue_array_function(void *future, const row **rows, int *count, int *more);
 
-int mv_fdb_answer_of(const mv_fdb_functions *functions, uint64_t future, mv_fdb_answer *out) {
-  const row *rows;
-  int count, more;
-  int error = CALL(get_keyvalue_array, functions->get_keyvalue_array)(pointer(future), &rows, &count, &more);
-  if (error) return error;
-  *out = (mv_fdb_answer){.rows = number(rows), .count = count, .more = more};
-  for (int i = 0; i < count; i++) out->size += (uint64_t)rows[i].key_length + (uint64_t)rows[i].value_length;
-  return 0;
-}
-
-void mv_fdb_rows(const mv_fdb_answer *answer, uint32_t cut, uint8_t *out) {
-  const row *rows = pointer(answer->rows);
+static void pack(const row *rows, int count, uint32_t cut, uint8_t *out) {
   uint8_t *lengths = out;
-  out += 8 * (size_t)answer->count;
-  for (int32_t i = 0; i < answer->count; i++, lengths += 8) {
+  out += 8 * (size_t)count;
+  for (int i = 0; i < count; i++, lengths += 8) {
     uint32_t both[2] = {(uint32_t)rows[i].key_length - cut, (uint32_t)rows[i].value_length};
     memcpy(lengths, both, sizeof both);
     memcpy(out, rows[i].key + cut, both[0]);
     memcpy(out + both[0], rows[i].value, both[1]);
     out += both[0] + both[1];
   }
+}
+
+int mv_fdb_rows(const mv_fdb_functions *functions, uint64_t future, uint32_t cut, mv_fdb_answer *answer, uint8_t *out,
+                uint64_t room) {
+  const row *rows;
+  int count, more;
+  int error = CALL(get_keyvalue_array, functions->get_keyvalue_array)(pointer(future), &rows, &count, &more);
+  if (error) return error;
+  *answer = (mv_fdb_answer){.count = count, .more = more};
+  for (int i = 0; i < count; i++)
+    answer->size += 8 + (uint64_t)rows[i].key_length - cut + (uint64_t)rows[i].value_length;
+  if (answer->size <= room) pack(rows, count, cut, out);
+  return 0;
 }
 
 /* ---- waiting ---- */
@@ -232,20 +234,22 @@ static void has_come(void *future, void *context) {
   release(context);
 }
 
-uint64_t mv_fdb_wait_start(const mv_fdb_functions *functions, uint64_t future) {
+static answer *start(const mv_fdb_functions *functions, uint64_t future) {
   answer *a = calloc(1, sizeof *a);
-  if (!a) return 0;
+  if (!a) return NULL;
   atomic_init(&a->owners, 2);
-  if (CALL(set_callback, functions->set_callback)(pointer(future), has_come, a)) {
-    free(a);
-    return 0;
-  }
-  return number(a);
+  if (!CALL(set_callback, functions->set_callback)(pointer(future), has_come, a)) return a;
+  free(a);
+  return NULL;
 }
 
-int mv_fdb_wait(uint64_t wait, uint32_t us) {
-  answer *a = pointer(wait);
-  return atomic_load(&a->came) || mv_gate_wait(number(a), 0, us);
+uint64_t mv_fdb_wait(const mv_fdb_functions *functions, uint64_t future, uint64_t wait, uint32_t us) {
+  if (!wait && mv_fdb_is_ready(functions, future)) return 0;
+  answer *a = wait ? pointer(wait) : start(functions, future);
+  if (!a) return MV_FDB_NO_MEMORY;
+  if (!atomic_load(&a->came) && !mv_gate_wait(number(a), 0, us)) return number(a);
+  release(a);
+  return 0;
 }
 
 void mv_fdb_wait_end(uint64_t wait) { release(pointer(wait)); }

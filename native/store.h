@@ -59,19 +59,19 @@ typedef struct mv_fdb_string {
 } mv_fdb_string;
 int mv_fdb_key_of(const mv_fdb_functions *functions, uint64_t future, mv_fdb_string *out);
 int mv_fdb_value_of(const mv_fdb_functions *functions, uint64_t future, mv_fdb_string *out);
-/* What a range read that is ready has answered; valid as long as its future. */
+/* What a range read that is ready has answered. */
 typedef struct mv_fdb_answer {
-  uint64_t rows, size; /* the size: of all keys and values */
   int32_t count, more;
+  uint64_t size; /* bytes of its rows, packed */
 } mv_fdb_answer;
-int mv_fdb_answer_of(const mv_fdb_functions *functions, uint64_t future, mv_fdb_answer *out);
-/* Its rows to `out`: of each, the lengths of key (but for its first `cut` bytes) and value, uint32_t; then, of each,
-** key and value.  8 * count + size bytes will do. */
-void mv_fdb_rows(const mv_fdb_answer *answer, uint32_t cut, uint8_t *out);
-/* A wait for a future; 0: no memory. */
-uint64_t mv_fdb_wait_start(const mv_fdb_functions *functions, uint64_t future);
-/* Whether it has come, after at most `us` microseconds or a signal. */
-int mv_fdb_wait(uint64_t wait, uint32_t us);
+/* Its rows to `out`, if there is room for them: of each, the lengths of key (but for its first `cut` bytes) and value,
+** uint32_t; then, of each, key and value. */
+int mv_fdb_rows(const mv_fdb_functions *functions, uint64_t future, uint32_t cut, mv_fdb_answer *answer, uint8_t *out,
+                uint64_t room);
+/* Wait for a future, for at most `us` microseconds or until there is a signal: 0, it has come; or a wait to go on with
+** (instead of 0), or to end; or MV_FDB_NO_MEMORY, if there was none to go on with. */
+enum { MV_FDB_NO_MEMORY = 1 };
+uint64_t mv_fdb_wait(const mv_fdb_functions *functions, uint64_t future, uint64_t wait, uint32_t us);
 void mv_fdb_wait_end(uint64_t wait);
 /* Have `id` posted into an inbox once a future has come.  0: no memory. */
 int mv_fdb_post(const mv_fdb_functions *functions, uint64_t future, uint64_t inbox, uint64_t id);
@@ -94,9 +94,13 @@ void mv_recent_end(uint64_t address, uint64_t odd);
 
 /* Deltas between two versions of a page (delta.c). */
 int mv_delta_make(const uint8_t *old, const uint8_t *new_, uint32_t size, uint8_t *out, uint32_t room);
+int mv_delta_make_moving(const uint8_t *old, const uint8_t *new_, uint32_t size, uint8_t *out, uint32_t room);
+int mv_delta_make_shorter(const uint8_t *old, const uint8_t *new_, uint32_t size, uint8_t *out, uint32_t room,
+                          int *moving);
 int mv_delta_apply(uint8_t *page, uint32_t size, const uint8_t *delta, uint32_t length);
-uint32_t mv_delta_apply_all(uint8_t *page, uint32_t size, const uint8_t *deltas, const void *lengths, uint32_t count,
-                            uint32_t head);
+int mv_delta_apply_moving(uint8_t *page, uint32_t size, const uint8_t *delta, uint32_t length);
+int mv_delta_apply_blob(uint8_t *page, uint32_t size, const uint8_t *blob, uint32_t length);
+uint32_t mv_delta_apply_all(uint8_t *page, uint32_t size, const uint8_t *blobs, const void *lengths, uint32_t count);
 
 /* Changelog records (log.c). */
 int64_t mv_log_unpack(const uint8_t *versions, const uint8_t *records, const uint32_t *lengths, uint32_t count,

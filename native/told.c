@@ -8,7 +8,7 @@
 #include "store.h"
 
 enum { COMMIT_HEAD = 20, WRITE_HEAD = 8, BLOB_HEAD = 7 };
-enum { INDEX = 0x80, DELTA = 2, FREED = 3 }; /* pagestore/encoding.py */
+enum { INDEX = 0x80, DELTA = 2, FREED = 3, MOVING = 5 }; /* pagestore/encoding.py */
 
 typedef struct reader { /* of packed commits */
   const uint8_t *at, *end;
@@ -103,8 +103,7 @@ static int advance(mv_told *t, uint32_t i, const write *w) {
   } else {
     follows = w->blob[2] == p->chain + 1;
   }
-  if (!follows || mv_delta_apply(p->page->data, p->size, w->blob + BLOB_HEAD, w->length - BLOB_HEAD))
-    leave(t, i, MV_TOLD_DAMAGED);
+  if (!follows || mv_delta_apply_blob(p->page->data, p->size, w->blob, w->length)) leave(t, i, MV_TOLD_DAMAGED);
   return 0;
 }
 
@@ -112,15 +111,15 @@ static int advance(mv_told *t, uint32_t i, const write *w) {
 static int take(mv_told *t, uint32_t i, const uint8_t *version, const write *w) {
   mv_told_page *p = &t->pages[i];
   uint8_t codec = w->blob[0] & ~INDEX, key = w->blob[1];
-  int rc = 0;
+  int rc = 0, is_delta = codec == DELTA || codec == MOVING;
   if (!t->bases[i] && p->state != MV_TOLD_FORWARD && p->state != MV_TOLD_WHOLE) return 0;
   p->check = big_endian(w->blob + 3);
   memcpy(p->version, version, sizeof p->version);
-  if (key != 0 || codec > FREED || (codec == DELTA) != (w->blob[2] > 0)) {
+  if (key != 0 || (codec > FREED && codec != MOVING) || is_delta != (w->blob[2] > 0)) {
     leave(t, i, MV_TOLD_DAMAGED);
   } else if (codec == FREED) {
     leave(t, i, MV_TOLD_LEFT);
-  } else if (codec != DELTA) {
+  } else if (!is_delta) {
     leave(t, i, MV_TOLD_WHOLE);
     p->content = w->blob;
     p->size = w->length;

@@ -196,6 +196,9 @@ class Store(ABC):
     reaches_commits: bool = False
     """Whether a begin costs less where it need not be newer than a commit (`begin`, `reaching`)."""
 
+    takes_moves: bool = True
+    """Whether pages may be deltas that move bytes (`pagestore.encoding.encode`)."""
+
     max_commit_bytes: int = 0
     """A commit whose blobs come to more than this has to stage them (`stage`); 0: there is no limit."""
 

@@ -13,15 +13,14 @@ deltas.
 
 A blob is a header of seven bytes and a payload:
 
-    byte 0    bits 0-6: codec, 0 raw, 1 zstd, 2 delta, 3 freed; 4 is reserved for a pointer to staged content;
-              bit 7: the content begins as an index's page does
+    byte 0    bits 0-6: codec, 0 raw, 1 zstd, 2 delta, 3 freed, 5 delta that moves bytes; 4 is reserved for a
+              pointer to staged content; bit 7: the content begins as an index's page does
     byte 1    key id: 0, not encrypted
     byte 2    number of deltas from here down to the whole blob; 0 if this one is whole
     3..6      CRC-32 of the content, seeded with the page number, big-endian
 
-A delta's payload lists the bytes that changed, see native/delta.c.  Zstd frames carry no magic number,
-size or checksum of their own.  Worked example: page 2 of 512 zero bytes,
-compressed, is
+A delta's payload lists the bytes that changed, or were moved, see native/delta.c.  Zstd frames carry no magic
+number, size or checksum of their own.  Worked example: page 2 of 512 zero bytes, compressed, is
 
     01 00 00 924fc328  00004d00001000000100fb2ac002
 """
@@ -49,7 +48,11 @@ from pagestore.api import (
 )
 
 _RAW, _ZSTD, _DELTA, _FREED = range(4)
+_MOVING = 5
+_DELTAS = (_DELTA, _MOVING)
+_CODECS = (_RAW, _ZSTD, _FREED, *_DELTAS)
 _INDEX = 0x80
+_MOVING_FIRST = (bytes((_MOVING,)), bytes((_MOVING | _INDEX,)))
 _HEAD = struct.Struct(">BBBI")
 _PLAIN = 0  # the only key id
 _INDEX_BEGINNINGS = (b"\x02", b"\x0a")  # https://www.sqlite.org/fileformat2.html#b_tree_pages
@@ -106,23 +109,24 @@ class _Codecs(threading.local):
         self.compressor = zstandard.ZstdCompressor(compression_params=parameters)
         self.compress = self.compressor.compress
         self.out = ffi.new("uint8_t[]", _longest_delta(MAX_PAGE_SIZE))
+        self.moving = ffi.new("int *")
         self.decompress = zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS).decompress
 
 
 _codecs = _Codecs()
 
 
-def encode(number: PageNumber, content: Buffer, base: Base | None) -> Encoded:
+def encode(number: PageNumber, content: Buffer, base: Base | None, *, moves: bool) -> Encoded:
     """The blob to commit for a page, and its chain depth.
 
     `base` is the version that this commit replaces, where the caller has it: None makes a whole blob; with
-    one, `content` is bytes."""
-    return _as_delta(number, content, base) or _as_whole(number, content, _codecs.compress(content))
+    one, `content` is bytes.  `moves`: the store takes deltas that move bytes (`Store.takes_moves`)."""
+    return _as_delta(number, content, base, moves) or _as_whole(number, content, _codecs.compress(content))
 
 
-def encode_many(pages: Sequence[tuple[PageNumber, Buffer, Base | None]]) -> list[Encoded]:
+def encode_many(pages: Sequence[tuple[PageNumber, Buffer, Base | None]], *, moves: bool) -> list[Encoded]:
     """`encode` for many pages; if there are really many, on several processors at once."""
-    deltas = [_as_delta(*page) for page in pages]
+    deltas = [_as_delta(*page, moves) for page in pages]
     whole = [content for (_, content, _), delta in zip(pages, deltas, strict=True) if delta is None]
     packed = iter(_compress_many(whole) if len(whole) >= _MANY else map(_codecs.compress, whole))
     return [
@@ -131,16 +135,22 @@ def encode_many(pages: Sequence[tuple[PageNumber, Buffer, Base | None]]) -> list
     ]
 
 
-def _as_delta(number: PageNumber, content: Buffer, base: Base | None) -> Encoded | None:
+def _as_delta(number: PageNumber, content: Buffer, base: Base | None, moves: bool) -> Encoded | None:
     """None: a whole blob serves better."""
     if base is None or base.chain >= MAX_CHAIN or len(base.content) != len(content):
         return None
-    delta = _delta(base.content, content)
-    if delta is None:
+    size, codecs = len(content), _codecs
+    out, moving = codecs.out, codecs.moving
+    if moves:
+        length = lib.mv_delta_make_shorter(base.content, content, size, out, _longest_delta(size), moving)
+    else:
+        length, moving[0] = lib.mv_delta_make(base.content, content, size, out, _longest_delta(size)), 0
+    if length < 0:
         return None
     chain = base.chain + 1
-    codec = _DELTA | _kind(content)
-    return Encoded(_HEAD.pack(codec, _PLAIN, chain, zlib.crc32(content, number)) + delta, chain)
+    codec = (_MOVING if moving[0] else _DELTA) | _kind(content)
+    check = zlib.crc32(content, number)
+    return Encoded(_HEAD.pack(codec, _PLAIN, chain, check) + ffi.buffer(out, length)[:], chain)
 
 
 def _as_whole(number: PageNumber, content: Buffer, packed: bytes) -> Encoded:
@@ -160,13 +170,6 @@ def _compress_many(contents: Sequence[Buffer]) -> Iterable[bytes]:
         return map(_codecs.compress, contents)  # one processor; or zstandard's other backend, without threads
     done = _codecs.compressor.multi_compress_to_buffer(list(contents), threads=_THREADS)
     return (done[i].tobytes() for i in range(len(done)))
-
-
-def _delta(old: bytes, new: Buffer) -> bytes | None:
-    """What changed, or None if that is so much that a whole blob serves better."""
-    out = _codecs.out
-    length = lib.mv_delta_make(old, new, len(new), out, _longest_delta(len(new)))
-    return None if length < 0 else ffi.buffer(out, length)[:]
 
 
 def decode(page: StoredPage, page_size: int) -> bytes:
@@ -197,13 +200,11 @@ def _apply(page: bytearray, deltas: Sequence[bytes]) -> bytes:
     """Newest first.  Raises ValueError."""
     for depth, blob in enumerate(reversed(deltas), start=1):
         codec, key_id, chain, _ = _HEAD.unpack_from(blob)
-        if key_id != _PLAIN or codec & ~_INDEX != _DELTA or chain != depth:
+        if key_id != _PLAIN or codec & ~_INDEX not in _DELTAS or chain != depth:
             _check_key(key_id)
             raise ValueError(f"codec {codec} at depth {chain}, where delta {depth} belongs")
     lengths = array("I", map(len, deltas)).tobytes()
-    wrong = lib.mv_delta_apply_all(
-        ffi.from_buffer(page), len(page), b"".join(deltas), lengths, len(deltas), _HEAD.size
-    )
+    wrong = lib.mv_delta_apply_all(ffi.from_buffer(page), len(page), b"".join(deltas), lengths, len(deltas))
     if wrong:
         raise ValueError(f"delta {wrong} does not fit the page")
     return bytes(page)
@@ -245,6 +246,11 @@ def is_freed(blob: bytes) -> bool:
     return blob[0] == _FREED
 
 
+def is_moving(blob: bytes) -> bool:
+    """Whether it is a delta that moves bytes, which not every release reads (`format.MOVES`)."""
+    return blob[:1] in _MOVING_FIRST
+
+
 def is_index(blob: bytes) -> bool:
     """Whether the content begins as a page of an index does, or of a WITHOUT ROWID table, which is stored
     like one.  (A page that goes on somewhere else may begin so by chance, with numbers above 2**25 in it.)"""
@@ -260,7 +266,7 @@ def check(number: PageNumber, blob: bytes, page_size: int) -> None:
     codec, key_id, chain = blob[0] & ~_INDEX, blob[1], blob[2]
     if key_id != _PLAIN:
         raise InvalidRequestError(f"page {number}: key {key_id} is not known")
-    if codec > _FREED or (codec == _DELTA) != (chain > 0) or chain > MAX_CHAIN:
+    if codec not in _CODECS or (codec in _DELTAS) != (chain > 0) or chain > MAX_CHAIN:
         raise InvalidRequestError(f"page {number}: no blob has codec {codec} at chain depth {chain}")
     if codec == _FREED and blob != FREED:
         raise InvalidRequestError(f"page {number}: can't be freed like this")

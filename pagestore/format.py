@@ -38,7 +38,10 @@ RUNS = "runs"
 SHARED_COUNT = "shared count"
 """Ids of namespaces may come from more than one counter."""
 
-FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION, STAGING, IMAGES, RUNS, SHARED_COUNT})
+MOVES = "moves"
+"""Pages may be stored as deltas that move bytes."""
+
+FEATURES: frozenset[str] = frozenset({BRANCHES, RETENTION, STAGING, IMAGES, RUNS, SHARED_COUNT, MOVES})
 """What this release knows beyond the format itself.  A store has a feature from its first use on."""
 
 

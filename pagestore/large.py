@@ -124,13 +124,14 @@ class Replacement:
             self.free(number)
         elif wanted is not None and now is None:
             self._allocated.update((number,))
-            self._put(number, encode(number, wanted, None).blob)
+            self._put(number, encode(number, wanted, None, moves=False).blob)
         elif wanted is not None and now is not None:
             replaced = decode(now, self.page_size)
             if number == self._PAGE_1:
                 wanted = self._with_cookie(wanted, replaced)
             if wanted != replaced or self.is_staged(number):
-                self._put(number, encode(number, wanted, Base(replaced, chain_of(now.blobs[0]))).blob)
+                base = Base(replaced, chain_of(now.blobs[0]))
+                self._put(number, encode(number, wanted, base, moves=self._store.takes_moves).blob)
         elif self.is_staged(number):
             self._put(number, FREED)
 

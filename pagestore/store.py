@@ -71,6 +71,7 @@ from pagestore.api import (
     new_token,
 )
 from pagestore.commit import KEY_OVERHEAD, MAX_FRESH, Commit, FarBehind
+from pagestore.encoding import is_moving
 from pagestore.engines.base import Engine, Result, Snapshot, Transaction
 from pagestore.namespaces import Namespaces, find, rely_on
 from pagestore.solitude import Solitude
@@ -99,6 +100,7 @@ class PageStore(Store):
         self._folder = bulk.Folder(engine, lambda: self.timeout)
         self._standpoints = Standpoints()
         self._solitude = Solitude()
+        self._allows_moves = False
 
     # ---- namespaces ----
 
@@ -169,14 +171,23 @@ class PageStore(Store):
         return found.pages
 
     def stage(self, namespace: NamespaceId, token: bytes, writes: Sequence[PageWrite]) -> None:
+        self._allow_moves(writes)
         if staging.stage(self.engine, namespace, token, writes, self.timeout):
             staging.collect(self.engine, namespace, self.timeout)
+
+    def _allow_moves(self, writes: Sequence[PageWrite]) -> None:
+        """Before pages are stored as only some releases read them: have the others refuse the store."""
+        if not self._allows_moves and any(is_moving(write.blob) for write in writes):
+            self.engine.transact(lambda tx: format.require(tx, format.MOVES), timeout=self.timeout)
+            self._allows_moves = True
 
     def settle(self) -> None:
         """Wait until the large commits made here are folded in: to leave nothing of them to others."""
         self._folder.settle()
 
     def commit(self, request: CommitRequest) -> Committed:
+        for requested in request.parts:
+            self._allow_moves(requested.writes)
         asked, request = request, self._small_enough(request)
         commit = Commit(request, self.engine.limits)
         as_of = self._standpoint(commit)

@@ -53,7 +53,7 @@ class Pages:
                 writes.append(PageWrite(number, FREED))
                 continue
             known = None if old is None else Base(decode(old, self.page_size), chain_of(old.blobs[0]))
-            writes.append(PageWrite(number, encode(number, content, known).blob))
+            writes.append(PageWrite(number, encode(number, content, known, moves=True).blob))
         allocated = sorted(n for n in numbers if before[n] is None and contents[n] is not None)
         freed = sorted(n for n in numbers if before[n] is not None and contents[n] is None)
         return CommitPart(self.id, PageSet.of(reads), writes, self.page_size, allocated, freed)

@@ -105,7 +105,9 @@ class _Real(Client):
             page = self._contents[number - 1]
             at = self._rng.randrange(_HALF)
             page = self._contents[number - 1] = page[:at] + self._rng.randbytes(1) + page[at + 1 :]
-            writes.append(pb.PageWrite(number=number, blob=encode(cast(Any, number), page, None).blob))
+            writes.append(
+                pb.PageWrite(number=number, blob=encode(cast(Any, number), page, None, moves=False).blob)
+            )
         part = pb.CommitPart(namespace=self._namespace, page_size=PAGE_SIZE, writes=writes)
         request = pb.CommitRequest(
             token=new_token(),

@@ -25,8 +25,8 @@ from bench.workloads.updates import CounterWorkload, ReadModifyWriteClient, chec
 from pagestore.snapshot import CHAIN_ROWS
 
 _API_VERSION = 710
-_DELTA, _WHOLE, _RECORD = bytes(80), bytes(2400), bytes(26)
-_WHOLE_SHARE = 0.17
+_DELTA, _WHOLE, _RECORD = bytes(19), bytes(2400), bytes(26)
+_WHOLE_SHARE = 0.04
 """What 6,000 transactions of ours wrote, on average: how long a delta, a whole page and a changelog record
 were, and how often a page was written whole."""
 

@@ -116,6 +116,7 @@ class RemoteStore(Store):
         self.on_close: Callable[[], bool] | None = None
         """Set by whoever shares this store: whether a `close` is that of its last user."""
         self.max_commit_bytes = _STAGED_BYTES  # until the service has said how much it takes
+        self.takes_moves = False  # until the service has said that it does
         self._calls = Calls(where, timeout)
         self._lock = threading.Lock()
         self._followers: dict[NamespaceId, Follower] = {}
@@ -135,6 +136,7 @@ class RemoteStore(Store):
         if self._info is None:
             self._info = self.ping()
             self.max_commit_bytes = self._info.max_commit_bytes
+            self.takes_moves = self._info.takes_moves
         return self._info
 
     def ping(self) -> pb.InfoResponse:

@@ -186,7 +186,8 @@ def _fill(
 
     def take(number: int, content: bytes) -> None:
         if in_use[number]:
-            pile.add(PageWrite(PageNumber(number), encode(PageNumber(number), content, None).blob))
+            blob = encode(PageNumber(number), content, None, moves=False).blob
+            pile.add(PageWrite(PageNumber(number), blob))
 
     sink = Sink(page_size, take)
     with open_sink(sink) as target:

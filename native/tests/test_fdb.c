@@ -55,6 +55,9 @@ static int set_callback(void *future, callback *c, void *with) {
   return 0;
 }
 
+static int ready;
+static int is_ready(void *future) { CHECK(future == &call); return ready; }
+
 static void *get(void *tr, const uint8_t *k, int kl, int snapshot) { CHECK(tr == seen && snapshot); note("get", k, kl, none, 0, 0); return &call; }
 static void *get_range(void *tr, const uint8_t *a, int al, int ae, int ao, const uint8_t *b, int bl, int be, int bo, int limit,
                        int bytes, int mode, int iteration, int snapshot, int reverse) {
@@ -121,7 +124,7 @@ static void what_is_written_goes_in_order(void) {
   seen[0] = 0;
   CHECK(mv_fdb_commit(&functions, &tr, operations, size) == 2005);
   CHECK(strcmp(seen, "set key  0;atomic key stamp 15;option   30;atomic stamped value 14;") == 0);
-  CHECK(mv_fdb_wait_start(&functions, at(&call)) == 0);
+  CHECK(mv_fdb_wait(&functions, at(&call), 0, 0) == MV_FDB_NO_MEMORY);
   refuses = 0;
 }
 
@@ -138,16 +141,18 @@ static int get_rows(void *future, const void **rows, int *count, int *more) {
 
 static void rows_are_copied(void) {
   mv_fdb_answer answer;
-  CHECK(mv_fdb_answer_of(&functions, at(&call), &answer) == 0);
-  CHECK(answer.count == 3 && answer.more == 1 && answer.size == 8 + 3 + 7 + 10 + 5);
-  uint8_t out[100];
-  mv_fdb_rows(&answer, 7, out);
+  uint8_t out[57] = {0}, untouched[57] = {0};
+  CHECK(mv_fdb_rows(&functions, at(&call), 7, &answer, out, 35) == 0);
+  CHECK(answer.count == 3 && answer.more == 1 && answer.size == 3 * 8 + 1 + 3 + 0 + 0 + 3 + 5);
+  CHECK(memcmp(out, untouched, sizeof out) == 0);
+  CHECK(mv_fdb_rows(&functions, at(&call), 0, &answer, out, sizeof out) == 0 && answer.size == 57);
+  CHECK(mv_fdb_rows(&functions, at(&call), 7, &answer, out, 36) == 0);
   uint32_t lengths[6];
   memcpy(lengths, out, sizeof lengths);
   CHECK(lengths[0] == 1 && lengths[1] == 3 && lengths[2] == 0 && lengths[3] == 0 && lengths[4] == 3 && lengths[5] == 5);
   CHECK(memcmp(out + sizeof lengths, "aonebcdthree", 12) == 0);
   refuses = 1009;
-  CHECK(mv_fdb_answer_of(&functions, at(&call), &answer) == 1009);
+  CHECK(mv_fdb_rows(&functions, at(&call), 7, &answer, out, sizeof out) == 1009);
   refuses = 0;
 }
 
@@ -158,16 +163,17 @@ static void *answers(void *arg) {
 }
 
 static void who_waits_is_woken(void) {
-  uint64_t wait = mv_fdb_wait_start(&functions, at(&call));
-  CHECK(wait && mv_fdb_wait(wait, 1000) == 0); /* nothing came */
+  uint64_t wait = mv_fdb_wait(&functions, at(&call), 0, 1000);
+  CHECK(wait > MV_FDB_NO_MEMORY && mv_fdb_wait(&functions, at(&call), wait, 1000) == wait); /* nothing came */
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, answers, NULL) == 0);
-  while (!mv_fdb_wait(wait, 30000000)) continue;
-  CHECK(mv_fdb_wait(wait, 0));
-  mv_fdb_wait_end(wait);
+  while ((wait = mv_fdb_wait(&functions, at(&call), wait, 30000000))) CHECK(wait > MV_FDB_NO_MEMORY);
   pthread_join(thread, NULL);
 
-  wait = mv_fdb_wait_start(&functions, at(&call)); /* who waited has gone before the answer comes */
+  ready = 1;
+  CHECK(mv_fdb_wait(&functions, at(&call), 0, 0) == 0); /* nobody is called back */
+  ready = 0;
+  wait = mv_fdb_wait(&functions, at(&call), 0, 0); /* who waited has gone before the answer comes */
   mv_fdb_wait_end(wait);
   call(&call, context);
 }
@@ -208,6 +214,7 @@ int main(void) {
       .get_versionstamp = (uint64_t)(uintptr_t)get_stamp,
       .commit = (uint64_t)(uintptr_t)commit,
       .set_callback = (uint64_t)(uintptr_t)set_callback,
+      .is_ready = (uint64_t)(uintptr_t)is_ready,
       .get_keyvalue_array = (uint64_t)(uintptr_t)get_rows,
   };
   all_that_begins_a_transaction_goes_with_the_first_read();

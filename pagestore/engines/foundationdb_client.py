@@ -152,19 +152,20 @@ class Client:
 
     def await_(self, future: int) -> None:
         """Return once a future has come, with an error or without; signals are handled meanwhile."""
-        if lib.mv_fdb_is_ready(self.functions, future):
+        keeper = here.keeper
+        if keeper is not None:
+            if not lib.mv_fdb_is_ready(self.functions, future):
+                keeper.wait(partial(lib.mv_fdb_post, self.functions, future))
             return
-        if here.keeper is not None:
-            here.keeper.wait(partial(lib.mv_fdb_post, self.functions, future))
-            return
-        wait = lib.mv_fdb_wait_start(self.functions, future)
-        if not wait:
+        wait = lib.mv_fdb_wait(self.functions, future, 0, _LOOK_US)
+        if wait == lib.MV_FDB_NO_MEMORY:
             raise MemoryError("no memory to wait for FoundationDB")
         try:
-            while not lib.mv_fdb_wait(wait, _LOOK_US):
-                pass
+            while wait:
+                wait = lib.mv_fdb_wait(self.functions, future, wait, _LOOK_US)
         finally:
-            lib.mv_fdb_wait_end(wait)
+            if wait:
+                lib.mv_fdb_wait_end(wait)
 
     def open(self, cluster_file: str | None) -> Any:
         """The package's database; nothing is sent yet.  Raises StoreUnavailableError.

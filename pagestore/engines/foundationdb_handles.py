@@ -11,14 +11,29 @@ loaded.
 
 from __future__ import annotations
 
+import threading
 from array import array
-from itertools import accumulate
+from collections.abc import Iterator
 from typing import Any
 
 from pagestore._native import ffi, lib
 from pagestore.engines.foundationdb_client import Client
 
 Row = tuple[bytes, bytes]
+
+_ROOM = 16_384
+"""Bytes, for the rows of most range reads."""
+
+
+class _Room(threading.local):
+    """Of each thread, as nobody waits while it is in use."""
+
+    def __init__(self) -> None:
+        self.answer = ffi.new("mv_fdb_answer *")
+        self.out = ffi.new("uint8_t[]", _ROOM)
+
+
+_room = _Room()
 
 
 class Future:
@@ -59,22 +74,48 @@ class Future:
         found: bytes = ffi.buffer(ffi.cast("char *", out.at), out.length)[:] if out.length else b""
         return found
 
-    def rows(self, cut: int) -> tuple[list[Row], bool]:
-        """Of a range read: keys, without so many bytes at the start, and values; and whether there may be
-        more."""
+    def rows(self, cut: int) -> PackedRows:
+        """Of a range read, their keys without so many bytes at the start."""
         self._client.await_(self.pointer)
-        answer = ffi.new("mv_fdb_answer *")
-        self._client.check(lib.mv_fdb_answer_of(self._client.functions, self.pointer, answer))
-        count = answer.count
-        if not count:
-            return [], bool(answer.more)
-        out = ffi.new("uint8_t[]", 8 * count + answer.size)
-        lib.mv_fdb_rows(answer, cut, out)
-        packed, start = ffi.buffer(out), 8 * count
-        ends = list(accumulate(array("I", packed[:start]), initial=start))
-        firsts = zip(ends[::2], ends[1::2], ends[2::2], strict=False)
-        rows = [(packed[key:value], packed[value:end]) for key, value, end in firsts]
-        return rows, bool(answer.more)
+        answer, out = _room.answer, _room.out
+        rows_of, functions = lib.mv_fdb_rows, self._client.functions
+        self._client.check(rows_of(functions, self.pointer, cut, answer, out, _ROOM))
+        size = answer.size
+        if size > _ROOM:
+            out = ffi.new("uint8_t[]", size)
+            self._client.check(rows_of(functions, self.pointer, cut, answer, out, size))
+        return PackedRows(answer.count, ffi.buffer(out, size)[:], bool(answer.more))
+
+
+class PackedRows:
+    """What a range read has answered.  A row is taken out when it is wanted: who reads a page seldom needs
+    all of them."""
+
+    __slots__ = ("_lengths", "_packed", "more")
+
+    def __init__(self, count: int, packed: bytes, more: bool) -> None:
+        """`packed`: see native/store.h."""
+        self._packed = packed
+        self._lengths = array("I", packed[: 8 * count])
+        self.more = more
+        """Whether there may be more."""
+
+    def __len__(self) -> int:
+        return len(self._lengths) >> 1
+
+    def __iter__(self) -> Iterator[Row]:
+        packed, lengths = self._packed, iter(self._lengths)
+        start = 4 * len(self._lengths)
+        for key_length, value_length in zip(lengths, lengths, strict=True):
+            middle = start + key_length
+            end = middle + value_length
+            yield packed[start:middle], packed[middle:end]
+            start = end
+
+    def last_key(self) -> bytes:
+        key_length, value_length = self._lengths[-2:]
+        end = len(self._packed) - value_length
+        return self._packed[end - key_length : end]
 
 
 class Handle:
@@ -102,14 +143,18 @@ class Handle:
             lib.mv_fdb_end(self._client.functions, self._c)
 
     def ask_version(self) -> None:
-        """The read version: sent with what is asked for first."""
+        """The read version: sent with what is asked for first, where it is not known."""
+        if self._c.read_version:
+            return
         if self._c.transaction:
             self._client.check(lib.mv_fdb_ask_version(self._client.functions, self._c))
         else:
             self._c.asks_version = 1
 
     def version(self) -> int:
-        """The read version.  Waits."""
+        """The read version.  Waits where it is not known."""
+        if self._c.read_version:
+            return int(self._c.read_version)
         self._client.check(lib.mv_fdb_ask_version(self._client.functions, self._c))
         future, self._c.version = Future(self._client, self._c.version), 0
         return future.integer()
@@ -141,6 +186,7 @@ class Handle:
         """Wait as the library says before another try, at the newest version.  Raises its error if there
         is to be none."""
         self._end_version()
+        self._c.read_version = 0
         tr = self.package()
         self._client.wait(tr.on_error(error))
         if not self._c.sees_writes:  # of all options only the timeout outlasts a try

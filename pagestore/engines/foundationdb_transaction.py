@@ -81,16 +81,17 @@ class FoundationSnapshot(Snapshot):
     ) -> Iterator[tuple[bytes, bytes]]:
         cut, limit, iteration = len(self._prefix), wanted.limit, 1
         while True:
-            rows, more = part.rows(cut)
-            self.counted.rows += len(rows)
+            rows = part.rows(cut)
+            count = len(rows)
+            self.counted.rows += count
             yield from rows
-            limit -= len(rows)
-            if not more or not rows or (wanted.limit and limit <= 0):
+            limit -= count
+            if not rows.more or not count or (wanted.limit and limit <= 0):
                 return
             if wanted.reverse:
-                end = self._prefix + rows[-1][0]
+                end = self._prefix + rows.last_key()
             else:
-                begin = self._prefix + rows[-1][0] + b"\0"
+                begin = self._prefix + rows.last_key() + b"\0"
             iteration += 1
             part = self._send(begin, end, limit if wanted.limit else 0, iteration, wanted.reverse)
 

@@ -188,7 +188,7 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class InfoResponse(_message.Message):
-    __slots__ = ("release", "store_id", "max_message_bytes", "max_commit_bytes", "max_read_pages", "min_heartbeat", "time_us", "read_only")
+    __slots__ = ("release", "store_id", "max_message_bytes", "max_commit_bytes", "max_read_pages", "min_heartbeat", "time_us", "read_only", "takes_moves")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     STORE_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +197,7 @@ class InfoResponse(_message.Message):
     MIN_HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     TIME_US_FIELD_NUMBER: _ClassVar[int]
     READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    TAKES_MOVES_FIELD_NUMBER: _ClassVar[int]
     release: str
     store_id: bytes
     max_message_bytes: int
@@ -205,7 +206,8 @@ class InfoResponse(_message.Message):
     min_heartbeat: float
     time_us: int
     read_only: bool
-    def __init__(self, release: _Optional[str] = ..., store_id: _Optional[bytes] = ..., max_message_bytes: _Optional[int] = ..., max_commit_bytes: _Optional[int] = ..., max_read_pages: _Optional[int] = ..., min_heartbeat: _Optional[float] = ..., time_us: _Optional[int] = ..., read_only: _Optional[bool] = ...) -> None: ...
+    takes_moves: bool
+    def __init__(self, release: _Optional[str] = ..., store_id: _Optional[bytes] = ..., max_message_bytes: _Optional[int] = ..., max_commit_bytes: _Optional[int] = ..., max_read_pages: _Optional[int] = ..., min_heartbeat: _Optional[float] = ..., time_us: _Optional[int] = ..., read_only: _Optional[bool] = ..., takes_moves: _Optional[bool] = ...) -> None: ...
 
 class CreateRequest(_message.Message):
     __slots__ = ("name", "page_size")

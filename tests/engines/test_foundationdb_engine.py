@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -426,9 +425,9 @@ def test_no_key_is_read_twice(pages: Pages, engine: Engine, monkeypatch: pytest.
         return ask(self, key)
 
     def note_part(self: FoundationSnapshot, *args: Any) -> Any:
-        rows, more = send(self, *args).rows(0)  # all that came, not only what is used
-        seen.extend(key for key, _ in rows)
-        return SimpleNamespace(rows=lambda cut: ([(key[cut:], value) for key, value in rows], more))
+        part = send(self, *args)
+        seen.extend(key for key, _ in part.rows(0))  # all that came, not only what is used
+        return part
 
     monkeypatch.setattr(FoundationSnapshot, "ask", note_ask)
     monkeypatch.setattr(FoundationSnapshot, "_send", note_part)

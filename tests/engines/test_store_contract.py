@@ -384,7 +384,7 @@ def _write(number: int, blob: bytes) -> PageWrite:
 
 def test_requests_that_make_no_sense(page_store: PageStore, pages: Pages) -> None:
     base = pages.version()
-    blob = encode(PageNumber(1), bytes(512), None).blob
+    blob = encode(PageNumber(1), bytes(512), None, moves=True).blob
 
     def part(*writes: PageWrite, page_size: int = 512) -> CommitPart:
         return CommitPart(pages.id, PageSet(), writes, page_size)

@@ -37,6 +37,7 @@ async def info(backend: Backend, call: Call, request: pb.InfoRequest) -> pb.Info
         min_heartbeat=settings.min_heartbeat,
         time_us=time.time_ns() // 1000,
         read_only=settings.read_only,
+        takes_moves=backend.store.takes_moves,
     )
 
 

@@ -52,7 +52,7 @@ class History:
                 changed[at : at + 10] = rng.randbytes(10)
                 content = bytes(changed)
                 base = Base(self.contents[n - 1][number], chains[number]) if n else None
-                self.blobs[n][number], chains[number] = encode(number, content, base)
+                self.blobs[n][number], chains[number] = encode(number, content, base, moves=True)
                 self.contents[n][number] = content
 
     def told(self, commits: Sequence[int]) -> bytes:

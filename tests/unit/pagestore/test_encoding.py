@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,15 +21,17 @@ from pagestore.encoding import (
     chain_of,
     check,
     decode,
-    encode,
-    encode_many,
     is_freed,
     is_index,
+    is_moving,
 )
 
 V = Version(bytes(10))
 P7 = PageNumber(7)
 SIZES = [512, 1024, 4096, 65536]
+
+encode = partial(encoding.encode, moves=True)
+encode_many = partial(encoding.encode_many, moves=True)
 
 
 def stored(*blobs: bytes, number: PageNumber = P7) -> StoredPage:
@@ -93,8 +98,8 @@ def test_a_chain_of_deltas(size: int) -> None:
         check(P7, blob, size)
 
 
-@given(st.data())
-def test_any_change_comes_back(data: st.DataObject) -> None:
+@given(st.data(), st.booleans())
+def test_any_change_comes_back(data: st.DataObject, moves: bool) -> None:
     size = data.draw(st.sampled_from([512, 1024]))
     old = data.draw(st.binary(min_size=size, max_size=size))
     new = bytearray(old)
@@ -102,10 +107,77 @@ def test_any_change_comes_back(data: st.DataObject) -> None:
         st.lists(st.tuples(st.integers(0, size - 1), st.binary(max_size=300)), max_size=5)
     ):
         new[at : at + len(piece)] = piece[: size - at]
+    for length, source, to in data.draw(
+        st.lists(
+            st.tuples(st.integers(1, 300), st.integers(0, size - 1), st.integers(0, size - 1)), max_size=3
+        )
+    ):
+        piece = bytes(new[source : source + length])
+        new[to : to + length] = piece[: size - to]
+        new = (new + bytes(size))[:size]
     whole = encode(P7, old, None)
-    blob, chain = encode(P7, bytes(new), Base(old, 0))
+    blob, chain = encoding.encode(P7, bytes(new), Base(old, 0), moves=moves)
+    check(P7, blob, size)
+    assert moves or not is_moving(blob)
     blobs = (blob, whole.blob) if chain else (blob,)
     assert decode(stored(*blobs), size) == bytes(new)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_moved_is_not_stored_again(size: int) -> None:
+    old = random.Random(size).randbytes(size)
+    grown = old[: size // 8] + b"a few more bytes" + old[size // 8 : -16]
+    shrunk = old[: size // 8] + old[size // 8 + 9 :] + b"the rest "
+    swapped = old[size // 2 :] + old[: size // 2]
+    for content in (grown, shrunk, swapped):
+        moving, plain = (
+            encoding.encode(P7, content, Base(old, 3), moves=moves).blob for moves in (True, False)
+        )
+        assert (is_moving(moving), chain_of(moving), is_moving(plain)) == (True, 4, False)
+        assert len(moving) < 7 + 16 + 20 < len(plain)
+        assert (
+            decode(stored(encode(P7, content, Base(old, 0)).blob, encode(P7, old, None).blob), size)
+            == content
+        )
+
+
+def test_a_short_plain_delta_is_left_as_it_is() -> None:
+    old = random.Random(1).randbytes(4096)
+    new = old[:1000] + old[2000:2100] + old[1100:]  # by a move it would be a few bytes
+    assert is_moving(encode(P7, new, Base(old, 0)).blob) is False
+
+
+@pytest.mark.parametrize("page_size", [512, 4096, 65536])
+def test_sqlites_pages_move_their_cells(tmp_path: Path, page_size: int) -> None:
+    """Rows that grow and shrink at random; every version of every page comes back from its chain."""
+    file, rng = tmp_path / "db", random.Random(page_size)
+    db = sqlite3.connect(file, isolation_level=None)
+    db.executescript(f"PRAGMA page_size={page_size}; CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+    db.executemany(
+        "INSERT INTO t(v) VALUES (?)", ((rng.randbytes(rng.randrange(9, 60)),) for _ in range(300))
+    )
+    chains: dict[int, list[bytes]] = {}
+    contents: dict[int, bytes] = {}
+    kinds = {True: 0, False: 0}
+    for _ in range(200):
+        db.execute(
+            "UPDATE t SET v=? WHERE id=?", (rng.randbytes(rng.randrange(9, 60)), rng.randrange(300) + 1)
+        )
+        whole_file = file.read_bytes()
+        for at in range(0, len(whole_file), page_size):
+            number, content = PageNumber(at // page_size + 1), whole_file[at : at + page_size]
+            old = contents.get(number)
+            if content == old:
+                continue
+            base = None if old is None else Base(old, chain_of(chains[number][0]))
+            blob, chain = encode(number, content, base)
+            check(number, blob, page_size)
+            kinds[is_moving(blob)] += 1
+            chains[number] = [blob, *chains[number]] if chain else [blob]
+            contents[number] = content
+            assert decode(stored(*chains[number], number=number), page_size) == content
+    db.close()
+    assert all(kinds.values())
 
 
 def test_a_delta_is_refused_where_a_whole_blob_is_better() -> None:
@@ -183,6 +255,8 @@ def test_freed() -> None:
         b"\0\0",
         bytes(7 + 513),
         b"\4\0\0" + bytes(4),
+        b"\5\0\0" + bytes(4),
+        b"\6\0\1" + bytes(4),
         b"\2\0\0" + bytes(4),
         b"\0\0\1" + bytes(4),
         FREED + b"x",

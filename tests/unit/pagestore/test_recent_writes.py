@@ -37,7 +37,7 @@ class History:
         for number in numbers:
             base = None if whole else self._contents.get(number)
             content = b"%8d" % at + bytes(504)
-            blobs[number], chain = encode(PageNumber(number), content, base)
+            blobs[number], chain = encode(PageNumber(number), content, base, moves=True)
             self._contents[number] = Base(content, chain)
         blobs |= dict.fromkeys(freed, FREED)
         pages = tuple(sorted(map(PageNumber, blobs)))
