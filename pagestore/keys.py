@@ -53,6 +53,7 @@ scan.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from pagestore.api import VERSION_SIZE, NamespaceId, PageNumber, Version
 
@@ -88,6 +89,11 @@ def _integer(value: int) -> bytes:
     return bytes((0x14 + size,)) + value.to_bytes(size, "big")
 
 
+@lru_cache(16_384)  # every transaction needs the same ten of its namespace
+def _of(family: bytes, id_: NamespaceId) -> bytes:
+    return family + _integer(id_)
+
+
 def _string(code: bytes, value: bytes) -> bytes:
     """Bytes or UTF-8 text, NUL-terminated; a NUL inside is followed by 0xff."""
     return code + value.replace(b"\0", b"\0\xff") + b"\0"
@@ -104,9 +110,12 @@ def after(prefix: bytes) -> bytes:
     return prefix[:-1] + bytes((prefix[-1] + 1,))
 
 
+VERSION_PART = slice(-_STAMP_TAIL, -len(_USER))
+"""Where the version is that a page, log or time key ends with."""
+
+
 def version_of(key: bytes) -> Version:
-    """The version that a page, log or time key ends with."""
-    return Version(key[-_STAMP_TAIL : -len(_USER)])
+    return Version(key[VERSION_PART])
 
 
 # ---- store-wide ----
@@ -157,24 +166,24 @@ def all_old() -> tuple[bytes, bytes]:
 
 
 def namespace(id_: NamespaceId) -> bytes:
-    return _LOG + _integer(id_) + _END_OF_LOG
+    return _of(_LOG, id_) + _END_OF_LOG
 
 
 def log_prefix(id_: NamespaceId) -> bytes:
     """What stands before the version."""
-    return _LOG + _integer(id_) + _STAMP
+    return _of(_LOG, id_) + _STAMP
 
 
 def log_and_namespace(id_: NamespaceId, since: Version) -> tuple[bytes, bytes]:
     """Changelog records of versions >= `since`, behind them the namespace record, then the turn that was
     given last and the bulk commits."""
-    prefix = _LOG + _integer(id_)
+    prefix = _of(_LOG, id_)
     return prefix + _STAMP + since, after_integer(prefix)
 
 
 def namespace_and_bulks(id_: NamespaceId) -> tuple[bytes, bytes]:
     """The namespace record, the turn that was given last, and the bulk commits that are not folded in."""
-    return namespace(id_), after_integer(_LOG + _integer(id_))
+    return namespace(id_), after_integer(_of(_LOG, id_))
 
 
 def turn_told(id_: NamespaceId) -> bytes:
@@ -193,7 +202,7 @@ def bulk(id_: NamespaceId, version: Version) -> bytes:
 
 def more_prefix(id_: NamespaceId) -> bytes:
     """What stands before the version."""
-    return _MORE + _integer(id_) + _STAMP
+    return _of(_MORE, id_) + _STAMP
 
 
 def more_suffix(n: int) -> bytes:
@@ -208,22 +217,22 @@ def more(id_: NamespaceId, version: Version) -> tuple[bytes, bytes]:
 
 
 def staged(id_: NamespaceId, token_: bytes, number: PageNumber) -> bytes:
-    return _STAGE + _integer(id_) + _string(_BYTES, token_) + _integer(number)
+    return _of(_STAGE, id_) + _string(_BYTES, token_) + _integer(number)
 
 
 def stage_head(id_: NamespaceId, token_: bytes) -> bytes:
-    return _STAGE + _integer(id_) + _string(_BYTES, token_) + _ZERO
+    return _of(_STAGE, id_) + _string(_BYTES, token_) + _ZERO
 
 
 def staged_pages(id_: NamespaceId, token_: bytes) -> tuple[bytes, bytes]:
     """All pages staged under a token, without their head."""
-    prefix = _STAGE + _integer(id_) + _string(_BYTES, token_)
+    prefix = _of(_STAGE, id_) + _string(_BYTES, token_)
     return prefix + _ZERO + b"\0", after_integer(prefix)
 
 
 def stages(id_: NamespaceId) -> tuple[bytes, bytes]:
     """All that is staged in a namespace."""
-    prefix = _STAGE + _integer(id_)
+    prefix = _of(_STAGE, id_)
     return prefix, after_integer(prefix)
 
 
@@ -241,11 +250,11 @@ def number_of_staged(key: bytes, token_: bytes) -> PageNumber:
 
 
 def stage_index(id_: NamespaceId, token_: bytes, block: int) -> bytes:
-    return _INDEX + _integer(id_) + _string(_BYTES, token_) + _integer(block)
+    return _of(_INDEX, id_) + _string(_BYTES, token_) + _integer(block)
 
 
 def stage_indexes(id_: NamespaceId, token_: bytes) -> tuple[bytes, bytes]:
-    prefix = _INDEX + _integer(id_) + _string(_BYTES, token_)
+    prefix = _of(_INDEX, id_) + _string(_BYTES, token_)
     return prefix, after_integer(prefix)
 
 
@@ -261,12 +270,12 @@ def log(id_: NamespaceId, newer_than: Version, until: Version) -> tuple[bytes, b
 
 def page_prefix(id_: NamespaceId, number: PageNumber) -> bytes:
     """What stands before the version."""
-    return _PAGE + _integer(id_) + _integer(number) + _STAMP
+    return _of(_PAGE, id_) + _integer(number) + _STAMP
 
 
 def page_prefixes(id_: NamespaceId, numbers: Iterable[PageNumber]) -> list[bytes]:
     """`page_prefix` of each."""
-    family = _PAGE + _integer(id_)
+    family = _of(_PAGE, id_)
     return [family + _integer(number) + _STAMP for number in numbers]
 
 
@@ -277,7 +286,7 @@ def page(id_: NamespaceId, number: PageNumber, until: Version) -> tuple[bytes, b
 
 
 def all_pages(id_: NamespaceId) -> tuple[bytes, bytes]:
-    prefix = _PAGE + _integer(id_)
+    prefix = _of(_PAGE, id_)
     return prefix, after_integer(prefix)
 
 
@@ -287,12 +296,12 @@ def number_of_page(key: bytes) -> PageNumber:
 
 def time_prefix(id_: NamespaceId, time_us: int) -> bytes:
     """What stands before the version."""
-    return _TIME + _integer(id_) + _integer(time_us) + _STAMP
+    return _of(_TIME, id_) + _integer(time_us) + _STAMP
 
 
 def times(id_: NamespaceId, until_us: int) -> tuple[bytes, bytes]:
     """Time keys of commits recorded at `until_us` or before."""
-    prefix = _TIME + _integer(id_)
+    prefix = _of(_TIME, id_)
     return prefix, prefix + _integer(min(max(until_us + 1, 0), (1 << 64) - 1))
 
 
@@ -301,38 +310,38 @@ def time_of(key: bytes) -> int:
 
 
 def token(id_: NamespaceId, token_: bytes) -> bytes:
-    return _TOKEN + _integer(id_) + _string(_BYTES, token_)
+    return _of(_TOKEN, id_) + _string(_BYTES, token_)
 
 
 def conflicts(id_: NamespaceId, runs: Iterable[tuple[int, int]]) -> list[tuple[bytes, bytes]]:
     """What stands for page numbers, given as the first and the last of each run."""
-    prefix = _CONFLICT + _integer(id_)
+    prefix = _of(_CONFLICT, id_)
     return [(prefix + _integer(first), prefix + _integer(last) + b"\0") for first, last in runs]
 
 
 def all_conflicts(id_: NamespaceId) -> tuple[bytes, bytes]:
-    prefix = _CONFLICT + _integer(id_)
+    prefix = _of(_CONFLICT, id_)
     return prefix, after_integer(prefix)
 
 
 def image(id_: NamespaceId, version: Version) -> bytes:
-    return _IMAGE + _integer(id_) + _STAMP + version + _USER
+    return _of(_IMAGE, id_) + _STAMP + version + _USER
 
 
 def images(id_: NamespaceId, until: Version) -> tuple[bytes, bytes]:
     """Allocation images of versions <= `until`."""
-    prefix = _IMAGE + _integer(id_) + _STAMP
+    prefix = _of(_IMAGE, id_) + _STAMP
     return prefix, prefix + until + b"\0\1"
 
 
 def image_prefix(id_: NamespaceId) -> bytes:
     """What stands before the version."""
-    return _IMAGE + _integer(id_) + _STAMP
+    return _of(_IMAGE, id_) + _STAMP
 
 
 def image_piece_prefix(id_: NamespaceId) -> bytes:
     """What stands before the version."""
-    return _IMAGE_PIECE + _integer(id_) + _STAMP
+    return _of(_IMAGE_PIECE, id_) + _STAMP
 
 
 def image_piece_suffix(n: int) -> bytes:
@@ -362,23 +371,23 @@ def version_of_piece(key: bytes) -> Version:
 
 
 def lease(id_: NamespaceId, lease_id: bytes) -> bytes:
-    return _LEASE + _integer(id_) + _string(_BYTES, lease_id)
+    return _of(_LEASE, id_) + _string(_BYTES, lease_id)
 
 
 def leased_numbers(id_: NamespaceId, first: int, last: int) -> tuple[bytes, bytes]:
     """What two grants of one of these numbers have in common; among the leases, and no key of one."""
-    prefix = _LEASE + _integer(id_)
+    prefix = _of(_LEASE, id_)
     return prefix + _integer(first), prefix + _integer(last) + b"\0"
 
 
 def leases(id_: NamespaceId) -> tuple[bytes, bytes]:
-    prefix = _LEASE + _integer(id_)
+    prefix = _of(_LEASE, id_)
     return prefix, after_integer(prefix)
 
 
 def queue_prefix(id_: NamespaceId) -> bytes:
     """What stands before the version."""
-    return _QUEUE + _integer(id_) + _STAMP
+    return _of(_QUEUE, id_) + _STAMP
 
 
 def ticket_suffix(ticket: bytes) -> bytes:
@@ -387,7 +396,7 @@ def ticket_suffix(ticket: bytes) -> bytes:
 
 
 def queue(id_: NamespaceId) -> tuple[bytes, bytes]:
-    prefix = _QUEUE + _integer(id_)
+    prefix = _of(_QUEUE, id_)
     return prefix, after_integer(prefix)
 
 
@@ -397,11 +406,11 @@ def ticket_of(key: bytes) -> bytes:
 
 
 def tag(id_: NamespaceId, text: str) -> bytes:
-    return _TAG + _integer(id_) + _string(_TEXT, text.encode())
+    return _of(_TAG, id_) + _string(_TEXT, text.encode())
 
 
 def tags(id_: NamespaceId) -> tuple[bytes, bytes]:
-    prefix = _TAG + _integer(id_)
+    prefix = _of(_TAG, id_)
     return prefix, after_integer(prefix)
 
 
@@ -410,12 +419,12 @@ def text_of_tag(key: bytes) -> str:
 
 
 def kept(id_: NamespaceId, version: Version, label: bytes) -> bytes:
-    return _KEPT + _integer(id_) + _STAMP + version + _USER + _string(_BYTES, label)
+    return _of(_KEPT, id_) + _STAMP + version + _USER + _string(_BYTES, label)
 
 
 def kept_at(id_: NamespaceId, first: Version, last: Version) -> tuple[bytes, bytes]:
     """All that needs one of the versions in [first, last]."""
-    prefix = _KEPT + _integer(id_) + _STAMP
+    prefix = _of(_KEPT, id_) + _STAMP
     return prefix + first, prefix + last + b"\0\1"
 
 
@@ -429,26 +438,26 @@ def label_of(key: bytes) -> bytes:
 
 
 def retention(id_: NamespaceId) -> bytes:
-    return _RETENTION + _integer(id_)
+    return _of(_RETENTION, id_)
 
 
 def measure(id_: NamespaceId, version: Version) -> bytes:
-    return _MEASURE + _integer(id_) + _STAMP + version + _USER
+    return _of(_MEASURE, id_) + _STAMP + version + _USER
 
 
 def measures(id_: NamespaceId, newer_than: Version, until: Version) -> tuple[bytes, bytes]:
     """Measures of versions in (newer_than, until]."""
-    prefix = _MEASURE + _integer(id_) + _STAMP
+    prefix = _of(_MEASURE, id_) + _STAMP
     return prefix + newer_than + b"\0\1", prefix + until + b"\0\1"
 
 
 def waypoint(id_: NamespaceId, version: Version) -> bytes:
-    return _WAYPOINT + _integer(id_) + _STAMP + version + _USER
+    return _of(_WAYPOINT, id_) + _STAMP + version + _USER
 
 
 def waypoints(id_: NamespaceId, first: Version, last: Version) -> tuple[bytes, bytes]:
     """Waypoints of versions in [first, last]."""
-    prefix = _WAYPOINT + _integer(id_) + _STAMP
+    prefix = _of(_WAYPOINT, id_) + _STAMP
     return prefix + first, prefix + last + b"\0\1"
 
 
@@ -460,13 +469,13 @@ def log_from(id_: NamespaceId, first: Version, until: Version) -> tuple[bytes, b
 
 def tokens(id_: NamespaceId, before: bytes) -> tuple[bytes, bytes]:
     """Tokens that sort before this one."""
-    prefix = _TOKEN + _integer(id_)
+    prefix = _of(_TOKEN, id_)
     return prefix, token(id_, before)
 
 
 def pages_from(id_: NamespaceId, number: PageNumber) -> tuple[bytes, bytes]:
     """Every version of the pages with this number and higher ones."""
-    prefix = _PAGE + _integer(id_)
+    prefix = _of(_PAGE, id_)
     return prefix + _integer(number), after_integer(prefix)
 
 

@@ -175,9 +175,9 @@ class _Changes:
         self, tx: Snapshot, id_: NamespaceId, since: Version | None, rows: Iterator[tuple[bytes, bytes]]
     ) -> bool:
         """Add them down to the one of `since`, which is not one of them.  False: it is not there."""
-        versions, records, version_of = self._versions, self._records, keys.version_of
+        versions, records = self._versions, self._records
         for key, record in rows:
-            version = version_of(key)
+            version = Version(key[keys.VERSION_PART])
             if version == since:
                 return True
             versions.append(version)

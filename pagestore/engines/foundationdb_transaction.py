@@ -119,7 +119,8 @@ class FoundationTransaction(FoundationSnapshot, Transaction):
     def set_versioned_key(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
         self.counted.sets += 1
         key = _with_gap(self._prefix + prefix, suffix)
-        self._add(lib.MV_FDB_ATOMIC_ALONE, key, value, _VERSIONSTAMPED_KEY)
+        header = _HEADER.pack(lib.MV_FDB_ATOMIC_ALONE, _VERSIONSTAMPED_KEY, len(key), len(value))
+        self._operations += (header, key, value)
 
     def set_versioned_value(self, key: bytes, prefix: bytes, suffix: bytes) -> None:
         self.counted.sets += 1
