@@ -18,8 +18,8 @@ def _commit_everything() -> None:
 
     Pages are stored whole: the store would notice a delta against another version than the newest."""
 
-    def encode_whole(pages: Sequence[tuple[PageNumber, bytes, Base | None]]) -> list[Encoded]:
-        return encode_many([(number, content, None) for number, content, _ in pages])
+    def encode_whole(pages: Sequence[tuple[PageNumber, bytes, Base | None]], *, moves: bool) -> list[Encoded]:
+        return encode_many([(number, content, None) for number, content, _ in pages], moves=moves)
 
     bridge.encode_many = encode_whole  # type: ignore[assignment]
     _change_requests(

@@ -18,6 +18,7 @@ import pytest
 
 import mvvfs
 from mvvfs import errors
+from pagestore.embedded import ENGINE_FILE
 from tests.conftest import NAME
 from tests.process import crew
 from tests.process.place import Place, roll_back, value
@@ -231,7 +232,7 @@ def test_an_empty_folder_becomes_a_store(tmp_path: Path) -> None:
 
 
 def engine_file(store: Path) -> Path:
-    return max((path for path in store.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
+    return store / ENGINE_FILE
 
 
 def read_damaged(store: str) -> Any:

@@ -95,7 +95,7 @@ def commit_request(
                 page_size=512,
                 reads=wire.numbers_message(reads),
                 writes=[
-                    pb.PageWrite(number=number, blob=encode(number, content, None).blob)
+                    pb.PageWrite(number=number, blob=encode(number, content, None, moves=True).blob)
                     for number, content in contents.items()
                 ],
             )
