@@ -220,7 +220,7 @@ class _Copy:
         if (content is None) != freed:
             raise CopyError(
                 f"page {number} of {format_version(change.version)}: changelog and content contradict each "
-                "other; mvctl verify shows more"
+                "other"
             )
         if content is None:
             self._contents.drop(number)
