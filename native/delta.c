@@ -40,7 +40,7 @@ enum { SHORT = 128 };
 enum { LARGEST = 65536, PLACE_BITS = 14 };
 enum { HEAD = 7, INDEX = 0x80, MOVING = 5 }; /* pagestore/encoding.py */
 
-static _Thread_local uint8_t before[LARGEST];
+static _Thread_local uint8_t scratch[LARGEST]; /* a page before a delta is applied; a delta that is being made */
 static _Thread_local uint16_t places[1 << PLACE_BITS]; /* in the older version, from 1; by the hash of what is there */
 
 static uint8_t *put_number(uint8_t *out, const uint8_t *end, uint32_t n) {
@@ -176,8 +176,10 @@ int mv_delta_make_shorter(const uint8_t *old, const uint8_t *new_, uint32_t size
   int plain = mv_delta_make(old, new_, size, out, room);
   *moving = 0;
   if (plain >= 0 && plain <= SHORT) return plain;
-  int length = mv_delta_make_moving(old, new_, size, out, plain < 0 ? room : (uint32_t)plain - 1);
-  if (length < 0) return plain < 0 ? -1 : mv_delta_make(old, new_, size, out, room);
+  uint32_t less = plain < 0 ? room : (uint32_t)plain - 1; /* the plain one stays where it is until then */
+  int length = mv_delta_make_moving(old, new_, size, scratch, less < LARGEST ? less : LARGEST);
+  if (length < 0) return plain;
+  memcpy(out, scratch, (size_t)length);
   *moving = 1;
   return length;
 }
@@ -205,7 +207,7 @@ int mv_delta_apply_moving(uint8_t *page, uint32_t size, const uint8_t *delta, ui
   const uint8_t *in = delta, *end = delta + length;
   uint32_t at = 0, skip, run, further;
   if (size > LARGEST) return -1;
-  memcpy(before, page, size);
+  memcpy(scratch, page, size);
   while (in < end) {
     if (!(in = get_number(in, end, &skip)) || !(in = get_number(in, end, &run))) return -1;
     int moved = run & 1;
@@ -217,7 +219,7 @@ int mv_delta_apply_moving(uint8_t *page, uint32_t size, const uint8_t *delta, ui
       if (!(in = get_number(in, end, &further))) return -1;
       int64_t from = (int64_t)at + ((int64_t)(further >> 1) ^ -(int64_t)(further & 1));
       if (from < 0 || from + run > size) return -1;
-      memcpy(page + at, before + from, run);
+      memcpy(page + at, scratch + from, run);
     } else {
       if (run > (size_t)(end - in)) return -1;
       memcpy(page + at, in, run);
