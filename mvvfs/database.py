@@ -65,8 +65,11 @@ class _LastCommit:
     def is_young(self) -> bool:
         return time.monotonic() < self._young_until
 
-    def take(self) -> tuple[Version, Version, Begin | None]:
-        """Its version; what came along with it, and since when that tells what changed."""
+    def take(self) -> tuple[Version, Version, Begin | None] | None:
+        """Its version; what came along with it, and since when that tells what changed.  None: it was too
+        long ago."""
+        if time.monotonic() >= self._young_until:
+            return None
         with self._lock:
             begin, self._begin = self._begin, None
             return self._version, self._since, begin
@@ -173,12 +176,11 @@ class Database:
         """As `begin`, but what others have committed since the last commit of this process may be missing.
 
         None: that commit was too long ago, or to know more than it told takes a begin."""
-        if not self.is_watched or not self._last_commit.is_young():
-            return None
-        reached, since, start = self._last_commit.take()
+        last = self._last_commit.take() if self.is_watched else None
         applied = self.applied()
-        if applied is None:
+        if last is None or applied is None:
             return None
+        reached, since, start = last
         if start is None and applied < reached and self.store.reaches_commits:
             since, start = applied, self.store.begin(self.id, applied, reaching=reached)
         if start is not None and since <= applied:

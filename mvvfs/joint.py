@@ -24,6 +24,7 @@ from pagestore.api import (
     CommitRequest,
     Committed,
     ConflictError,
+    Durability,
     ListedChanges,
     NoSuchVersionError,
     PageNumber,
@@ -142,23 +143,9 @@ def commit(base: Version, parts: Sequence[Part], *, tells_others: bool = True) -
 
     The changelog's message is the first one that a part's connection option or pragma gave; the commit is
     flushed if one of those that write asks for it."""
-    tells_others = tells_others or any(part.session.database.near is not None for part in parts)
     turn = _only_turn(parts)
-    writers = [part.session for part in parts if part.write_count]
-    alone = parts[0] if len(parts) == 1 else None  # a wish is for the only part
-    token = new_token()
-    request = CommitRequest(
-        token=token,
-        base=base,
-        parts=tuple(part.for_store(token, len(parts)) for part in parts),
-        message=next((part.session.message for part in parts if part.session.message), ""),
-        durability="full" if any(w.options.durability == "full" for w in writers) else "normal",
-        ticket=turn.ticket if turn is not None else None,
-        wish=alone.session.leases.wish(alone.allocated) if alone is not None else None,
-        read_version=alone.session.database.read_version_of(base) if alone is not None else None,
-        tells_others=tells_others,
-        wants_begin=alone is not None and alone.session.wants_begin and not tells_others,
-    )
+    alone = parts[0] if len(parts) == 1 else None
+    request, writers = _request(base, parts, turn, tells_others=tells_others)
     for part in parts:
         part.session.starts_commit()
     interrupted: BaseException | None = None
@@ -180,7 +167,7 @@ def commit(base: Version, parts: Sequence[Part], *, tells_others: bool = True) -
         part.session.database.committed(base, done.version, done.begin)
     if turn is not None:
         turn.end(given_up=[part.session for part in parts])
-    if alone is not None:
+    if alone is not None and done.lease is not None:
         alone.session.leases.granted(done.lease)
     if done.others is None:
         return Outcome(done.version, None, interrupted)
@@ -194,9 +181,46 @@ def commit(base: Version, parts: Sequence[Part], *, tells_others: bool = True) -
     return Outcome(done.version, others, interrupted)
 
 
+def _request(
+    base: Version, parts: Sequence[Part], turn: Turn | None, *, tells_others: bool
+) -> tuple[CommitRequest, list[Session]]:
+    """And those who write."""
+    token = new_token()
+    message = ""
+    durability: Durability = "normal"
+    encoded: list[CommitPart] = []
+    writers: list[Session] = []
+    for part in parts:
+        session = part.session
+        tells_others = tells_others or session.database.near is not None
+        message = message or session.message
+        if part.write_count:
+            writers.append(session)
+            durability = "full" if session.options.durability == "full" else durability
+        encoded.append(part.for_store(token, len(parts)))
+    alone = parts[0] if len(parts) == 1 else None  # a wish is for the only part
+    request = CommitRequest(
+        token=token,
+        base=base,
+        parts=encoded,
+        message=message,
+        durability=durability,
+        ticket=turn.ticket if turn is not None else None,
+        wish=alone.session.leases.wish(alone.allocated) if alone is not None and alone.allocated else None,
+        read_version=alone.session.database.read_version_of(base) if alone is not None else None,
+        tells_others=tells_others,
+        wants_begin=alone is not None and alone.session.wants_begin and not tells_others,
+    )
+    return request, writers
+
+
 def _only_turn(parts: Sequence[Part]) -> Turn | None:
     """The turn that the commit gives up.  A request has one ticket; places of earlier tries go."""
-    turns = {id(turn): turn for part in parts if (turn := part.session.turn) is not None}
+    turns: dict[int, Turn] = {}
+    for part in parts:
+        turn = part.session.turn
+        if turn is not None:
+            turns[id(turn)] = turn
     only = next(iter(turns.values()), None)
     for turn in turns.values():
         if turn is not only:
@@ -206,8 +230,9 @@ def _only_turn(parts: Sequence[Part]) -> Turn | None:
 
 def _commit_between_turns(request: CommitRequest, writers: Sequence[Session]) -> Committed:
     """Wait while somebody has a turn that this commit would spoil, as long as an operation may wait."""
-    store = writers[0].database.store
-    patience = max(MAX_TURN_SECONDS, *(writer.options.timeout for writer in writers))
+    store, patience = writers[0].database.store, MAX_TURN_SECONDS
+    for writer in writers:
+        patience = max(patience, writer.options.timeout)
     return commit_between_turns(store, request, patience, lambda: _nap(store))
 
 

@@ -157,7 +157,8 @@ class Session:
         if not database.is_watched:
             holding.watch(database)
         first, *more = database.read(version, numbers)
-        database.keep(more, version, page_size)
+        if more:
+            database.keep(more, version, page_size)
         if first is None:
             return None
         content = decode(first, page_size)

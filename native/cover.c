@@ -42,3 +42,37 @@ uint32_t mv_cover(const void *numbers, uint32_t count, uint32_t most, uint32_t *
   free(sorted);
   return ranges;
 }
+
+/* An integer of FoundationDB's tuple encoding (https://github.com/apple/foundationdb/blob/main/design/tuple.md): 0x14
+** and its length in bytes, then these, big-endian.  Where it ends. */
+static uint8_t *put_integer(uint32_t value, uint8_t *out) {
+  int size = 0;
+  while (size < 4 && value >> 8 * size) size++;
+  *out++ = (uint8_t)(0x14 + size);
+  while (size--) *out++ = (uint8_t)(value >> 8 * size);
+  return out;
+}
+
+static uint8_t *put_key(const uint8_t *prefix, uint32_t length, uint32_t number, uint8_t *out) {
+  memcpy(out, prefix, length);
+  return put_integer(number, out + length);
+}
+
+int64_t mv_cover_keys(const uint8_t *prefix, uint32_t length, const void *numbers, uint32_t count, uint32_t most,
+                      uint8_t *out) {
+  uint32_t few[2 * 64], *ends = few;
+  uint32_t room = count < most ? count : most;
+  if (room > 64 && !(ends = malloc(2 * (size_t)room * sizeof *ends))) return -1;
+  uint32_t ranges = mv_cover(numbers, count, most, ends);
+  uint8_t *at = out;
+  for (uint32_t i = 0; i < ranges; i++) {
+    uint8_t *first = at + 8, *behind = put_key(prefix, length, ends[2 * i], first);
+    uint8_t *end = put_key(prefix, length, ends[2 * i + 1], behind);
+    *end++ = 0; /* the next key behind the last */
+    uint32_t lengths[2] = {(uint32_t)(behind - first), (uint32_t)(end - behind)};
+    memcpy(at, lengths, sizeof lengths);
+    at = end;
+  }
+  if (ends != few) free(ends);
+  return count && !ranges ? -1 : at - out;
+}

@@ -44,7 +44,6 @@ from pagestore._native import ffi, lib
 from pagestore.api import (
     MAX_MESSAGE_BYTES,
     TOKEN_SIZE,
-    ZERO_VERSION,
     Change,
     Changes,
     CorruptPageError,
@@ -90,7 +89,8 @@ def whole(tx: Snapshot, id_: NamespaceId, version: Version, record: bytes) -> by
         return record
     change = _in_pieces(tx, id_, version, record)
     flags = record[0] & ~(_IN_PIECES | _AS_RUNS)
-    return bytes((flags,)) + record[1 : _HEAD.size] + _tail(flags & _WIDTH, change)
+    lists = _lists(change.pages, change.allocated, change.freed)
+    return bytes((flags,)) + record[1 : _HEAD.size] + _tail(flags & _WIDTH, change.message.encode(), lists)
 
 
 def change_of(tx: Snapshot, id_: NamespaceId, key: bytes, record: bytes) -> Change:
@@ -103,7 +103,8 @@ def _in_pieces(tx: Snapshot, id_: NamespaceId, version: Version, record: bytes) 
     pieces = (piece for _, piece in tx.scan(KeyRange(*keys.more(id_, version))))
     try:
         change = _read_pieces(version, record, pieces)
-        if _HEAD.size + _tail_size(record[0] & _WIDTH, change) != size_of(record):
+        lists = _lists(change.pages, change.allocated, change.freed)
+        if _size(record[0] & _WIDTH, change.message.encode(), lists) != size_of(record):
             raise ValueError("it is not as long as it should be")
     except (ValueError, KeyError, struct.error, zstandard.ZstdError) as exc:
         raise CorruptPageError(f"changelog record of {format_version(version)}: {exc}") from exc
@@ -151,6 +152,9 @@ class _Rest:
 
 def _read_pieces(version: Version, record: bytes, pieces: Iterator[bytes]) -> Change:
     flags, time_us, token = _HEAD.unpack_from(record)
+    width = flags & _WIDTH
+    if width not in _WIDTHS:
+        raise ValueError(f"page numbers of {width} bytes")
     rest = _Rest(pieces)
     message = ""
     if flags & _HAS_MESSAGE:
@@ -160,37 +164,39 @@ def _read_pieces(version: Version, record: bytes, pieces: Iterator[bytes]) -> Ch
         written, first, second = _RUN_COUNTS.unpack(rest.take(_RUN_COUNTS.size))
         pages, allocated, freed = rest.runs(written), rest.runs(first), rest.runs(second)
     else:
-        width = flags & _WIDTH
         if flags & _HAS_ALLOCATION:
             first, second = _COUNTS.unpack(rest.take(_COUNTS.size))
             allocated, freed = rest.numbers(width, first), rest.numbers(width, second)
-        before = _tail_size(width, Change(version, 0, (), token, message, allocated, freed))
-        pages = rest.numbers(width, (size_of(record) - _HEAD.size - before) // _item_size(width))
+        others = _size(width, message.encode(), _lists((), allocated, freed))
+        pages = rest.numbers(width, (size_of(record) - others) // width)
     rest.end()
     return Change(version, time_us, pages, token, message, allocated, freed)
 
 
-def _tail_size(width: int, change: Change) -> int:
-    """Bytes that stand behind the head of a record that is not in pieces."""
-    size = _item_size(width) * (len(change.pages) + len(change.allocated) + len(change.freed))
-    if change.allocated or change.freed:
-        size += _COUNTS.size
-    return size + (2 + len(change.message.encode()) if change.message else 0)
+_Lists = tuple[Sequence[int]] | tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 
-def _tail(width: int, change: Change) -> bytes:
-    """These bytes."""
-    start = _message(change.message)
-    lists: tuple[Sequence[int], ...] = (change.pages,)
-    if change.allocated or change.freed:
-        start += _COUNTS.pack(len(change.allocated), len(change.freed))
-        lists = (change.allocated, change.freed, change.pages)
-    return start + b"".join(_packed(width, numbers) for numbers in lists)
+def _lists(pages: Sequence[int], allocated: Sequence[int], freed: Sequence[int]) -> _Lists:
+    """The page numbers in a record, in their order there."""
+    return (allocated, freed, pages) if allocated or freed else (pages,)
 
 
-def _message(message: str) -> bytes:
-    text = message.encode()
-    return len(text).to_bytes(2, "big") + text if text else b""
+def _size(width: int, text: bytes, lists: _Lists) -> int:
+    """Bytes of a record that is not in pieces.  `text`: the message."""
+    size = _HEAD.size + (2 + len(text) if text else 0) + (_COUNTS.size if len(lists) > 1 else 0)
+    for numbers in lists:
+        size += width * len(numbers)
+    return size
+
+
+def _tail(width: int, text: bytes, lists: _Lists) -> bytes:
+    """What stands behind its head."""
+    tail = len(text).to_bytes(2, "big") + text if text else b""
+    if len(lists) > 1:
+        tail += _COUNTS.pack(len(lists[0]), len(lists[1]))
+    for numbers in lists:
+        tail += _packed(width, numbers)
+    return tail
 
 
 def may_be_in_pieces(change: Change) -> bool:
@@ -230,17 +236,17 @@ class Record:
             self._flags |= _HAS_ALLOCATION
         if message:
             self._flags |= _HAS_MESSAGE
-        change = Change(ZERO_VERSION, 0, pages, token, message, allocated, freed)
-        size = _HEAD.size + _tail_size(width, change)
+        text, lists = message.encode(), _lists(pages, allocated, freed)
+        size = _size(width, text, lists)
         if size <= MAX_RECORD:
-            self._tail = _tail(width, change)
+            self._tail = _tail(width, text, lists)
             if index_pages and len(pages) <= _MOST_TOLD_OF:
                 self._flags |= _HAS_INDEX_PAGES
                 self._tail += _bits(pages, set(index_pages))
         else:
             self._flags |= _IN_PIECES | _AS_RUNS
             self._tail = size.to_bytes(4, "big")
-            self.pieces = list(_pieces(message, (pages, allocated, freed)))
+            self.pieces = list(_pieces(text, (pages, allocated, freed)))
 
     @property
     def size(self) -> int:
@@ -252,13 +258,14 @@ class Record:
         return _HEAD.pack(self._flags, time_us, self._token) + self._tail
 
 
-def _pieces(message: str, lists: Sequence[Sequence[int]]) -> Iterator[bytes]:
+def _pieces(text: bytes, lists: Sequence[Sequence[int]]) -> Iterator[bytes]:
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
     counts = _RUN_COUNTS.pack(*(sum(1 for _ in runs_in(numbers)) for numbers in lists))
     flat = chain.from_iterable(run for numbers in lists for run in runs_in(numbers))
     packed = (_packed(4, some) for some in in_arrays(flat))
     ready = bytearray()
-    for part in chain((_message(message) + counts,), packed, (None,)):
+    message = len(text).to_bytes(2, "big") + text if text else b""
+    for part in chain((message + counts,), packed, (None,)):
         ready += compressor.flush() if part is None else compressor.compress(part)
         least = 0 if part is None else MAX_RECORD - 1
         while len(ready) > least:
@@ -398,10 +405,6 @@ def _packed(width: int, numbers: Sequence[int]) -> bytes:
     if _SWAP and width > 1:
         packed.byteswap()
     return packed.tobytes()
-
-
-def _item_size(width: int) -> int:
-    return array(_WIDTHS[width]).itemsize
 
 
 def _array(width: int, packed: bytes) -> array[int]:

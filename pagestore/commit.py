@@ -18,7 +18,6 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
-from functools import cached_property
 from typing import NamedTuple, cast
 
 from pagestore import (
@@ -55,7 +54,7 @@ from pagestore.api import (
     united,
 )
 from pagestore.cover import cover, cover_runs
-from pagestore.engines.base import Engine, KeyRange, Limits, Snapshot, Transaction
+from pagestore.engines.base import Engine, KeyRange, Limits, Snapshot, Transaction, pack_range
 from pagestore.faults import fault
 from pagestore.namespaces import Record
 from pagestore.requests import check_part, check_request
@@ -82,27 +81,40 @@ class FarBehind(Exception):
     """Too many commits came after the base to look at them while others wait: `Commit.check_ahead`."""
 
 
+_NO_ROWS = changelog.Rows()
+
+
 class Part:
     """One namespace's part of a commit, worked out as far as that goes without the engine."""
 
-    def __init__(self, request: CommitRequest, part: CommitPart) -> None:
+    def __init__(self, request: CommitRequest, part: CommitPart, *, tells_numbers: bool) -> None:
+        """`tells_numbers`: as `Engine.tells_numbers`."""
         self.id = part.namespace
         self.page_size = part.page_size
-        self.written: Sequence[PageNumber] = sorted(write.number for write in part.writes)
+        numbers = []
+        for write in part.writes:
+            numbers.append(write.number)
+        numbers.sort()
+        self.written: Sequence[PageNumber] = numbers
         """Ascending."""
-        self._in_runs = len(part.staged) > 0
-        if self._in_runs:
-            self.written = PageRuns(united(runs_in(self.written), part.staged.runs()))
-        check_part(part, self.written)
-        self.stage_index = (
-            staging.wanted_index(part.staged, part.freed, part.allocated) if part.staged else None
-        )
+        self.is_staged = len(part.staged) > 0
+        self.stage_index: dict[int, staging.Wanted] | None = None
         """What must be staged under the token; None: nothing."""
+        if self.is_staged:
+            self.written = PageRuns(united(runs_in(numbers), part.staged.runs()))
+        check_part(part, self.written)
+        if self.is_staged:
+            self.stage_index = staging.wanted_index(part.staged, part.freed, part.allocated)
         self.token = request.token
         self._reads = part.reads
         self._reads_all = part.reads_all
-        prefixes = keys.page_prefixes(self.id, (number for number, _ in part.writes))
-        self.rows = [(prefix, blob) for prefix, (_, blob) in zip(prefixes, part.writes, strict=True)]
+        self.rows: list[tuple[bytes, bytes]] = []
+        """Of each page written, what stands in its key before the version, and its blob."""
+        index_pages = []
+        for number, blob in part.writes:
+            self.rows.append((keys.page_prefix(self.id, number), blob))
+            if encoding.is_index(blob):
+                index_pages.append(number)
         self.allocated = part.allocated
         self.lease = part.lease
         self.ticket = request.ticket
@@ -117,9 +129,9 @@ class Part:
                 request.message,
                 part.allocated,
                 part.freed,
-                [number for number, blob in part.writes if encoding.is_index(blob)],
+                index_pages,
             )
-            if not part.staged:  # far more than anybody is told in this way
+            if tells_numbers and not self.is_staged:  # far more than anybody is told in this way
                 self._announced = pack_numbers(self.written, part.allocated, part.freed)
         self.token_key = keys.token(self.id, request.token)
         self.base = request.base
@@ -127,35 +139,29 @@ class Part:
         """No commit up to this version is in conflict."""
         self.newest = request.base
         """No commit is newer, as far as `check` has found."""
-        self.others = changelog.Rows()
+        self.others = _NO_ROWS
         """The commits in (base, checked], oldest first."""
         self.bulks: list[bulk.Bulk] = []
         """Bulk commits that `check` found not folded in."""
         self.newest_us = 0
         """Time of the newest commit that `check` saw, in Unix µs; 0: it saw none."""
 
-    @property
-    def is_staged(self) -> bool:
-        return self.stage_index is not None
-
-    @cached_property
-    def _touched(self) -> bytes:
-        """Read or written, for `changelog.Rows.meet`; worked out if others have committed."""
-        if self._in_runs:
+    def _packed_touched(self) -> bytes:
+        """Read or written, for `changelog.Rows.meet` and `cover`."""
+        if self.is_staged:
             return self._reads.packed + b"".join(some.tobytes() for some in in_arrays(self.written))
         return self._reads.packed + array("I", self.written).tobytes()
 
-    @cached_property
-    def touched(self) -> Set[int] | PageRuns:
-        """Read or written.  Worked out only if the commit is lost, or the engine must know."""
-        if self._in_runs:
+    def _touched(self) -> Set[int] | PageRuns:
+        """The same as a set; worked out only if the commit is lost, or its numbers are in runs."""
+        if self.is_staged:
             return PageRuns(united(cast(PageRuns, self.written).runs(), runs_in(list(self._reads))))
         return self._reads.as_set().union(self.written)
 
     def ask(self, tx: Transaction) -> _Asked:
         """Send for all that `check` has to look at, at once."""
         return _Asked(
-            token=_ask_token(tx, self.token_key),
+            token=tx.ask(self.token_key),
             log=snapshot.ask_log(tx, self.id, self.checked, MAX_CHECKED + 1),
             queue=turns.ask(tx, self.id),
             lease=None if self.lease is None else allocation.ask_lease(tx, self.id, self.lease),
@@ -211,13 +217,12 @@ class Part:
             and self.stage_index is None
             and self.ticket is None
             and not seen.has_bulks
-            and not turns.may_stop(seen.turn, self.written)
+            and (seen.turn is None or not turns.may_stop(seen.turn, self.written))
         )
 
     def check_as_of(self, tx: Transaction, seen: Standpoint, *, alone: bool) -> None:
         """As `check`, as of `seen`, where nothing is newer than the base and the token was not there yet
         (see `standpoints`).  `alone`: any other commit is a conflict.  Raises LeaseEndedError."""
-        tx.add_read_conflict(self.token_key, self.token_key + b"\0")
         if alone:
             tx.add_read_conflict(*keys.all_conflicts(self.id))
         if self.lease is not None:
@@ -231,10 +236,11 @@ class Part:
         if self._reads_all:
             pages = {page for change in later for page in change.pages}
             raise ConflictError(self.id, tuple(sorted(pages)), later[-1].version)
-        if not later.meet(self._touched):
+        if not later.meet(self._packed_touched()):
             return
-        met = [change for change in later if any(page in self.touched for page in change.pages)]
-        lost = {page for change in met for page in change.pages if page in self.touched}
+        touched = self._touched()
+        met = [change for change in later if any(page in touched for page in change.pages)]
+        lost = {page for change in met for page in change.pages if page in touched}
         raise ConflictError(self.id, tuple(sorted(lost)), met[-1].version)
 
     def write(self, tx: Transaction, record: Record, time_us: int) -> None:
@@ -262,33 +268,34 @@ class Part:
             self._declare_conflicts(tx)
 
     def _declare_conflicts(self, tx: Transaction) -> None:
-        namespace = keys.namespace(self.id)
-        tx.add_read_conflict(namespace, namespace + b"\0")
+        for key in (self.token_key, keys.namespace(self.id)):
+            tx.add_read_conflict(key, key + b"\0")
         if self._reads_all:
             tx.add_read_conflict(*keys.all_conflicts(self.id))
-        most = MAX_RUNS if tx.as_of is None else FEW_RUNS
-        tx.add_conflicts(
-            keys.conflicts(self.id, self._covered(reads=True, most=most)),
-            keys.conflicts(self.id, self._covered(reads=False, most=MAX_RUNS)),
-        )
+        tx.add_read_conflicts(self._covered(reads=True, most=MAX_RUNS if tx.as_of is None else FEW_RUNS))
+        tx.add_write_conflicts(self._covered(reads=False, most=MAX_RUNS))
 
-    def _covered(self, *, reads: bool, most: int) -> list[tuple[int, int]]:
-        """Ranges of what was written, or read and written."""
-        if self._in_runs:
-            return cover_runs(cast(PageRuns, self.touched if reads else self.written), most)
-        return cover(self._touched if reads else array("I", self.written).tobytes(), most)
+    def _covered(self, *, reads: bool, most: int) -> bytes:
+        """Packed ranges of what was written, or read and written."""
+        if not self.is_staged:
+            numbers = self._packed_touched() if reads else array("I", self.written).tobytes()
+            return cover(keys.conflict_prefix(self.id), numbers, most)
+        ranges = cover_runs(cast(PageRuns, self._touched() if reads else self.written), most)
+        return b"".join(pack_range(*keys.conflicts(self.id, first, last)) for first, last in ranges)
 
 
 class Commit:
     """A request on its way into the store."""
 
-    def __init__(self, request: CommitRequest, limits: Limits) -> None:
-        """Raises InvalidRequestError, LimitError."""
+    def __init__(self, request: CommitRequest, limits: Limits, *, tells_numbers: bool) -> None:
+        """`limits`, `tells_numbers`: the engine's.  Raises InvalidRequestError, LimitError."""
         check_request(request)
         self.request = request
         self.time_us = 0
         self.others: tuple[changelog.Rows, ...] | None = ()
-        self.parts = [Part(request, part) for part in request.parts]
+        self.parts: list[Part] = []
+        for part in request.parts:
+            self.parts.append(Part(request, part, tells_numbers=tells_numbers))
         self._now_us = time.time_ns() // 1000
         self._optimistic = False
         self.tries_alone = False
@@ -371,7 +378,10 @@ class Commit:
         """What to record.  Raises InvalidRequestError."""
         wanted = self.request.time_us
         if wanted is None:
-            return tx.commit_time(max(self._now_us, *(part.newest_us for part in self.parts)))
+            now_us = self._now_us
+            for part in self.parts:
+                now_us = max(now_us, part.newest_us)
+            return tx.commit_time(now_us)
         if not all(history.newest_time(tx, part.id) <= wanted <= self._now_us for part in self.parts):
             raise InvalidRequestError(
                 "the time of a commit is not before that of the one before it, nor to come"
@@ -407,12 +417,6 @@ def _rows_of(tx: Snapshot, id_: NamespaceId, rows: Iterator[tuple[bytes, bytes]]
     )
 
 
-def _ask_token(tx: Transaction, token_key: bytes) -> Callable[[], bytes | None]:
-    if tx.optimistic:
-        tx.add_read_conflict(token_key, token_key + b"\0")
-    return tx.ask(token_key)
-
-
 def _happened(happened: bytes | None) -> Version | None:
     """The version at which the commit with this token happened.  Raises VoidTokenError."""
     if happened == keys.VOID_TOKEN:
@@ -422,7 +426,10 @@ def _happened(happened: bytes | None) -> Version | None:
 
 def _check_limits(parts: Sequence[Part], limits: Limits) -> None:
     if limits.max_bytes:
-        size = sum(len(key) + len(blob) + KEY_OVERHEAD for part in parts for key, blob in part.rows)
-        size += sum(part.record.size for part in parts if part.record is not None)
+        size = 0
+        for part in parts:
+            size += 0 if part.record is None else part.record.size
+            for key, blob in part.rows:
+                size += len(key) + len(blob) + KEY_OVERHEAD
         if size > limits.max_bytes:
             raise LimitError(f"a commit of {size} bytes; this store takes {limits.max_bytes} in one")

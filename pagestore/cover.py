@@ -9,22 +9,21 @@ from pagestore._native import ffi, lib
 from pagestore.api import PageRuns
 
 
-def cover(numbers: bytes, most: int) -> list[tuple[int, int]]:
-    """At most `most` ranges, first and last, that cover page numbers (packed as `PageSet.packed`): the
-    narrowest gaps are covered too.
+def cover(prefix: bytes, numbers: bytes, most: int) -> bytes:
+    """At most `most` ranges of keys, packed (`engines.base.pack_range`), that cover what `prefix` and these
+    page numbers (packed as `PageSet.packed`) make: the narrowest gaps are covered too.
 
     Where a gap is covered, a commit may have to look again at what did not concern it; it is not lost."""
     count = len(numbers) // 4
-    out = ffi.new("uint32_t[]", 2 * min(count, most))
-    found = lib.mv_cover(numbers, count, most, out)
-    if count and not found:
+    out = ffi.new("uint8_t[]", min(count, most) * (2 * len(prefix) + lib.MV_COVER_ROOM))
+    size = lib.mv_cover_keys(prefix, len(prefix), numbers, count, most, out)
+    if size < 0:
         raise MemoryError("no memory for the conflict ranges of a commit")
-    ends = iter(ffi.unpack(out, 2 * found)) if found else iter(())
-    return list(zip(ends, ends, strict=True))
+    return bytes(ffi.buffer(out, size))
 
 
 def cover_runs(numbers: PageRuns, most: int) -> list[tuple[int, int]]:
-    """The same, of numbers in runs."""
+    """The same of numbers in runs: the first and the last number of each range."""
     runs = [(int(run.first), run.first + run.length - 1) for run in numbers.runs()]
     if len(runs) <= most:
         return runs

@@ -200,8 +200,9 @@ def _apply(page: bytearray, deltas: Sequence[bytes]) -> bytes:
     """Newest first.  Raises ValueError."""
     for depth, blob in enumerate(reversed(deltas), start=1):
         codec, key_id, chain, _ = _HEAD.unpack_from(blob)
-        if key_id != _PLAIN or codec & ~_INDEX not in _DELTAS or chain != depth:
-            _check_key(key_id)
+        if key_id != _PLAIN:
+            raise _unknown_key(key_id)
+        if codec & ~_INDEX not in _DELTAS or chain != depth:
             raise ValueError(f"codec {codec} at depth {chain}, where delta {depth} belongs")
     lengths = array("I", map(len, deltas)).tobytes()
     wrong = lib.mv_delta_apply_all(ffi.from_buffer(page), len(page), b"".join(deltas), lengths, len(deltas))
@@ -212,12 +213,16 @@ def _apply(page: bytearray, deltas: Sequence[bytes]) -> bytes:
 
 def _whole(blob: bytes, size: int) -> bytes:
     codec, key_id, chain, _ = _HEAD.unpack_from(blob)
-    _check_key(key_id)
+    if key_id != _PLAIN:
+        raise _unknown_key(key_id)
     if chain != 0:
         raise ValueError(f"{chain} older version(s) of it are missing")
     payload = blob[_HEAD.size :]
     if codec & ~_INDEX == _ZSTD:
-        return _decompress(payload, size)
+        content = _codecs.decompress(payload, max_output_size=size, allow_extra_data=False)
+        if len(content) != size:
+            raise ValueError(f"{len(content)} bytes instead of {size}")
+        return content
     if codec & ~_INDEX != _RAW:
         raise ValueError(f"codec {codec}, where content belongs")
     if len(payload) != size:
@@ -225,16 +230,8 @@ def _whole(blob: bytes, size: int) -> bytes:
     return payload
 
 
-def _decompress(payload: bytes, size: int) -> bytes:
-    content = _codecs.decompress(payload, max_output_size=size, allow_extra_data=False)
-    if len(content) != size:
-        raise ValueError(f"{len(content)} bytes instead of {size}")
-    return content
-
-
-def _check_key(key_id: int) -> None:
-    if key_id != _PLAIN:
-        raise ValueError(f"it is encrypted with key {key_id}, and this release knows no keys")
+def _unknown_key(key_id: int) -> ValueError:
+    return ValueError(f"it is encrypted with key {key_id}, and this release knows no keys")
 
 
 def chain_of(blob: bytes) -> int:

@@ -52,7 +52,6 @@ scan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 
 from pagestore.api import VERSION_SIZE, NamespaceId, PageNumber, Version
@@ -273,15 +272,9 @@ def page_prefix(id_: NamespaceId, number: PageNumber) -> bytes:
     return _of(_PAGE, id_) + _integer(number) + _STAMP
 
 
-def page_prefixes(id_: NamespaceId, numbers: Iterable[PageNumber]) -> list[bytes]:
-    """`page_prefix` of each."""
-    family = _of(_PAGE, id_)
-    return [family + _integer(number) + _STAMP for number in numbers]
-
-
 def page(id_: NamespaceId, number: PageNumber, until: Version) -> tuple[bytes, bytes]:
     """A page's versions <= `until`."""
-    prefix = page_prefix(id_, number)
+    prefix = _of(_PAGE, id_) + _integer(number) + _STAMP
     return prefix, prefix + until + b"\0\1"
 
 
@@ -313,10 +306,15 @@ def token(id_: NamespaceId, token_: bytes) -> bytes:
     return _of(_TOKEN, id_) + _string(_BYTES, token_)
 
 
-def conflicts(id_: NamespaceId, runs: Iterable[tuple[int, int]]) -> list[tuple[bytes, bytes]]:
-    """What stands for page numbers, given as the first and the last of each run."""
+def conflict_prefix(id_: NamespaceId) -> bytes:
+    """What stands before the page number."""
+    return _of(_CONFLICT, id_)
+
+
+def conflicts(id_: NamespaceId, first: int, last: int) -> tuple[bytes, bytes]:
+    """What stands for a run of page numbers."""
     prefix = _of(_CONFLICT, id_)
-    return [(prefix + _integer(first), prefix + _integer(last) + b"\0") for first, last in runs]
+    return prefix + _integer(first), prefix + _integer(last) + b"\0"
 
 
 def all_conflicts(id_: NamespaceId) -> tuple[bytes, bytes]:

@@ -31,7 +31,8 @@ def check_request(request: CommitRequest) -> None:
     """Raises InvalidRequestError, LimitError."""
     if len(request.token) != TOKEN_SIZE or len(request.base) != VERSION_SIZE:
         raise InvalidRequestError(f"a token has {TOKEN_SIZE} bytes and a version {VERSION_SIZE}")
-    if not request.parts or len({part.namespace for part in request.parts}) < len(request.parts):
+    parts = request.parts
+    if len(parts) != 1 and (not parts or len({part.namespace for part in parts}) < len(parts)):
         raise InvalidRequestError("a commit has one part for each namespace, and at least one")
     if len(request.message.encode()) > MAX_MESSAGE_BYTES:
         raise LimitError(f"a changelog message holds at most {MAX_MESSAGE_BYTES} bytes")
@@ -43,11 +44,13 @@ def check_part(part: CommitPart, numbers: Sequence[int]) -> None:
         raise InvalidRequestError(f"a page size is a power of two from 512 to 65536, not {part.page_size}")
     if numbers and not 1 <= numbers[0] <= numbers[-1] <= MAX_PAGE:
         raise InvalidRequestError(f"page numbers are 1 to {MAX_PAGE}")
-    if len(set(numbers) if not part.staged else numbers) < len(part.writes) + len(part.staged):
+    count = len(part.staged)
+    if len(numbers if count else set(numbers)) < len(part.writes) + count:
         raise InvalidRequestError("a page is written twice in one commit")
     for number, blob in part.writes:
         encoding.check(number, blob, part.page_size)
-    _check_allocation(part, numbers)
+    if part.allocated or part.freed:
+        _check_allocation(part, numbers)
 
 
 def _check_allocation(part: CommitPart, numbers: Sequence[int]) -> None:

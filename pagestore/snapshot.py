@@ -234,8 +234,10 @@ def read_as_of(tx: Snapshot, id_: NamespaceId, seen: Standpoint, numbers: Sequen
     if seen.record.ancestors:
         asked = ask_pages(tx, id_, seen.version, numbers)
         return Read(_put_together(tx, numbers, [rows for _, rows in asked], seen.record.ancestors), [])
-    found = _ask(tx, id_, seen.version, numbers)
-    return Read([_page_of(number, rows) for number, rows in zip(numbers, found, strict=True)], [])
+    pages = []
+    for number, rows in zip(numbers, _ask(tx, id_, seen.version, numbers), strict=True):
+        pages.append(_page_of(number, rows))
+    return Read(pages, [])
 
 
 def read_pages(
@@ -262,9 +264,10 @@ def ask_pages(
 def _ask(
     tx: Snapshot, id_: NamespaceId, version: Version, numbers: Sequence[PageNumber]
 ) -> list[Iterator[tuple[bytes, bytes]]]:
-    return tx.scan_many(
-        [KeyRange(*keys.page(id_, number, version), CHAIN_ROWS, reverse=True) for number in numbers]
-    )
+    ranges = []
+    for number in numbers:
+        ranges.append(KeyRange(*keys.page(id_, number, version), CHAIN_ROWS, reverse=True))
+    return tx.scan_many(ranges)
 
 
 def _versions(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[Row]:

@@ -171,13 +171,15 @@ class PageStore(Store):
         return found.pages
 
     def stage(self, namespace: NamespaceId, token: bytes, writes: Sequence[PageWrite]) -> None:
-        self._allow_moves(writes)
+        if not self._allows_moves:
+            self._allow_moves(writes)
         if staging.stage(self.engine, namespace, token, writes, self.timeout):
             staging.collect(self.engine, namespace, self.timeout)
 
     def _allow_moves(self, writes: Sequence[PageWrite]) -> None:
-        """Before pages are stored as only some releases read them: have the others refuse the store."""
-        if not self._allows_moves and any(is_moving(write.blob) for write in writes):
+        """Before pages are stored as only some releases read them: have the others refuse the store.
+        For who has not been through it yet."""
+        if any(is_moving(write.blob) for write in writes):
             self.engine.transact(lambda tx: format.require(tx, format.MOVES), timeout=self.timeout)
             self._allows_moves = True
 
@@ -186,10 +188,11 @@ class PageStore(Store):
         self._folder.settle()
 
     def commit(self, request: CommitRequest) -> Committed:
-        for requested in request.parts:
-            self._allow_moves(requested.writes)
+        if not self._allows_moves:
+            for requested in request.parts:
+                self._allow_moves(requested.writes)
         asked, request = request, self._small_enough(request)
-        commit = Commit(request, self.engine.limits)
+        commit = Commit(request, self.engine.limits, tells_numbers=self.engine.tells_numbers)
         as_of = self._standpoint(commit)
         first = request.parts[0].namespace
         commit.tries_alone = as_of is not None and request.wants_begin and self._solitude.is_likely(first)
@@ -234,7 +237,10 @@ class PageStore(Store):
         """The same, with its pages staged if they are too many for one engine transaction."""
         if not self.max_commit_bytes:
             return request
-        size = sum(len(write.blob) + KEY_OVERHEAD for part in request.parts for write in part.writes)
+        size = 0
+        for part in request.parts:
+            for write in part.writes:
+                size += len(write.blob) + KEY_OVERHEAD
         if size <= self.max_commit_bytes:
             return request
         first = keys.token(request.parts[0].namespace, request.token)

@@ -17,9 +17,10 @@ stricter of the two (https://apple.github.io/foundationdb/developer-guide.html):
 
 from __future__ import annotations
 
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
@@ -35,6 +36,24 @@ class KeyRange(NamedTuple):
     end: bytes
     limit: int = 0
     reverse: bool = False
+
+
+_RANGE_HEAD = struct.Struct("=II")
+
+
+def pack_range(begin: bytes, end: bytes) -> bytes:
+    """A range of keys as one of many, one behind the other (native/store.h, `mv_cover_keys`)."""
+    return _RANGE_HEAD.pack(len(begin), len(end)) + begin + end
+
+
+def unpack_ranges(packed: bytes) -> Iterator[tuple[bytes, bytes]]:
+    start = 0
+    while start < len(packed):
+        first, second = _RANGE_HEAD.unpack_from(packed, start)
+        start += _RANGE_HEAD.size
+        middle, end = start + first, start + first + second
+        yield packed[start:middle], packed[middle:end]
+        start = end
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +144,14 @@ class Transaction(Snapshot):
     @abstractmethod
     def add_write_conflict(self, begin: bytes, end: bytes) -> None: ...
 
-    def add_conflicts(
-        self, read: Sequence[tuple[bytes, bytes]], written: Sequence[tuple[bytes, bytes]]
-    ) -> None:
-        """Many of both."""
-        for begin, end in read:
+    def add_read_conflicts(self, ranges: bytes) -> None:
+        """Many, packed (`pack_range`)."""
+        for begin, end in unpack_ranges(ranges):
             self.add_read_conflict(begin, end)
-        for begin, end in written:
+
+    def add_write_conflicts(self, ranges: bytes) -> None:
+        """Many, packed (`pack_range`)."""
+        for begin, end in unpack_ranges(ranges):
             self.add_write_conflict(begin, end)
 
     @abstractmethod
@@ -164,20 +184,6 @@ class Operations:
     commits: int = 0
     retries: int = 0
 
-    def add(self, other: Operations) -> None:
-        self.gets += other.gets  # one by one: every call of the engine comes here
-        self.range_reads += other.range_reads
-        self.parts += other.parts
-        self.rows += other.rows
-        self.sets += other.sets
-        self.clears += other.clears
-        self.conflicts += other.conflicts
-        self.commits += other.commits
-        self.retries += other.retries
-
-    def copy(self) -> Operations:
-        return replace(self)
-
 
 class Result(NamedTuple, Generic[T]):
     value: T
@@ -195,6 +201,9 @@ class Engine(ABC):
 
     waits_anywhere: ClassVar[bool] = False
     """It blocks for answers only, and asks `pagestore.waits` who waits for them."""
+
+    tells_numbers: ClassVar[bool] = False
+    """Its transactions' `announce` has a use for page numbers."""
 
     reaches_back: ClassVar[bool] = False
     """`read` and `transact` can stand at the read version of an earlier `read`."""

@@ -44,7 +44,7 @@ from pagestore.engines.foundationdb_client import (
     TIMED_OUT,
     TRANSACTION_TOO_OLD,
 )
-from pagestore.engines.foundationdb_handles import Handle
+from pagestore.engines.foundationdb_handles import Handle, Keyspace
 from pagestore.engines.foundationdb_transaction import (
     HIGHEST_BATCH,
     FoundationSnapshot,
@@ -77,13 +77,13 @@ class FoundationEngine(Engine):
 
         Raises StoreUnavailableError."""
         self._client = foundationdb_client.client()
-        self._db: Any = self._client.open(cluster_file)
-        self._prefix = prefix
-        self._read_only = read_only
-        self._open = True
-        self._counting = threading.Lock()
+        self._keyspace: Keyspace | None = Keyspace(self._client, self._client.open(cluster_file), prefix)
+        """None: closed."""
         self._operations = Operations()
-        self._kept = _Kept()
+        """Once closed."""
+        self.prefix = prefix
+        self._read_only = read_only
+        self.kept = _Kept()
 
     def read(
         self,
@@ -95,18 +95,16 @@ class FoundationEngine(Engine):
     ) -> T:
         tries = _Tries(self, timeout, stands_at=as_of or reaching)
         while True:
-            tx = FoundationSnapshot(tries.tr, self._prefix)
+            tx = FoundationSnapshot(tries.tr)
             tx.as_of = as_of
             try:
                 value = work(tx)
                 if as_of is not None or tx.is_wanted_again:
-                    self._kept.put(as_of or tx.read_version(), tries)
+                    self.kept.put(as_of or tx.read_version(), tries)
                 return value
             except self._client.error as exc:
                 tries.after_read(exc, as_of is not None)
                 as_of = None
-            finally:
-                self._count(tx.counted)
 
     def transact(
         self,
@@ -121,7 +119,7 @@ class FoundationEngine(Engine):
             raise StoreReadOnlyError("the store was opened read-only")
         tries = _Tries(self, timeout, stands_at=as_of)
         while True:
-            tx = FoundationTransaction(tries.tr, self._prefix)
+            tx = FoundationTransaction(tries.tr)
             tx.as_of = as_of
             committing = False
             try:
@@ -133,31 +131,30 @@ class FoundationEngine(Engine):
                 fault("commit.sent")
                 done.wait()
                 fault("commit.after_commit")
-                tx.counted.commits += 1
-                return Result(value, Version(stamp.key()))
+                return Result(value, stamp.stamp())
             except self._client.error as exc:
                 tries.after_commit(exc, as_of is not None, committing, idempotent)
                 as_of = None
-            finally:
-                self._count(tx.counted)
 
     def reached_by(self, version: Version) -> Version:
         return Version(version[:8] + HIGHEST_BATCH)
 
-    def take_kept(self, read_version: Version, timeout: float) -> Handle | None:
-        """A transaction that stands there, with that timeout; or None."""
-        return self._kept.take(read_version, timeout) if self.usable() else None
+    def check_usable(self) -> None:
+        """Raises StoreUnavailableError."""
+        if self._client.is_inherited:
+            foundationdb_client.refuse_inherited()
+        if self._keyspace is None:
+            raise StoreUnavailableError("the store can't be used any more: it was closed")
 
     def new_transaction(
         self, timeout: float, *, stands_at: Version | None = None, sees_writes: bool = False
     ) -> Handle:
         """`timeout` in seconds."""
-        if self._client.is_inherited:
-            foundationdb_client.refuse_inherited()
-        if not self._open:
-            raise StoreUnavailableError("the store can't be used any more: it was closed")
+        keyspace = self._keyspace
+        if keyspace is None:
+            raise StoreUnavailableError("the store was closed meanwhile")
         read_version = 0 if stands_at is None else int.from_bytes(stands_at[:8], "big")
-        return Handle(self._client, self._db, timeout, stands_at=read_version, sees_writes=sees_writes)
+        return Handle(keyspace, timeout, stands_at=read_version, sees_writes=sees_writes)
 
     def wait(self, future: Any) -> Any:
         return self._client.wait(future)
@@ -167,18 +164,16 @@ class FoundationEngine(Engine):
         return self._client.error
 
     def count_retry(self) -> None:
-        self._count(Operations(retries=1))
-
-    def _count(self, counted: Operations) -> None:
-        with self._counting:
-            self._operations.add(counted)
+        keyspace = self._keyspace
+        if keyspace is not None:
+            keyspace.count_retry()
 
     def operations(self) -> Operations:
-        with self._counting:
-            return self._operations.copy()
+        keyspace = self._keyspace
+        return self._operations if keyspace is None else keyspace.operations()
 
     def signal(self, namespace: NamespaceId) -> Signal:
-        return _WatchedKey(self, self._prefix + head_key(namespace))
+        return _WatchedKey(self, self.prefix + head_key(namespace))
 
     def head_word(self, namespace: NamespaceId) -> HeadWord | None:
         return None
@@ -187,12 +182,12 @@ class FoundationEngine(Engine):
         """Every commit is durable when it is visible."""
 
     def usable(self) -> bool:
-        return self._open and not self._client.is_inherited
+        return self._keyspace is not None and not self._client.is_inherited
 
     def close(self) -> None:
-        self._open = False
-        self._kept.clear()
-        self._db = None
+        self.kept.clear()
+        self._operations = self.operations()
+        self._keyspace = None
 
 
 class _WatchedKey(Signal):
@@ -230,15 +225,17 @@ class _Kept:
         self._tries: OrderedDict[Version, list[_Tries]] = OrderedDict()
 
     def put(self, read_version: Version, tries: _Tries) -> None:
+        now = time.monotonic()
         with self._lock:
             self._tries.setdefault(read_version, []).append(tries)
             while self._tries:
                 oldest = next(iter(self._tries.values()))
-                if len(self._tries) <= _MOST_KEPT and _is_young(oldest[-1]):
+                if len(self._tries) <= _MOST_KEPT and now < oldest[-1].young_until:
                     return
                 self._tries.popitem(last=False)
 
     def take(self, read_version: Version, timeout: float) -> Handle | None:
+        """A transaction that stands there, with that timeout; or None."""
         with self._lock:
             found = self._tries.get(read_version)
             if found is None:
@@ -246,15 +243,11 @@ class _Kept:
             tries = found.pop()
             if not found:
                 del self._tries[read_version]
-        return tries.tr if tries.timeout == timeout and _is_young(tries) else None
+        return tries.tr if tries.timeout == timeout and time.monotonic() < tries.young_until else None
 
     def clear(self) -> None:
         with self._lock:
             self._tries.clear()
-
-
-def _is_young(tries: _Tries) -> bool:
-    return time.monotonic() - tries.started < min(_KEPT_SECONDS, tries.timeout / 20)
 
 
 class _Tries:
@@ -271,10 +264,13 @@ class _Tries:
         self._engine = engine
         self.timeout = DEFAULT_TIMEOUT if timeout is None else timeout
         self.started = time.monotonic()
+        self.young_until = self.started + min(_KEPT_SECONDS, self.timeout / 20)
+        """Until then somebody else may go on with its transaction."""
         self._unknown = False
         """Whether a try before may have been committed."""
         self._last: str | None = None
-        kept = None if stands_at is None else engine.take_kept(stands_at, self.timeout)
+        engine.check_usable()
+        kept = None if stands_at is None else engine.kept.take(stands_at, self.timeout)
         self.tr = kept or engine.new_transaction(self.timeout, stands_at=stands_at, sees_writes=sees_writes)
 
     def _at_once(self) -> None:

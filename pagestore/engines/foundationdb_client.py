@@ -143,6 +143,8 @@ class Client:
     def check(self, error: int) -> None:
         """Raise what a call of the library has answered, but for 0."""
         if error:
+            if error == lib.MV_FDB_NO_MEMORY:
+                raise MemoryError("no memory for what goes to FoundationDB")
             raise self.error(error)
 
     def wait(self, future: Any) -> Any:
@@ -158,7 +160,7 @@ class Client:
                 keeper.wait(partial(lib.mv_fdb_post, self.functions, future))
             return
         wait = lib.mv_fdb_wait(self.functions, future, 0, _LOOK_US)
-        if wait == lib.MV_FDB_NO_MEMORY:
+        if wait == lib.MV_FDB_NO_WAIT:
             raise MemoryError("no memory to wait for FoundationDB")
         try:
             while wait:

@@ -14,9 +14,12 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from pagestore._native import ffi, lib
+from pagestore.api import VERSION_SIZE, Version
+from pagestore.engines.base import Operations
 from pagestore.engines.foundationdb_client import Client
 
 Row = tuple[bytes, bytes]
@@ -36,13 +39,36 @@ class _Room(threading.local):
 _room = _Room()
 
 
+class Keyspace:
+    """The keys of a database that begin with a prefix: those that pass here are without it."""
+
+    __slots__ = ("_prefix", "c", "client", "database")
+
+    def __init__(self, client: Client, database: Any, prefix: bytes) -> None:
+        """`database`: the package's."""
+        self.client = client
+        self.database = database
+        self._prefix = ffi.new("uint8_t[]", prefix)
+        self.c = ffi.new(
+            "mv_fdb_keyspace *", (client.functions, database.dpointer.value, self._prefix, len(prefix))
+        )
+
+    def operations(self) -> Operations:
+        counted = self.c.counted
+        return Operations(*(getattr(counted, one.name) for one in fields(Operations)))
+
+    def count_retry(self) -> None:
+        lib.mv_fdb_count_retry(self.c)
+
+
 class Future:
     """What the library was asked for.  Every method but the first waits, and raises the library's error."""
 
-    __slots__ = ("_client", "pointer")
+    __slots__ = ("_client", "_keyspace", "pointer")
 
-    def __init__(self, client: Client, pointer: int) -> None:
-        self._client = client
+    def __init__(self, keyspace: Keyspace, pointer: int) -> None:
+        self._keyspace = keyspace
+        self._client = keyspace.client
         self.pointer = pointer
 
     def __del__(self) -> None:
@@ -59,31 +85,32 @@ class Future:
         self._client.check(lib.mv_fdb_integer_of(self._client.functions, self.pointer, out))
         return int(out[0])
 
-    def key(self) -> bytes:
-        return self._string(lib.mv_fdb_key_of) or b""
+    def stamp(self) -> Version:
+        """A commit's versionstamp, which is there once the commit is; counts that."""
+        self._client.await_(self.pointer)
+        out = _room.out
+        self._client.check(lib.mv_fdb_stamp_of(self._keyspace.c, self.pointer, out))
+        return Version(ffi.buffer(out, VERSION_SIZE)[:])
 
     def value(self) -> bytes | None:
-        return self._string(lib.mv_fdb_value_of)
-
-    def _string(self, read: Any) -> bytes | None:
         self._client.await_(self.pointer)
         out = ffi.new("mv_fdb_string *")
-        self._client.check(read(self._client.functions, self.pointer, out))
+        self._client.check(lib.mv_fdb_value_of(self._client.functions, self.pointer, out))
         if not out.present:
             return None
         found: bytes = ffi.buffer(ffi.cast("char *", out.at), out.length)[:] if out.length else b""
         return found
 
-    def rows(self, cut: int) -> PackedRows:
-        """Of a range read, their keys without so many bytes at the start."""
+    def rows(self) -> PackedRows:
+        """Of a range read."""
         self._client.await_(self.pointer)
         answer, out = _room.answer, _room.out
-        rows_of, functions = lib.mv_fdb_rows, self._client.functions
-        self._client.check(rows_of(functions, self.pointer, cut, answer, out, _ROOM))
+        c, rows_of = self._keyspace.c, lib.mv_fdb_rows
+        self._client.check(rows_of(c, self.pointer, answer, out, _ROOM))
         size = answer.size
         if size > _ROOM:
             out = ffi.new("uint8_t[]", size)
-            self._client.check(rows_of(functions, self.pointer, cut, answer, out, size))
+            self._client.check(rows_of(c, self.pointer, answer, out, size))
         return PackedRows(answer.count, ffi.buffer(out, size)[:], bool(answer.more))
 
 
@@ -121,33 +148,31 @@ class PackedRows:
 class Handle:
     """A transaction, its time running from the first thing that it is asked for."""
 
-    __slots__ = ("_c", "_client", "_database", "_package")
+    __slots__ = ("_c", "_client", "_keyspace", "_package")
 
     def __init__(
-        self, client: Client, database: Any, timeout: float, *, stands_at: int = 0, sees_writes: bool = False
+        self, keyspace: Keyspace, timeout: float, *, stands_at: int = 0, sees_writes: bool = False
     ) -> None:
-        """`database`: the package's.  `timeout` in seconds.  `stands_at`: a read version; 0: the newest."""
-        self._client = client
-        self._database = database
+        """`timeout` in seconds.  `stands_at`: a read version; 0: the newest."""
+        self._client = keyspace.client
+        self._keyspace = keyspace
         self._package: Any = None
         milliseconds = max(1, round(1000 * timeout))
-        self._c = ffi.new(
-            "mv_fdb_transaction *", (database.dpointer.value, 0, milliseconds, stands_at, sees_writes)
-        )
+        self._c = ffi.new("mv_fdb_transaction *", (keyspace.c, 0, milliseconds, stands_at, sees_writes))
 
     def __del__(self) -> None:
         if self._client.is_inherited:
             return
         self._end_version()
         if self._package is None:  # else it is the package's
-            lib.mv_fdb_end(self._client.functions, self._c)
+            lib.mv_fdb_end(self._c)
 
     def ask_version(self) -> None:
         """The read version: sent with what is asked for first, where it is not known."""
         if self._c.read_version:
             return
         if self._c.transaction:
-            self._client.check(lib.mv_fdb_ask_version(self._client.functions, self._c))
+            self._client.check(lib.mv_fdb_ask_version(self._c))
         else:
             self._c.asks_version = 1
 
@@ -155,31 +180,29 @@ class Handle:
         """The read version.  Waits where it is not known."""
         if self._c.read_version:
             return int(self._c.read_version)
-        self._client.check(lib.mv_fdb_ask_version(self._client.functions, self._c))
-        future, self._c.version = Future(self._client, self._c.version), 0
+        self._client.check(lib.mv_fdb_ask_version(self._c))
+        future, self._c.version = Future(self._keyspace, self._c.version), 0
         return future.integer()
 
     def get(self, key: bytes) -> Future:
-        self._client.check(lib.mv_fdb_get(self._client.functions, self._c, key, len(key)))
-        return Future(self._client, self._c.future)
+        self._client.check(lib.mv_fdb_get(self._c, key, len(key)))
+        return Future(self._keyspace, self._c.future)
 
     def range(self, begin: bytes, end: bytes, limit: int, iteration: int, *, reverse: bool) -> Future:
-        error = lib.mv_fdb_get_range(
-            self._client.functions, self._c, begin, len(begin), end, len(end), limit, iteration, reverse
-        )
+        error = lib.mv_fdb_get_range(self._c, begin, len(begin), end, len(end), limit, iteration, reverse)
         self._client.check(error)
-        return Future(self._client, self._c.future)
+        return Future(self._keyspace, self._c.future)
 
     def commit(self, operations: bytes) -> tuple[Future, Future]:
         """Send what is written, and commit: the versionstamp and the commit."""
-        self._client.check(lib.mv_fdb_commit(self._client.functions, self._c, operations, len(operations)))
-        return Future(self._client, self._c.stamp), Future(self._client, self._c.future)
+        self._client.check(lib.mv_fdb_commit(self._c, operations, len(operations)))
+        return Future(self._keyspace, self._c.stamp), Future(self._keyspace, self._c.future)
 
     def package(self) -> Any:
         """The package's transaction."""
         if self._package is None:
-            self._client.check(lib.mv_fdb_begin(self._client.functions, self._c))
-            self._package = self._client.fdb.impl.Transaction(self._c.transaction, self._database)
+            self._client.check(lib.mv_fdb_begin(self._c))
+            self._package = self._client.fdb.impl.Transaction(self._c.transaction, self._keyspace.database)
         return self._package
 
     def again(self, error: Exception) -> None:

@@ -73,6 +73,7 @@ class SqliteEngine(Engine):
 
     limits = Limits(max_seconds=0, max_bytes=0, max_value_bytes=0)
     one_writer = True
+    tells_numbers = True
 
     def __init__(self, path: str, *, read_only: bool = False) -> None:
         """Open the engine file that `sqlite_file` made, and the shared files beside it.

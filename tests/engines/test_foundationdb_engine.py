@@ -32,7 +32,6 @@ from pagestore.api import (
 from pagestore.engines.base import Engine, KeyRange, Transaction
 from pagestore.engines.foundationdb import FoundationEngine
 from pagestore.engines.foundationdb_handles import Handle
-from pagestore.engines.foundationdb_transaction import FoundationSnapshot
 from pagestore.opener import open_store
 from pagestore.service.metrics import EngineOperations
 from pagestore.store import PageStore
@@ -418,19 +417,19 @@ def test_a_read_at_a_begins_version_reads_pages_only(pages: Pages, engine: Engin
 
 def test_no_key_is_read_twice(pages: Pages, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
-    ask, send = FoundationSnapshot.ask, FoundationSnapshot._send
+    get, read = Handle.get, Handle.range
 
-    def note_ask(self: FoundationSnapshot, key: bytes) -> Any:
-        seen.append(self._prefix + key)
-        return ask(self, key)
+    def note_key(self: Handle, key: bytes) -> Any:
+        seen.append(key)
+        return get(self, key)
 
-    def note_part(self: FoundationSnapshot, *args: Any) -> Any:
-        part = send(self, *args)
-        seen.extend(key for key, _ in part.rows(0))  # all that came, not only what is used
+    def note_part(self: Handle, *args: Any, **options: Any) -> Any:
+        part = read(self, *args, **options)
+        seen.extend(key for key, _ in part.rows())  # all that came, not only what is used
         return part
 
-    monkeypatch.setattr(FoundationSnapshot, "ask", note_ask)
-    monkeypatch.setattr(FoundationSnapshot, "_send", note_part)
+    monkeypatch.setattr(Handle, "get", note_key)
+    monkeypatch.setattr(Handle, "range", note_part)
     base = pages.version()
     request = CommitRequest(_quiet_token(1), base, (pages.part({1: content("x"), 2: None}, base),))
     for action in (
@@ -450,7 +449,7 @@ def test_a_watch_asks_nothing_until_somebody_commits(
     pages: Pages, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "ASK_SECONDS", 60.0)
-    other = Pages(PageStore(FoundationEngine(None, engine._prefix), "test:", 5.0), pages.id)  # type: ignore[attr-defined]
+    other = Pages(PageStore(FoundationEngine(None, engine.prefix), "test:", 5.0), pages.id)  # type: ignore[attr-defined]
     version = pages.version()
     watching = pages.store.watch(pages.id, version, heartbeat=20)
     assert next(watching).version == version  # it has looked
