@@ -46,7 +46,7 @@ from pagestore.api import (
 from pagestore.engines.base import Engine, KeyRange, Snapshot, Transaction
 from pagestore.namespaces import Record, find, rely_on
 
-IMAGE_EVERY = 128
+IMAGE_EVERY = 256
 IMAGE_EVERY_PAGES = 1024
 MAX_LEASE = 1024
 MAX_LEASE_SECONDS = 600.0

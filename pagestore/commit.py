@@ -91,28 +91,25 @@ class Part:
         """`tells_numbers`: as `Engine.tells_numbers`."""
         self.id = part.namespace
         self.page_size = part.page_size
-        numbers = []
-        for write in part.writes:
-            numbers.append(write.number)
-        numbers.sort()
-        self.written: Sequence[PageNumber] = numbers
-        """Ascending."""
         self.is_staged = len(part.staged) > 0
-        self.stage_index: dict[int, staging.Wanted] | None = None
-        """What must be staged under the token; None: nothing."""
-        if self.is_staged:
-            self.written = PageRuns(united(runs_in(numbers), part.staged.runs()))
+        self.written = _written(part)
+        """Ascending."""
         check_part(part, self.written)
-        if self.is_staged:
-            self.stage_index = staging.wanted_index(part.staged, part.freed, part.allocated)
+        self.stage_index = (
+            staging.wanted_index(part.staged, part.freed, part.allocated) if self.is_staged else None
+        )
+        """What must be staged under the token; None: nothing."""
         self.token = request.token
         self._reads = part.reads
         self._reads_all = part.reads_all
         self.rows: list[tuple[bytes, bytes]] = []
         """Of each page written, what stands in its key before the version, and its blob."""
+        self.size = 0
+        """Bytes that it takes of an engine transaction, roughly."""
         index_pages = []
         for number, blob in part.writes:
             self.rows.append((keys.page_prefix(self.id, number), blob))
+            self.size += len(blob) + KEY_OVERHEAD
             if encoding.is_index(blob):
                 index_pages.append(number)
         self.allocated = part.allocated
@@ -123,14 +120,9 @@ class Part:
         self._announced = b""
         """For `Transaction.announce`."""
         if self.written:
-            self.record = changelog.Record(
-                self.written,
-                request.token,
-                request.message,
-                part.allocated,
-                part.freed,
-                index_pages,
-            )
+            told = (request.token, request.message, part.allocated, part.freed, index_pages)
+            self.record = changelog.Record(self.written, *told)
+            self.size += self.record.size
             if tells_numbers and not self.is_staged:  # far more than anybody is told in this way
                 self._announced = pack_numbers(self.written, part.allocated, part.freed)
         self.token_key = keys.token(self.id, request.token)
@@ -268,12 +260,13 @@ class Part:
             self._declare_conflicts(tx)
 
     def _declare_conflicts(self, tx: Transaction) -> None:
-        for key in (self.token_key, keys.namespace(self.id)):
-            tx.add_read_conflict(key, key + b"\0")
+        namespace, token = keys.namespace(self.id), self.token_key
+        most = MAX_RUNS if tx.as_of is None else FEW_RUNS
+        single = pack_range(token, token + b"\0") + pack_range(namespace, namespace + b"\0")
+        tx.add_read_conflicts(single + self._covered(reads=True, most=most))
+        tx.add_write_conflicts(self._covered(reads=False, most=MAX_RUNS))
         if self._reads_all:
             tx.add_read_conflict(*keys.all_conflicts(self.id))
-        tx.add_read_conflicts(self._covered(reads=True, most=MAX_RUNS if tx.as_of is None else FEW_RUNS))
-        tx.add_write_conflicts(self._covered(reads=False, most=MAX_RUNS))
 
     def _covered(self, *, reads: bool, most: int) -> bytes:
         """Packed ranges of what was written, or read and written."""
@@ -284,18 +277,31 @@ class Part:
         return b"".join(pack_range(*keys.conflicts(self.id, first, last)) for first, last in ranges)
 
 
+def _written(part: CommitPart) -> Sequence[PageNumber]:
+    """What it writes or has staged, ascending."""
+    numbers = []
+    for number, _ in part.writes:
+        numbers.append(number)
+    numbers.sort()
+    return PageRuns(united(runs_in(numbers), part.staged.runs())) if part.staged else numbers
+
+
 class Commit:
     """A request on its way into the store."""
 
-    def __init__(self, request: CommitRequest, limits: Limits, *, tells_numbers: bool) -> None:
-        """`limits`, `tells_numbers`: the engine's.  Raises InvalidRequestError, LimitError."""
+    def __init__(self, request: CommitRequest, *, tells_numbers: bool) -> None:
+        """`tells_numbers`: as `Engine.tells_numbers`.  Raises InvalidRequestError, LimitError."""
         check_request(request)
         self.request = request
         self.time_us = 0
         self.others: tuple[changelog.Rows, ...] | None = ()
         self.parts: list[Part] = []
-        for part in request.parts:
-            self.parts.append(Part(request, part, tells_numbers=tells_numbers))
+        self.size = 0
+        """Bytes that it takes of an engine transaction, roughly."""
+        for requested in request.parts:
+            part = Part(request, requested, tells_numbers=tells_numbers)
+            self.parts.append(part)
+            self.size += part.size
         self._now_us = time.time_ns() // 1000
         self._optimistic = False
         self.tries_alone = False
@@ -303,7 +309,11 @@ class Commit:
         self.was_alone = False
         """Whether nobody did."""
         self._seen: Standpoint | None = None
-        _check_limits(self.parts, limits)
+
+    def check_size(self, limits: Limits) -> None:
+        """Raises LimitError."""
+        if limits.max_bytes and self.size > limits.max_bytes:
+            raise LimitError(f"a commit of {self.size} bytes; this store takes {limits.max_bytes} in one")
 
     def stand_at(self, seen: Standpoint) -> Version | None:
         """The read version at which `run` may begin, after a begin that saw this; None: it looks anew."""
@@ -422,14 +432,3 @@ def _happened(happened: bytes | None) -> Version | None:
     if happened == keys.VOID_TOKEN:
         raise VoidTokenError("this commit was given up: its outcome was asked for before it happened")
     return None if happened is None else Version(happened)
-
-
-def _check_limits(parts: Sequence[Part], limits: Limits) -> None:
-    if limits.max_bytes:
-        size = 0
-        for part in parts:
-            size += 0 if part.record is None else part.record.size
-            for key, blob in part.rows:
-                size += len(key) + len(blob) + KEY_OVERHEAD
-        if size > limits.max_bytes:
-            raise LimitError(f"a commit of {size} bytes; this store takes {limits.max_bytes} in one")

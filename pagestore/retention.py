@@ -320,9 +320,10 @@ def is_due(token: bytes) -> bool:
     return token[-2] % LOOK_EVERY == 0
 
 
-def beside_commit(engine: Engine, id_: NamespaceId, pages: int, timeout: float) -> None:
+def beside_commit(engine: Engine, id_: NamespaceId, pages: int, timeout: float) -> bool:
     """A little of it, in the thread of a commit that has been acknowledged by the store: about twice as
-    much as was written since another commit did so, if those were like this one."""
+    much as was written since another commit did so, if those were like this one.  Whether there was anything
+    to do."""
     limit = min(max(2 * LOOK_EVERY * pages, 32), MOST_BESIDE)
 
     def look(tx: Snapshot) -> tuple[sweep.Step | None, Record | None]:
@@ -339,15 +340,16 @@ def beside_commit(engine: Engine, id_: NamespaceId, pages: int, timeout: float) 
     if step is not None:
         sweep.carry_out(engine, id_, step, timeout)
     if due is None:
-        return
+        return step is not None
     left = engine.read(lambda tx: leftovers.next_step(tx, id_, limit), timeout=timeout)
     if left is not None:  # by the last move, which comes before the next one
         sweep.carry_out(engine, id_, left, timeout)
-        return
+        return True
     if due.retention.max_bytes is not None:
         _measure(engine, id_, Pace(engine, _MEASURED), timeout, time.monotonic())
     if not _advance(engine, id_, timeout):
         engine.transact(lambda tx: _look_later(tx, id_), durability="normal", timeout=timeout)
+    return True
 
 
 def _pause(record: Record) -> float:

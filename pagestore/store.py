@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 
 from pagestore import (
     allocation,
@@ -46,11 +45,9 @@ from pagestore.api import (
     InvalidRequestError,
     Lease,
     LeaseEndedError,
-    LimitError,
     ListedChanges,
     Namespace,
     NamespaceId,
-    NoSuchNamespaceError,
     OutcomeUnknownError,
     PageNumber,
     PageRuns,
@@ -61,8 +58,6 @@ from pagestore.api import (
     Store,
     StoredPage,
     StoreError,
-    StoreFullError,
-    StoreUnavailableError,
     Tag,
     Usage,
     Version,
@@ -70,13 +65,13 @@ from pagestore.api import (
     format_version,
     new_token,
 )
-from pagestore.commit import KEY_OVERHEAD, MAX_FRESH, Commit, FarBehind
+from pagestore.beside import Beside
+from pagestore.commit import MAX_FRESH, Commit, FarBehind
 from pagestore.encoding import is_moving
 from pagestore.engines.base import Engine, Result, Snapshot, Transaction
 from pagestore.namespaces import Namespaces, find, rely_on
 from pagestore.solitude import Solitude
 from pagestore.standpoints import Standpoints
-from pagestore.waits import apart
 from pagestore.watch import PollingWatch
 
 log = logging.getLogger("pagestore")
@@ -100,6 +95,7 @@ class PageStore(Store):
         self._folder = bulk.Folder(engine, lambda: self.timeout)
         self._standpoints = Standpoints()
         self._solitude = Solitude()
+        self._beside = Beside(engine, lambda: self.timeout)
         self._allows_moves = False
 
     # ---- namespaces ----
@@ -191,8 +187,11 @@ class PageStore(Store):
         if not self._allows_moves:
             for requested in request.parts:
                 self._allow_moves(requested.writes)
-        asked, request = request, self._small_enough(request)
-        commit = Commit(request, self.engine.limits, tells_numbers=self.engine.tells_numbers)
+        asked, commit = request, Commit(request, tells_numbers=self.engine.tells_numbers)
+        if self.max_commit_bytes and commit.size > self.max_commit_bytes:
+            request = self._staged(request)
+            commit = Commit(request, tells_numbers=self.engine.tells_numbers)
+            commit.check_size(self.engine.limits)
         as_of = self._standpoint(commit)
         first = request.parts[0].namespace
         commit.tries_alone = as_of is not None and request.wants_begin and self._solitude.is_likely(first)
@@ -219,9 +218,7 @@ class PageStore(Store):
                 self._folder.fold(part.id)
             elif part.bulks:
                 self._folder.notice(part.id, part.bulks)
-        self._write_images(request, result.version)
-        if retention.is_due(request.token):
-            self._let_go(request)
+        self._beside.after(request, result.version)
         begin = self._begin_of(request, result.version) if commit.was_alone else None
         return Committed(result.version, commit.time_us, commit.others, begin=begin)
 
@@ -233,16 +230,8 @@ class PageStore(Store):
         read_version = self.engine.reached_by(version)
         return Begin(version, ListedChanges((own,)), part.page_size, read_version=read_version)
 
-    def _small_enough(self, request: CommitRequest) -> CommitRequest:
-        """The same, with its pages staged if they are too many for one engine transaction."""
-        if not self.max_commit_bytes:
-            return request
-        size = 0
-        for part in request.parts:
-            for write in part.writes:
-                size += len(write.blob) + KEY_OVERHEAD
-        if size <= self.max_commit_bytes:
-            return request
+    def _staged(self, request: CommitRequest) -> CommitRequest:
+        """The same with its pages staged, which are too many for one engine transaction."""
         first = keys.token(request.parts[0].namespace, request.token)
         if self.engine.read(lambda tx: tx.get(first), timeout=self.timeout) is None:
             for part in request.parts:
@@ -279,24 +268,6 @@ class PageStore(Store):
                     staging.discard(self.engine, part.id, part.token, self.timeout)
                 except StoreError as exc:  # it ends by itself
                     log.info("what was staged for %s is left: %s", part.token.hex(), exc)
-
-    def _write_images(self, request: CommitRequest, version: Version) -> None:
-        for part in request.parts:
-            if not allocation.image_is_due(request.token, len(part.allocated) + len(part.freed)):
-                continue
-            try:
-                apart(partial(allocation.write_image, self.engine, part.namespace, version, self.timeout))
-            except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError, LimitError) as exc:
-                log.info("no allocation image of %s: %s", format_version(version), exc)  # another one will do
-
-    def _let_go(self, request: CommitRequest) -> None:
-        """A little of retention's work, in proportion to what this commit wrote."""
-        for part in request.parts:
-            try:
-                pages = len(part.writes) + len(part.staged)
-                apart(partial(retention.beside_commit, self.engine, part.namespace, pages, self.timeout))
-            except (StoreUnavailableError, NoSuchNamespaceError, StoreFullError, LimitError) as exc:
-                log.info("retention put off: %s", exc)
 
     def _with_content(self, conflict: ConflictError) -> ConflictError:
         """The same, with the pages' new content if it can be had, read while nobody waits for it."""

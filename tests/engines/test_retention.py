@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pagestore import changelog, leftovers, retention, sweep
+from pagestore import beside, changelog, leftovers, retention, sweep
 from pagestore.api import (
     BelowHorizonError,
     Change,
@@ -296,6 +296,7 @@ def most_rows(
     """Of a family, at most, while every commit but the newest may go, and one in four lets go of some."""
     monkeypatch.setattr(retention, "is_due", lambda token: token[-1] % 4 == 0)
     monkeypatch.setattr(retention, "_SHORTEST_PAUSE", 0.0)
+    monkeypatch.setattr(beside, "QUIET_SECONDS", 0.0)
     page_store.set_retention(pages.id, Retention(0))
     most = 0
     for step in range(commits):
