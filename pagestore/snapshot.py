@@ -119,11 +119,11 @@ def begin(
     taken = take_namespace(tx, id_, ask_log(tx, id_, since, MAX_CHANGES + 2))
     record = taken.record
     head = next(taken.rows, None)
-    changes = _Changes()
-    if not changes.add_until(tx, id_, since, chain((head,), taken.rows) if head else iter(())):
+    found = _list_until(tx, id_, since, chain((head,), taken.rows) if head else iter(()))
+    if not found.has_met:
         kept.check_not_ahead(tx, since)  # not one of this namespace's own, so not known to be genuine
-    newest = changes.newest or max(since, record.created)
-    listed = changes.oldest_first() if since >= record.horizon else None  # there are gaps below it
+    newest = found.newest or max(since, record.created)
+    listed = found.changes if since >= record.horizon else None  # there are gaps below it
     if listed is None:
         return Begun(_everything(tx, id_, record, newest), None)
     if not stands or head is None or keys.version_of(head[0]) != newest:
@@ -162,40 +162,37 @@ def _everything(
     return Begin(version, None, record.page_size, found)
 
 
-class _Changes:
-    """Changelog records as they come in, newest first, given up when there are too many."""
+class _Listed(NamedTuple):
+    """Changelog records down to a version, which is not one of them."""
 
-    def __init__(self) -> None:
-        self._versions: list[Version] = []
-        self._records: list[bytes] = []
-        self._size = 0
-        self._too_many = False
+    changes: changelog.Rows | None
+    """Oldest first; None: too many."""
+    newest: Version | None
+    """None: there are none."""
+    has_met: bool
+    """Whether that version is one of the namespace's own; True where there are too many."""
 
-    def add_until(
-        self, tx: Snapshot, id_: NamespaceId, since: Version | None, rows: Iterator[tuple[bytes, bytes]]
-    ) -> bool:
-        """Add them down to the one of `since`, which is not one of them.  False: it is not there."""
-        versions, records = self._versions, self._records
-        for key, record in rows:
-            version = Version(key[keys.VERSION_PART])
-            if version == since:
-                return True
-            versions.append(version)
-            long = changelog.is_in_pieces(record)
-            self._size += changelog.size_of(record) if long else len(record)
-            if self._size > MAX_CHANGE_BYTES or len(versions) > MAX_CHANGES:
-                self._too_many = True
-                return True
-            records.append(changelog.whole(tx, id_, version, record) if long else record)
-        return False
 
-    @property
-    def newest(self) -> Version | None:
-        return self._versions[0] if self._versions else None
-
-    def oldest_first(self) -> changelog.Rows | None:
-        """None: too many."""
-        return None if self._too_many else changelog.Rows(self._versions[::-1], self._records[::-1])
+def _list_until(
+    tx: Snapshot, id_: NamespaceId, since: Version | None, rows: Iterator[tuple[bytes, bytes]]
+) -> _Listed:
+    """`rows`: newest first, given up when there are too many."""
+    versions: list[Version] = []
+    records: list[bytes] = []
+    size, has_met = 0, False
+    for key, record in rows:
+        version = Version(key[keys.VERSION_PART])
+        if version == since:
+            has_met = True
+            break
+        versions.append(version)
+        long = changelog.is_in_pieces(record)
+        size += changelog.size_of(record) if long else len(record)
+        if size > MAX_CHANGE_BYTES or len(versions) > MAX_CHANGES:
+            return _Listed(None, versions[0], True)
+        records.append(changelog.whole(tx, id_, version, record) if long else record)
+    newest = versions[0] if versions else None
+    return _Listed(changelog.Rows(versions[::-1], records[::-1]), newest, has_met)
 
 
 def _begin_at(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version) -> Begin:
@@ -204,10 +201,8 @@ def _begin_at(tx: Snapshot, id_: NamespaceId, since: Version | None, at: Version
     kept.check_not_ahead(tx, at)
     if since is None or since > at or since < record.horizon:
         return _everything(tx, id_, record, at)
-    changes = _Changes()
     rows = tx.scan(KeyRange(*keys.log(id_, since, at), MAX_CHANGES + 1, reverse=True))
-    changes.add_until(tx, id_, None, rows)
-    listed = changes.oldest_first()
+    listed = _list_until(tx, id_, None, rows).changes
     return _everything(tx, id_, record, at) if listed is None else Begin(at, listed, record.page_size)
 
 

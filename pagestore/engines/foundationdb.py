@@ -95,7 +95,7 @@ class FoundationEngine(Engine):
     ) -> T:
         tries = _Tries(self, timeout, stands_at=as_of or reaching)
         while True:
-            tx = FoundationSnapshot(tries.tr)
+            tx = FoundationSnapshot(tries.tr, tries.stands_at)
             tx.as_of = as_of
             try:
                 value = work(tx)
@@ -119,7 +119,7 @@ class FoundationEngine(Engine):
             raise StoreReadOnlyError("the store was opened read-only")
         tries = _Tries(self, timeout, stands_at=as_of)
         while True:
-            tx = FoundationTransaction(tries.tr)
+            tx = FoundationTransaction(tries.tr, tries.stands_at)
             tx.as_of = as_of
             committing = False
             try:
@@ -222,28 +222,22 @@ class _Kept:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tries: OrderedDict[Version, list[_Tries]] = OrderedDict()
+        self._tries: OrderedDict[Version, _Tries] = OrderedDict()
+        """One for each read version, the oldest first."""
 
     def put(self, read_version: Version, tries: _Tries) -> None:
-        now = time.monotonic()
         with self._lock:
-            self._tries.setdefault(read_version, []).append(tries)
-            while self._tries:
-                oldest = next(iter(self._tries.values()))
-                if len(self._tries) <= _MOST_KEPT and now < oldest[-1].young_until:
-                    return
+            self._tries[read_version] = tries
+            if len(self._tries) > _MOST_KEPT or next(iter(self._tries.values())).young_until < tries.started:
                 self._tries.popitem(last=False)
 
     def take(self, read_version: Version, timeout: float) -> Handle | None:
         """A transaction that stands there, with that timeout; or None."""
         with self._lock:
-            found = self._tries.get(read_version)
-            if found is None:
-                return None
-            tries = found.pop()
-            if not found:
-                del self._tries[read_version]
-        return tries.tr if tries.timeout == timeout and time.monotonic() < tries.young_until else None
+            tries = self._tries.pop(read_version, None)
+        if tries is None or tries.timeout != timeout or time.monotonic() > tries.young_until:
+            return None
+        return tries.tr
 
     def clear(self) -> None:
         with self._lock:
@@ -263,6 +257,8 @@ class _Tries:
     ) -> None:
         self._engine = engine
         self.timeout = DEFAULT_TIMEOUT if timeout is None else timeout
+        self.stands_at = None if stands_at is None else engine.reached_by(stands_at)
+        """The read version of this try, where it is known."""
         self.started = time.monotonic()
         self.young_until = self.started + min(_KEPT_SECONDS, self.timeout / 20)
         """Until then somebody else may go on with its transaction."""
@@ -270,17 +266,19 @@ class _Tries:
         """Whether a try before may have been committed."""
         self._last: str | None = None
         engine.check_usable()
-        kept = None if stands_at is None else engine.kept.take(stands_at, self.timeout)
+        kept = None if self.stands_at is None else engine.kept.take(self.stands_at, self.timeout)
         self.tr = kept or engine.new_transaction(self.timeout, stands_at=stands_at, sees_writes=sees_writes)
 
     def _at_once(self) -> None:
         """Another try, at the newest version, without a pause."""
         self._engine.count_retry()
+        self.stands_at = None
         self.tr = self._engine.new_transaction(self.timeout - (time.monotonic() - self.started))
 
     def again(self, error: Exception) -> None:
         """Wait as the client library says.  Raises StoreError if another try is of no use."""
         self._engine.count_retry()
+        self.stands_at = None
         error_type = type(error)
         try:
             self.tr.again(error)

@@ -185,12 +185,15 @@ class Handle:
         return future.integer()
 
     def get(self, key: bytes) -> Future:
-        self._client.check(lib.mv_fdb_get(self._c, key, len(key)))
+        error = lib.mv_fdb_get(self._c, key, len(key))
+        if error:
+            self._client.check(error)
         return Future(self._keyspace, self._c.future)
 
     def range(self, begin: bytes, end: bytes, limit: int, iteration: int, *, reverse: bool) -> Future:
         error = lib.mv_fdb_get_range(self._c, begin, len(begin), end, len(end), limit, iteration, reverse)
-        self._client.check(error)
+        if error:
+            self._client.check(error)
         return Future(self._keyspace, self._c.future)
 
     def commit(self, operations: bytes) -> tuple[Future, Future]:

@@ -12,7 +12,7 @@ Called by `foundationdb`; calls `foundationdb_handles`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from pagestore._native import lib
 from pagestore.api import NamespaceId, StoreUnavailableError, Version, format_version
@@ -33,14 +33,16 @@ _HEADER = struct.Struct("=BBiii")
 class FoundationSnapshot(Snapshot):
     is_wanted_again = False
     """Whether somebody may want to stand where this one stands."""
-    _read_version: Version | None = None
 
-    def __init__(self, tr: Handle) -> None:
+    def __init__(self, tr: Handle, stands_at: Version | None = None) -> None:
+        """`stands_at`: the read version, where it is known."""
         self._tr = tr
+        self._read_version = stands_at
 
     def ask_read_version(self) -> None:
         self.is_wanted_again = True
-        self._tr.ask_version()
+        if self._read_version is None:
+            self._tr.ask_version()
 
     def read_version(self) -> Version:
         if self._read_version is None:
@@ -67,9 +69,6 @@ class FoundationSnapshot(Snapshot):
             return iter(())
         return self._rows(begin, end, limit, reverse, self._tr.range(begin, end, limit, 1, reverse=reverse))
 
-    def scan_many(self, wanted: Sequence[KeyRange]) -> list[Iterator[tuple[bytes, bytes]]]:
-        return [self.scan(one) for one in wanted]  # each is on its way before any is waited for
-
     def _rows(
         self, begin: bytes, end: bytes, limit: int, reverse: bool, part: Future
     ) -> Iterator[tuple[bytes, bytes]]:
@@ -92,8 +91,8 @@ class FoundationTransaction(FoundationSnapshot, Transaction):
     wrote = False
     """Whether anything is set or cleared."""
 
-    def __init__(self, tr: Handle) -> None:
-        super().__init__(tr)
+    def __init__(self, tr: Handle, stands_at: Version | None = None) -> None:
+        super().__init__(tr, stands_at)
         self._operations: list[bytes] = []
 
     def commit(self) -> tuple[Future, Future]:
