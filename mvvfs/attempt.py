@@ -10,6 +10,7 @@ Called by `retry`; needs nothing but an `apsw.Connection` to an mv database.
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 from typing import Literal, TypeAlias
 
@@ -21,21 +22,31 @@ from mvvfs.errors import BUSY, BUSY_SNAPSHOT, TransactionError
 Mode: TypeAlias = Literal["DEFERRED", "IMMEDIATE"]
 
 
+class _Flag(threading.local):
+    """What `Ahead.switch` hands over, of each thread."""
+
+    def __init__(self) -> None:
+        self.value = ffi.new("int *")
+        self.address = int(ffi.cast("uintptr_t", self.value))
+
+
+_flag = _Flag()
+
+
 class Ahead:
     """The switch by which a connection's next transaction may run ahead."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
-        self._flag = ffi.new("int *")
-        self._address = int(ffi.cast("uintptr_t", self._flag))
         self.pays = True
         """Whether the last transaction wrote: one that only reads is asked about at its end instead."""
 
     def switch(self, how: int) -> bool:
         """How the next transaction begins; whether the last one ran ahead and is unconfirmed."""
-        self._flag[0] = how
-        known = self._connection.file_control("main", lib.MV_FCNTL_AHEAD, self._address)
-        return bool(known and self._flag[0])
+        flag = _flag.value
+        flag[0] = how
+        known = self._connection.file_control("main", lib.MV_FCNTL_AHEAD, _flag.address)
+        return bool(known and flag[0])
 
 
 class Attempt:
@@ -62,6 +73,8 @@ class Attempt:
         self._how = lib.MV_ASKS_IN_A_ROW if asks else lib.MV_RUNS_AHEAD
         self.unconfirmed = False
         """Whether it ran ahead, and has not committed."""
+        self._cursor: apsw.Cursor | None = None
+        """For BEGIN and what ends it; closed before anybody else could let it go (see `connection`)."""
 
     def __enter__(self) -> apsw.Connection:
         if self.connection.in_transaction:
@@ -69,11 +82,13 @@ class Attempt:
                 "the connection is already in a transaction, which could not be retried from inside: "
                 "use a savepoint here (with connection: ...), or open another connection"
             )
-        self._set_message()
+        if self._message is not None:
+            self._set_message(self._message)
         if self._ahead is not None:
             self._ahead.switch(self._how)
         try:
-            self.connection.execute(f"BEGIN {self._mode}")
+            self._cursor = apsw.Cursor(self.connection)
+            self._cursor.execute(f"BEGIN {self._mode}")
         except BaseException as exc:
             self._failed(exc, BUSY, BUSY_SNAPSHOT)
             raise
@@ -85,17 +100,20 @@ class Attempt:
         if exc is not None:
             self._failed(exc, BUSY_SNAPSHOT)
             return
+        connection, cursor = self.connection, self._cursor
+        assert cursor is not None
         try:
-            if not self.connection.in_transaction:
+            if not connection.in_transaction:
                 raise TransactionError(
                     "the block ended the transaction by itself: leave COMMIT and ROLLBACK out"
                 )
-            self.wrote = self.connection.txn_state() == apsw.SQLITE_TXN_WRITE
-            self.connection.execute("COMMIT")
+            wrote_main = connection.txn_state("main") == apsw.SQLITE_TXN_WRITE
+            self.wrote = wrote_main or connection.txn_state() == apsw.SQLITE_TXN_WRITE
+            cursor.execute("COMMIT")
         except BaseException as refusal:
             self._failed(refusal, BUSY_SNAPSHOT)
             raise
-        self._ended()
+        self._ended(confirmed=wrote_main)
 
     def is_confirmed(self) -> bool:
         """After it has ended, and not by a conflict: whether what it read was the newest when it began, or
@@ -110,18 +128,19 @@ class Attempt:
             self.connection.execute("ROLLBACK")
         self._ended()
 
-    def _ended(self) -> None:
-        if self._ahead is not None:
+    def _ended(self, *, confirmed: bool = False) -> None:
+        """`confirmed`: it began in the main database, and committed there."""
+        if self._cursor is not None:
+            self._cursor.close()
+        if self._ahead is not None and not confirmed:
             self.unconfirmed = self._ahead.switch(lib.MV_ASKS)
-        self._reset_message()
+        if self._messages_before:
+            self._reset_message()
 
-    def _set_message(self) -> None:
-        if self._message is not None:
-            for schema in schemas_of(self.connection):
-                self._messages_before[schema] = (
-                    self.connection.execute(f"PRAGMA {schema}.mv_message").get or ""
-                )
-                self._write_message(schema, self._message)
+    def _set_message(self, message: str) -> None:
+        for schema in schemas_of(self.connection):
+            self._messages_before[schema] = self.connection.execute(f"PRAGMA {schema}.mv_message").get or ""
+            self._write_message(schema, message)
 
     def _reset_message(self) -> None:
         for schema, before in self._messages_before.items():

@@ -80,12 +80,11 @@ int mv_keep_lease(mv_file *f) {
   return SQLITE_OK;
 }
 
-static int start_at_newest(mv_file *f, mv_start *start) {
+static int start_at_newest(mv_file *f, int ahead, mv_start *start) {
   mv_version v;
   if (!f->always_begin && mv_db_quick_begin(f->db, &f->snapshot, f->peer == f ? f->within : 0, start)) return SQLITE_OK;
-  for (;;) {
-    int ahead = f->next_begin, rc = ask(f, NULL, &v, &ahead);
-    f->next_begin = MV_ASKS;
+  for (;; ahead = MV_ASKS) {
+    int rc = ask(f, NULL, &v, &ahead);
     if (rc != SQLITE_OK) return rc;
     f->unconfirmed = ahead;
     mv_db_begin(f->db, &f->snapshot, start);
@@ -108,6 +107,8 @@ static int alone_since(const mv_file *f, const mv_start *start) {
 int mv_snapshot_begin(mv_file *f) {
   int rc = SQLITE_OK, same = f->has_previous && !f->must_move;
   mv_start start = {.alloc = NULL};
+  int ahead = f->next_begin;
+  f->next_begin = MV_ASKS; /* it was said of this one only */
   f->unconfirmed = 0;
   if (f->pinned) {
     if (same) return SQLITE_OK;
@@ -118,7 +119,7 @@ int mv_snapshot_begin(mv_file *f) {
     }
     if (f->wants_lease && (rc = take_lease(f)) != SQLITE_OK) return rc;
     const mv_file *holder = mv_holder(f);
-    rc = holder ? mv_snapshot_join(f, &start) : start_at_newest(f, &start);
+    rc = holder ? mv_snapshot_join(f, &start) : start_at_newest(f, ahead, &start);
     if (rc != SQLITE_OK) return rc;
     if (holder) f->unconfirmed = holder->unconfirmed;
     same = same && !f->must_move && f->reads.count <= KEPT_READS &&
