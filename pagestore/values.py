@@ -1,5 +1,7 @@
 """What a store is asked with and what it answers: plain values, which never change.
 
+Those that every transaction makes are not frozen: a frozen one sets each field by a call.
+
 Re-exported by `pagestore.api`, which is where everyone else gets them; calls `numbers` and `runs`.
 """
 
@@ -221,7 +223,7 @@ class LeaseWish(NamedTuple):
     replaces: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Begin:
     """Where a transaction starts."""
 
@@ -271,7 +273,7 @@ class PageWrite(NamedTuple):
     """From `pagestore.encoding.encode`, or `pagestore.encoding.FREED`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CommitPart:
     """What a commit does to one namespace.  Everything written counts as read, whether listed or not."""
 
@@ -295,7 +297,7 @@ class CommitPart:
     `writes`; freed ones, too."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CommitRequest:
     token: bytes
     """16 bytes that no other commit ever used, from `new_token()`."""
@@ -322,7 +324,7 @@ class CommitRequest:
     namespace, of which another transaction is to follow at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Committed:
     version: Version
     time_us: int
