@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pagestore import keys
 from pagestore.api import (
@@ -216,11 +216,12 @@ def unhold(engine: Engine, id_: NamespaceId, held: bytes, timeout: float) -> Non
     engine.transact(lambda tx: tx.clear(key), durability="normal", timeout=timeout)
 
 
-def holds(tx: Snapshot, id_: NamespaceId) -> Iterator[tuple[bytes, Version, int]]:
-    """Of each hold: its key, its version, and the Unix µs at which it ends."""
-    for version in versions(tx, id_):
-        first = keys.kept(id_, version, _HOLD)[:-1]
-        for key, ends in tx.scan(KeyRange(first, keys.after(first))):
+def holds(tx: Snapshot, id_: NamespaceId, points: Sequence[Version]) -> Iterator[tuple[bytes, Version, int]]:
+    """Of each hold: its key, its version, and the Unix µs at which it ends.  `points`: the kept versions."""
+    labels = [keys.kept(id_, version, _HOLD)[:-1] for version in points]
+    found = tx.scan_many([KeyRange(first, keys.after(first)) for first in labels])
+    for version, rows in zip(points, found, strict=True):
+        for key, ends in rows:
             yield key, version, int.from_bytes(ends, "big")
 
 

@@ -135,15 +135,14 @@ def _by_size(tx: Snapshot, id_: NamespaceId, record: Record, most: int) -> Versi
     return ZERO_VERSION
 
 
-def _target(tx: Snapshot, id_: NamespaceId) -> _Target | None:
+def _target(tx: Snapshot, id_: NamespaceId, record: Record) -> _Target | None:
     """Where the horizon can move to now; None: it stays."""
-    record = find(tx, id_)
     now_us = _now_us()
     wanted = _wanted(tx, id_, record, now_us)
     if wanted <= record.horizon:
         return None
-    ended = []
-    for key, version, ends_us in kept.holds(tx, id_):
+    ended, points = [], kept.versions(tx, id_)
+    for key, version, ends_us in kept.holds(tx, id_, points):
         if ends_us <= now_us:
             ended.append(key)
         elif version >= record.horizon:
@@ -154,15 +153,16 @@ def _target(tx: Snapshot, id_: NamespaceId) -> _Target | None:
     if found is None or found[0] <= record.horizon:
         return None
     horizon, time_us = found
-    needed = [v for v in kept.versions(tx, id_, horizon) if v >= record.horizon]
-    missing = [v for v in (*needed, horizon) if tx.get(keys.image(id_, v)) is None]
+    needed = [v for v in points if record.horizon <= v <= horizon]
+    asked = [(v, tx.ask(keys.image(id_, v))) for v in (*needed, horizon)]
+    missing = [v for v, image in asked if image() is None]
     return _Target(horizon, time_us, tuple(missing), tuple(ended))
 
 
 def _advance(engine: Engine, id_: NamespaceId, timeout: float) -> bool:
     """Move the horizon; whether it moved."""
     while True:
-        target = engine.read(lambda tx: _target(tx, id_), timeout=timeout)
+        target = engine.read(lambda tx: _target(tx, id_, find(tx, id_)), timeout=timeout)
         if target is None:
             return False
         for version in target.images:
@@ -175,17 +175,17 @@ def _advance(engine: Engine, id_: NamespaceId, timeout: float) -> bool:
 
 def _move(tx: Transaction, id_: NamespaceId) -> bool:
     """False: there are images to be written first."""
-    rely_on(tx, id_)
-    tx.add_read_conflict(*keys.kept_at(id_, ZERO_VERSION, MAX_VERSION))
-    target = _target(tx, id_)
+    progress_key = keys.retention(id_)
+    progress = tx.ask(progress_key)
+    record = rely_on(tx, id_)
+    target = _target(tx, id_, record)
     if target is None:
         return True  # another was quicker, or somebody took a hold
     if target.images:
         return False
-    record = find(tx, id_)
-    progress_key = keys.retention(id_)
+    tx.add_read_conflict(*keys.kept_at(id_, ZERO_VERSION, target.version))  # a later hold is in nobody's way
     tx.add_read_conflict(progress_key, progress_key + b"\0")
-    at = sweep.progress(tx, id_, record)
+    at = sweep.unpack(progress(), record)
     passed = [key for key in target.ended if keys.version_of_kept(key) < record.horizon]
     tx.set(progress_key, at._replace(advanced_us=_now_us(), sweep=at.sweep or (1 if passed else 0)).pack())
     for key in target.ended:
@@ -297,7 +297,7 @@ def _add(total: Step, step: Step) -> None:
 def _would_go(engine: Engine, id_: NamespaceId, timeout: float) -> Collected:
     """What a run would remove: by the same rules, over all that it would pass, without writing."""
     record = engine.read(lambda tx: find(tx, id_), timeout=timeout)
-    target = engine.read(lambda tx: _target(tx, id_), timeout=timeout)
+    target = engine.read(lambda tx: _target(tx, id_, record), timeout=timeout)
     horizon, horizon_us = record.horizon, record.horizon_us or record.created_us
     if target is not None:
         horizon, horizon_us = target.version, target.time_us

@@ -37,6 +37,7 @@ from pagestore.api import (
     Begin,
     Change,
     Collected,
+    CommitPart,
     CommitRequest,
     Committed,
     ConflictError,
@@ -64,6 +65,7 @@ from pagestore.api import (
     Watch,
     format_version,
     new_token,
+    united,
 )
 from pagestore.beside import Beside
 from pagestore.commit import MAX_FRESH, Commit, FarBehind
@@ -235,11 +237,9 @@ class PageStore(Store):
         first = keys.token(request.parts[0].namespace, request.token)
         if self.engine.read(lambda tx: tx.get(first), timeout=self.timeout) is None:
             for part in request.parts:
-                self.stage(part.namespace, request.token, part.writes)
-        parts = [
-            replace(part, writes=(), staged=PageRuns.of((*part.staged, *(w.number for w in part.writes))))
-            for part in request.parts
-        ]
+                if part.writes:
+                    self.stage(part.namespace, request.token, part.writes)
+        parts = [_all_staged(part) if part.writes else part for part in request.parts]
         return replace(request, parts=parts)
 
     def _standpoint(self, commit: Commit) -> Version | None:
@@ -476,3 +476,9 @@ class PageStore(Store):
 
     def list(self) -> list[Namespace]:  # last: from here on, `list` means this in the class body
         return self._namespaces.list()
+
+
+def _all_staged(part: CommitPart) -> CommitPart:
+    """The same, once what it writes is staged as well."""
+    written = PageRuns.of(write.number for write in part.writes)
+    return replace(part, writes=(), staged=PageRuns(united(part.staged.runs(), written.runs())))
