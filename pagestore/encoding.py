@@ -126,6 +126,8 @@ def encode(number: PageNumber, content: Buffer, base: Base | None, *, moves: boo
 
 def encode_many(pages: Sequence[tuple[PageNumber, Buffer, Base | None]], *, moves: bool) -> list[Encoded]:
     """`encode` for many pages; if there are really many, on several processors at once."""
+    if len(pages) == 1:
+        return [encode(*pages[0], moves=moves)]
     deltas = [_as_delta(*page, moves) for page in pages]
     whole = [content for (_, content, _), delta in zip(pages, deltas, strict=True) if delta is None]
     packed = iter(_compress_many(whole) if len(whole) >= _MANY else map(_codecs.compress, whole))

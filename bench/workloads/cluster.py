@@ -47,7 +47,9 @@ class ClusterUpdates(CounterWorkload):
     ) -> Client:
         assert isinstance(target, ClusterTarget)
         if target.bare:
-            return _Bare(path.name, self.rows * self.row_bytes // _ROW_BYTES_A_PAGE, rng, reads_page=target.reads_page)
+            return _Bare(
+                path.name, self.rows * self.row_bytes // _ROW_BYTES_A_PAGE, rng, reads_page=target.reads_page
+            )
         return ReadModifyWriteClient(target, connection, lambda: rng.randrange(self.rows) + 1)
 
     def check(self, connection: apsw.Connection, evidence: Sequence[Evidence]) -> None:

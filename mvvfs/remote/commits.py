@@ -9,7 +9,6 @@ only if it holds for good, or once the token is settled.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from mvvfs.remote import changelog
@@ -104,11 +103,12 @@ class SentCommit:
             raise _conflict(response.conflict, lease)  # in no variable: its traceback would hold on to itself
         version = wire.version_of(response.committed.version)
         parts = self._request.parts
-        done = wire.committed_of(
-            response.committed, lambda part: self._others(parts[part].namespace, version)
+        return wire.committed_of(
+            response.committed,
+            lambda part: self._others(parts[part].namespace, version),
+            lease=lease,
+            begin=wire.begin_of(response.begin) if response.HasField("begin") else None,
         )
-        begin = wire.begin_of(response.begin) if response.HasField("begin") else None
-        return replace(done, lease=lease, begin=begin)
 
     def _others(self, namespace: NamespaceId, version: Version) -> Changes:
         found = changelog.read(self._calls, namespace, after=self._request.base, until=version)

@@ -163,14 +163,23 @@ class Committer:
             job.answer = OutcomeUnknownError(request.token, f"the service failed: {exc}")
 
 
+def bytes_of(request: CommitRequest) -> int:
+    """Of all blobs in it."""
+    size = 0
+    for part in request.parts:
+        for write in part.writes:
+            size += len(write.blob)
+    return size
+
+
 def _is_small(request: CommitRequest) -> bool:
-    parts = request.parts
-    return (
-        sum(len(part.writes) for part in parts) <= MOST_IN_LOOP
-        and sum(len(part.reads) for part in parts) <= _MOST_READ_IN_LOOP
-        and not any(part.staged for part in parts)
-        and sum(len(write.blob) for part in parts for write in part.writes) <= MOST_BYTES_IN_LOOP
-    )
+    written = read = 0
+    for part in request.parts:
+        if part.staged:
+            return False
+        written += len(part.writes)
+        read += len(part.reads)
+    return written <= MOST_IN_LOOP and read <= _MOST_READ_IN_LOOP and bytes_of(request) <= MOST_BYTES_IN_LOOP
 
 
 def _answer(job: _Job, broken: StoreError | None) -> None:

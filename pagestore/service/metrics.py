@@ -103,6 +103,8 @@ class Metrics:
         self._of_calls: dict[str, OfCall] = {}
         self._max_namespaces = max_namespaces
         self._namespaces: set[str] = set()
+        self._commits: dict[str, Counter] = {}
+        self._begun: dict[str, Counter] = {}
         self._snapshots = _Snapshots()
         self.oldest.set(0)
 
@@ -119,6 +121,21 @@ class Metrics:
                 return OTHER
             self._namespaces.add(name)
         return name
+
+    def commits_of(self, name: str) -> Counter:
+        """Those to a namespace."""
+        label = self.namespace(name)
+        found = self._commits.get(label)
+        if found is None:
+            found = self._commits[label] = self.commits.labels(label)
+        return found
+
+    def begun(self, cache: str) -> Counter:
+        """See `begins`."""
+        found = self._begun.get(cache)
+        if found is None:
+            found = self._begun[cache] = self.begins.labels(cache)
+        return found
 
     def handed_out(self, version: Version) -> None:
         self._snapshots.handed_out(version)

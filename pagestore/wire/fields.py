@@ -94,8 +94,12 @@ def listed_of(message: pb.PageNumbers) -> Sequence[PageNumber]:
     return runs_of(message) if len(message.gaps) > _FEW else numbers_of(message)
 
 
+_NO_RUNS = PageRuns()
+
+
 def runs_of(message: pb.PageNumbers) -> PageRuns:
-    return PageRuns.ascending(_packed_of(message))
+    numbers = _packed_of(message)
+    return PageRuns.ascending(numbers) if numbers else _NO_RUNS
 
 
 def page_set_message(pages: PageSet) -> pb.PageNumbers:

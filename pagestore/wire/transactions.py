@@ -207,17 +207,24 @@ def committed_message(committed: Committed) -> pb.Committed:
     )
 
 
-def committed_of(message: pb.Committed, omitted: Callable[[int], Changes]) -> Committed:
-    """`omitted` is called for the changes of a part, by its index, that the answer had no room for."""
+def committed_of(
+    message: pb.Committed,
+    omitted: Callable[[int], Changes],
+    *,
+    lease: Lease | None = None,
+    begin: Begin | None = None,
+) -> Committed:
+    """`omitted` is called for the changes of a part, by its index, that the answer had no room for.  The others
+    came along."""
+    others: list[Changes] = []
+    for index, part in enumerate(message.others):
+        others.append(omitted(index) if part.omitted else packed_of(part.changes))
     return Committed(
         version=version_of(message.version),
         time_us=message.time_us,
-        others=None
-        if message.without_others
-        else tuple(
-            omitted(index) if others.omitted else packed_of(others.changes)
-            for index, others in enumerate(message.others)
-        ),
+        others=None if message.without_others else tuple(others),
+        lease=lease,
+        begin=begin,
     )
 
 

@@ -23,6 +23,7 @@ from pagestore.api import (
     Version,
 )
 from pagestore.service.backend import Backend
+from pagestore.service.committer import bytes_of
 from pagestore.service.gate import Call
 from pagestore.service.tokens import Right
 from pagestore.v1 import pagestore_pb2 as pb
@@ -56,7 +57,7 @@ async def begin(backend: Backend, call: Call, request: pb.BeginRequest) -> pb.Be
         await _do_chores(backend, call, namespace, request.chores, response.lease)
     await backend.tell(start.version)
     cache = "forgotten" if start.changes is None else "updated" if start.changes else "kept"
-    backend.metrics.begins.labels(cache).inc()
+    backend.metrics.begun(cache).inc()
     return response
 
 
@@ -115,12 +116,14 @@ async def watch(backend: Backend, call: Call, request: pb.WatchRequest) -> Async
 
 
 async def commit(backend: Backend, call: Call, request: pb.CommitRequest) -> pb.CommitResponse:
-    writes = any(part.writes for part in request.parts)
+    writes = False
+    for part in request.parts:
+        writes = writes or bool(part.writes)
     for part in request.parts:  # beside one that writes, what a transaction has only read may be read-only
         right = Right.WRITE if part.writes or not writes else Right.READ
         await call.allow(right, part.namespace)
     wanted = wire.commit_of(request)
-    size = sum(len(write.blob) for part in wanted.parts for write in part.writes)
+    size = bytes_of(wanted)
     if size > backend.settings.max_commit:
         raise LimitError(
             f"a commit of {size} bytes; this service takes {backend.settings.max_commit} in one: "
@@ -142,7 +145,7 @@ async def _commit(backend: Backend, request: CommitRequest) -> pb.CommitResponse
         metrics.conflicts.labels(metrics.namespace(backend.names.label(exc.namespace))).inc()
         return pb.CommitResponse(conflict=_bounded_conflict(exc, backend.settings.max_answer))
     for part in request.parts:
-        metrics.commits.labels(metrics.namespace(backend.names.label(part.namespace))).inc()
+        metrics.commits_of(backend.names.label(part.namespace)).inc()
         backend.committed(part.namespace)
         if part.writes and not part.staged and not committed.repeated:
             backend.recent_writes.add(part.namespace, committed.version, part.writes)
@@ -174,7 +177,7 @@ async def _begin_behind(
             return
         response.CopyFrom(wire.begin_message(start))
         _bring_along(backend, namespace, start.changes, response, version)
-    backend.metrics.begins.labels("ahead").inc()
+    backend.metrics.begun("ahead").inc()
 
 
 async def _begin_reaching(
