@@ -84,10 +84,13 @@ class Committer:
         self._flushed = ZERO_VERSION
         self._metrics = metrics
 
+    def is_for_a_strand(self, request: CommitRequest) -> bool:
+        """Whether the event loop has time for it, and the store waits there, which then flushes by itself."""
+        return self._strands is not None and _is_small(request)
+
     async def commit(self, request: CommitRequest) -> Committed:
-        """`Store.commit`, durable whatever was asked for.  A conflict's version is flushed too."""
-        if self._strands is not None and _is_small(request):
-            return await self._strands.run(lambda: self._store.commit(request))
+        """`Store.commit`, durable whatever was asked for; not of what is for a strand.  A conflict's version
+        is flushed too."""
         if self._store.distant:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, self._store.commit, request)

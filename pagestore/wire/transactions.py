@@ -214,8 +214,8 @@ def committed_of(
     lease: Lease | None = None,
     begin: Begin | None = None,
 ) -> Committed:
-    """`omitted` is called for the changes of a part, by its index, that the answer had no room for.  The others
-    came along."""
+    """`omitted` is called for the changes of a part, by its index, that the answer had no room for.  `lease`,
+    `begin`: what came along."""
     others: list[Changes] = []
     for index, part in enumerate(message.others):
         others.append(omitted(index) if part.omitted else packed_of(part.changes))

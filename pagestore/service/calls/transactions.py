@@ -140,19 +140,27 @@ async def commit(backend: Backend, call: Call, request: pb.CommitRequest) -> pb.
 async def _commit(backend: Backend, request: CommitRequest) -> pb.CommitResponse:
     metrics = backend.metrics
     try:
-        committed = await backend.committer.commit(request)
+        if backend.committer.is_for_a_strand(request):
+            committed, start = await backend.look(lambda: _commit_and_begin(backend, request))
+        else:
+            committed = await backend.committer.commit(request)
+            _note(backend, request, committed)
+            start = await _begin_behind(backend, request, committed)
     except ConflictError as exc:
         metrics.conflicts.labels(metrics.namespace(backend.names.label(exc.namespace))).inc()
         return pb.CommitResponse(conflict=_bounded_conflict(exc, backend.settings.max_answer))
-    for part in request.parts:
-        metrics.commits_of(backend.names.label(part.namespace)).inc()
-        backend.committed(part.namespace)
-        if part.writes and not part.staged and not committed.repeated:
-            backend.recent_writes.add(part.namespace, committed.version, part.writes)
     metrics.handed_out(committed.version)
     response = pb.CommitResponse(committed=wire.committed_message(committed))
-    if request.wants_begin and len(request.parts) == 1 and not committed.repeated:
-        await _begin_behind(backend, request, committed, response.begin)
+    if committed.begin is not None:  # only the caller's next commit has to wait for the store's own
+        begin = _begin_reaching(backend, request.parts[0].namespace, committed.version, committed.version)
+        backend.begin_beside(request.parts[0].namespace, committed.begin.read_version, begin)
+        start = committed.begin
+    if start is not None and start.changes is not None:
+        response.begin.CopyFrom(wire.begin_message(start))
+        if start is not committed.begin:
+            namespace = request.parts[0].namespace
+            _bring_along(backend, namespace, start.changes, response.begin, committed.version)
+        metrics.begun("ahead").inc()
     if response.ByteSize() > backend.settings.max_answer:
         response.ClearField("begin")
         for others in response.committed.others:
@@ -162,22 +170,42 @@ async def _commit(backend: Backend, request: CommitRequest) -> pb.CommitResponse
     return response
 
 
-async def _begin_behind(
-    backend: Backend, request: CommitRequest, committed: Committed, response: pb.BeginResponse
-) -> None:
-    """Where the caller's next transaction may start.  What can't be had is left: the caller asks."""
+def _note(backend: Backend, request: CommitRequest, committed: Committed) -> None:
+    """Tell those of this process whom a commit concerns."""
+    for part in request.parts:
+        backend.metrics.commits_of(backend.names.label(part.namespace)).inc()
+        backend.committed(part.namespace)
+        if part.writes and not part.staged and not committed.repeated:
+            backend.recent_writes.add(part.namespace, committed.version, part.writes)
+
+
+def _wants_begin(request: CommitRequest, committed: Committed) -> bool:
+    """Whether a begin has to be asked for, from which the caller's next transaction may start."""
+    alone = committed.begin is not None
+    return request.wants_begin and len(request.parts) == 1 and not committed.repeated and not alone
+
+
+def _commit_and_begin(backend: Backend, request: CommitRequest) -> tuple[Committed, Begin | None]:
+    """In a strand."""
+    committed = backend.store.commit(request)
+    _note(backend, request, committed)
+    if not _wants_begin(request, committed):
+        return committed, None
     namespace, version = request.parts[0].namespace, committed.version
-    if committed.begin is not None:  # only the caller's next commit has to wait for the store's own
-        own = _begin_reaching(backend, namespace, version, version)
-        backend.begin_beside(namespace, committed.begin.read_version, own)
-        response.CopyFrom(wire.begin_message(committed.begin))
-    else:
-        start = await _begin_reaching(backend, namespace, request.base, version)
-        if start is None or start.changes is None:
-            return
-        response.CopyFrom(wire.begin_message(start))
-        _bring_along(backend, namespace, start.changes, response, version)
-    backend.metrics.begun("ahead").inc()
+    try:
+        start = backend.store.begin(namespace, request.base, reaching=version)
+    except StoreError as exc:
+        _log_no_begin(namespace, exc)
+        return committed, None
+    backend.metrics.handed_out(start.version)
+    return committed, start
+
+
+async def _begin_behind(backend: Backend, request: CommitRequest, committed: Committed) -> Begin | None:
+    """What can't be had is left: the caller asks."""
+    if not _wants_begin(request, committed):
+        return None
+    return await _begin_reaching(backend, request.parts[0].namespace, request.base, committed.version)
 
 
 async def _begin_reaching(
@@ -187,9 +215,13 @@ async def _begin_reaching(
         start = await backend.look(lambda: backend.store.begin(namespace, since, reaching=version))
         await backend.tell(start.version)
     except StoreError as exc:
-        log.info("no begin behind a commit: %s", exc, extra={"namespace": namespace})
+        _log_no_begin(namespace, exc)
         return None
     return start
+
+
+def _log_no_begin(namespace: NamespaceId, exc: StoreError) -> None:
+    log.info("no begin behind a commit: %s", exc, extra={"namespace": namespace})
 
 
 def _bounded_conflict(exc: ConflictError, max_bytes: int) -> pb.Conflict:
