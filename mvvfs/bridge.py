@@ -303,10 +303,8 @@ def mv_py_commit(handle: Any, args: Any) -> int:
     session = _session(handle)
     parts: list[joint.Part] = []
     try:
-        structs = []
-        for i in range(args.part_count):
-            structs.append(args.parts[i])
-            parts.append(_part(structs[i]))
+        structs = [args.parts[i] for i in range(args.part_count)]
+        parts = [_part(struct) for struct in structs]
         outcome = joint.commit(Version(ffi.buffer(args.base)[:]), parts, tells_others=bool(args.tells_others))
     except LeaseEndedError as exc:
         args.lease_ended = 1

@@ -68,7 +68,7 @@ class _LastCommit:
     def take(self) -> tuple[Version, Version, Begin | None] | None:
         """Its version; what came along with it, and since when that tells what changed.  None: it was too
         long ago."""
-        if time.monotonic() >= self._young_until:
+        if not self.is_young():
             return None
         with self._lock:
             begin, self._begin = self._begin, None

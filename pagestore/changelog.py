@@ -189,9 +189,13 @@ def _size(width: int, text: bytes, lists: _Lists) -> int:
     return size
 
 
+def _message(text: bytes) -> bytes:
+    return len(text).to_bytes(2, "big") + text if text else b""
+
+
 def _tail(width: int, text: bytes, lists: _Lists) -> bytes:
     """What stands behind its head."""
-    tail = len(text).to_bytes(2, "big") + text if text else b""
+    tail = _message(text)
     if len(lists) > 1:
         tail += _COUNTS.pack(len(lists[0]), len(lists[1]))
     for numbers in lists:
@@ -264,8 +268,7 @@ def _pieces(text: bytes, lists: Sequence[Sequence[int]]) -> Iterator[bytes]:
     flat = chain.from_iterable(run for numbers in lists for run in runs_in(numbers))
     packed = (_packed(4, some) for some in in_arrays(flat))
     ready = bytearray()
-    message = len(text).to_bytes(2, "big") + text if text else b""
-    for part in chain((message + counts,), packed, (None,)):
+    for part in chain((_message(text) + counts,), packed, (None,)):
         ready += compressor.flush() if part is None else compressor.compress(part)
         least = 0 if part is None else MAX_RECORD - 1
         while len(ready) > least:

@@ -313,7 +313,7 @@ def conflict_prefix(id_: NamespaceId) -> bytes:
 
 def conflicts(id_: NamespaceId, first: int, last: int) -> tuple[bytes, bytes]:
     """What stands for a run of page numbers."""
-    prefix = _of(_CONFLICT, id_)
+    prefix = conflict_prefix(id_)
     return prefix + _integer(first), prefix + _integer(last) + b"\0"
 
 

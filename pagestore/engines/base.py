@@ -98,10 +98,7 @@ class Snapshot(ABC):
     def scan_many(self, wanted: Sequence[KeyRange]) -> list[Iterator[tuple[bytes, bytes]]]:
         """All ranges in flight together, where the engine can.  Consume them in order: to start one may
         end those before it."""
-        scans = []
-        for one in wanted:
-            scans.append(self.scan(one))
-        return scans
+        return [self.scan(one) for one in wanted]
 
 
 class Transaction(Snapshot):

@@ -8,6 +8,7 @@ import pytest
 
 from pagestore import allocation, beside, retention
 from pagestore.api import LimitError, NamespaceId, NoSuchNamespaceError, StoreFullError, StoreUnavailableError
+from pagestore.engines.base import Engine
 from pagestore.store import PageStore
 from tests.pages import Pages, content
 
@@ -18,9 +19,9 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[NamespaceId]:
     seen: list[NamespaceId] = []
     look = retention.beside_commit
 
-    def noting(engine: object, id_: NamespaceId, *more: object) -> bool:
+    def noting(engine: Engine, id_: NamespaceId, pages: int, timeout: float) -> bool:
         seen.append(id_)
-        return look(engine, id_, *more)  # type: ignore[arg-type]
+        return look(engine, id_, pages, timeout)
 
     monkeypatch.setattr(retention, "is_due", lambda _token: True)
     monkeypatch.setattr(retention, "beside_commit", noting)

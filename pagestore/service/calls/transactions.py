@@ -116,9 +116,7 @@ async def watch(backend: Backend, call: Call, request: pb.WatchRequest) -> Async
 
 
 async def commit(backend: Backend, call: Call, request: pb.CommitRequest) -> pb.CommitResponse:
-    writes = False
-    for part in request.parts:
-        writes = writes or bool(part.writes)
+    writes = any(part.writes for part in request.parts)
     for part in request.parts:  # beside one that writes, what a transaction has only read may be read-only
         right = Right.WRITE if part.writes or not writes else Right.READ
         await call.allow(right, part.namespace)
@@ -149,17 +147,17 @@ async def _commit(backend: Backend, request: CommitRequest) -> pb.CommitResponse
     except ConflictError as exc:
         metrics.conflicts.labels(metrics.namespace(backend.names.label(exc.namespace))).inc()
         return pb.CommitResponse(conflict=_bounded_conflict(exc, backend.settings.max_answer))
-    metrics.handed_out(committed.version)
+    namespace, version = request.parts[0].namespace, committed.version
+    metrics.handed_out(version)
     response = pb.CommitResponse(committed=wire.committed_message(committed))
     if committed.begin is not None:  # only the caller's next commit has to wait for the store's own
-        begin = _begin_reaching(backend, request.parts[0].namespace, committed.version, committed.version)
-        backend.begin_beside(request.parts[0].namespace, committed.begin.read_version, begin)
-        start = committed.begin
-    if start is not None and start.changes is not None:
+        own = _begin_reaching(backend, namespace, version, version)
+        backend.begin_beside(namespace, committed.begin.read_version, own)
+        response.begin.CopyFrom(wire.begin_message(committed.begin))
+        metrics.begun("ahead").inc()
+    elif start is not None and start.changes is not None:
         response.begin.CopyFrom(wire.begin_message(start))
-        if start is not committed.begin:
-            namespace = request.parts[0].namespace
-            _bring_along(backend, namespace, start.changes, response.begin, committed.version)
+        _bring_along(backend, namespace, start.changes, response.begin, version)
         metrics.begun("ahead").inc()
     if response.ByteSize() > backend.settings.max_answer:
         response.ClearField("begin")
