@@ -1,5 +1,6 @@
 # The page-store service with FoundationDB's client library, on top of the image of docker/Dockerfile:
-#   docker build -f docker/Dockerfile -t pagestore . && docker build -f docker/foundationdb.Dockerfile -t pagestore-fdb .
+#   docker build -f docker/Dockerfile -t pagestore .
+#   docker build -f docker/foundationdb.Dockerfile -t pagestore-foundationdb .
 ARG FDB_VERSION=7.3.63
 FROM foundationdb/foundationdb:${FDB_VERSION} AS fdb
 

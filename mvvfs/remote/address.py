@@ -60,7 +60,8 @@ def _target(scheme: str, text: str) -> str:
     if match is None or not 0 < int(match[2] or DEFAULT_PORT) <= _MAX_PORT:
         shown = "" if "@" in text else f", not {text!r}"
         raise OptionError(
-            f"a service is written {scheme}://HOST[:PORT][,HOST[:PORT]...]{shown} (a token: in token=)"
+            f"a service is written {scheme}://HOST[:PORT][,HOST[:PORT]...]{shown} "
+            "(the scheme once; a token: in token=)"
         )
     return f"{match[1]}:{match[2] or DEFAULT_PORT}"
 

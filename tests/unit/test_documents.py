@@ -105,3 +105,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_there_are_documents() -> None:
     assert README in ALL
     assert len(ALL) > 20
+
+
+def test_what_docker_says_twice_is_the_same() -> None:
+    folder = ROOT / "docker"
+    compose = (folder / "foundationdb.compose.yaml").read_text()
+    cluster = (folder / "fdb.cluster").read_text().strip()
+    assert re.findall(r"FDB_CLUSTER_FILE_CONTENTS: (\S+)", compose) == [cluster]
+    assert re.findall(r"ipv4_address: (\S+)", compose) == [cluster.partition("@")[2].partition(":")[0]]
+    version = re.findall(r"FDB_VERSION=(\S+)", (folder / "foundationdb.Dockerfile").read_text())
+    assert set(re.findall(r"image: foundationdb/foundationdb:(\S+)", compose)) == set(version)
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "foundationdb.compose.yaml"])
+def test_what_compose_mounts_is_there_or_made_at_its_head(name: str) -> None:
+    folder = ROOT / "docker"
+    mounted = re.findall(r"^ *(?:- |file: )\./([^: ]+)", (folder / name).read_text(), re.MULTILINE)
+    assert mounted
+    head = (folder / "compose.yaml").read_text().partition("services:")[0]
+    for path in mounted:
+        assert (folder / path).exists() or f"docker/{path}" in head, path

@@ -39,6 +39,7 @@ def test_addresses(url: str, targets: tuple[str, ...]) -> None:
     "url",
     [
         *("grpc://", "grpc://:1", "grpc://a:0", "grpc://a:65536", "grpc://a:x", "grpc://a:1,", "grpc://a/b"),
+        "grpc://a,grpc://b",
         *("grpc://a?b", "grpc://[::1", "grpc+unix:relative", "grpc+unix:", f"grpc://me:{SECRET}@host:1"),
     ],
 )
