@@ -66,7 +66,9 @@ def _clear(prefix: str) -> None:
 
 
 def engine(prefix: str) -> Engine:
-    return FoundationEngine(None, keys.store_prefix(prefix))
+    opened = FoundationEngine(None, keys.store_prefix(prefix))
+    opened.read(lambda tx: tx.read_version())  # a library of several versions refuses the first transaction
+    return opened
 
 
 def make_store(prefix: str) -> None:

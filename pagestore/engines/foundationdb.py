@@ -13,7 +13,7 @@ under way) and `foundationdb_transaction`.
    the caller gave: the transaction's timeout covers all tries.
 5. A transaction that stands at an earlier read version (`as_of`) costs no question; where it fails because
    others committed meanwhile, or because five seconds went by, the next run asks as ever, at once.
-6. A commit whose fate is unknown (`commit_unknown_result`) runs again if it can find out by itself
+6. A commit whose fate is unknown (`MAYBE_COMMITTED`) runs again if it can find out by itself
    (`idempotent`).  One that ran out of time while it was on its way leaves it unknown.
 """
 
@@ -39,7 +39,7 @@ from pagestore.api import (
 from pagestore.engines import foundationdb_client
 from pagestore.engines.base import Engine, Limits, Operations, Result, Snapshot, Transaction
 from pagestore.engines.foundationdb_client import (
-    COMMIT_UNKNOWN_RESULT,
+    MAYBE_COMMITTED,
     NOT_COMMITTED,
     TIMED_OUT,
     TRANSACTION_TOO_OLD,
@@ -298,7 +298,8 @@ class _Tries:
         if as_of and error.code in _MOVED_ON:
             self._at_once()
             return
-        self._unknown = self._unknown or error.code == COMMIT_UNKNOWN_RESULT
+        if committing and error.code in MAYBE_COMMITTED:
+            self._unknown = True
         if (committing and error.code == TIMED_OUT) or (self._unknown and not idempotent):
             raise OutcomeUnknownError(b"", foundationdb_client.name_of(error)) from error
         try:

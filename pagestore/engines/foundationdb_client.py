@@ -29,7 +29,12 @@ from pagestore.waits import here
 API_VERSION = 710
 """Clusters and libraries of 7.1 to 7.3 speak it."""
 
-TRANSACTION_TOO_OLD, NOT_COMMITTED, COMMIT_UNKNOWN_RESULT, TIMED_OUT = 1007, 1020, 1021, 1031
+TRANSACTION_TOO_OLD, NOT_COMMITTED, TIMED_OUT = 1007, 1020, 1031
+_COMMIT_UNKNOWN_RESULT, _CLUSTER_VERSION_CHANGED = 1021, 1039
+
+MAYBE_COMMITTED = (_COMMIT_UNKNOWN_RESULT, _CLUSTER_VERSION_CHANGED)
+"""Of a commit: it may have happened, as the library's `fdb_error_predicate` says.  A library that serves
+clusters of several versions answers with the second whatever is under way when another one takes over."""
 
 _LOOK_US = 1_000_000
 """A sleep, in microseconds: the longest that a signal which comes between two of them can wait."""
@@ -38,11 +43,12 @@ _NAMES = {
     TRANSACTION_TOO_OLD: "transaction_too_old",
     1009: "future_version",
     NOT_COMMITTED: "not_committed",
-    COMMIT_UNKNOWN_RESULT: "commit_unknown_result",
+    _COMMIT_UNKNOWN_RESULT: "commit_unknown_result",
     1025: "transaction_cancelled",
     TIMED_OUT: "transaction_timed_out",
     1037: "process_behind",
     1038: "database_locked",
+    _CLUSTER_VERSION_CHANGED: "cluster_version_changed",
     1042: "commit_proxy_memory_limit_exceeded",
     1051: "batch_transaction_throttled",
     1078: "grv_proxy_memory_limit_exceeded",
@@ -58,7 +64,7 @@ _NAMES = {
 _ADVICE = {
     1515: "which cluster? Name its file in the URL or in FDB_CLUSTER_FILE",
     2104: "the cluster file can't be understood",
-    TIMED_OUT: "the cluster did not answer in time",
+    TIMED_OUT: "the cluster did not answer in time (one of another version than the library's never does)",
 }
 
 _CLASSES: dict[int, type[StoreError]] = {2101: LimitError, 2102: LimitError, 2103: LimitError}
@@ -124,7 +130,8 @@ class Client:
                 raise
             raise StoreUnavailableError(
                 f"FoundationDB's client library (libfdb_c) can't be used: {exc} "
-                "Install the foundationdb-clients package, or set LD_LIBRARY_PATH to where libfdb_c.so is"
+                "Install the foundationdb-clients package, or set LD_LIBRARY_PATH to where libfdb_c.so is; "
+                "the Python package must not be newer (pip install 'foundationdb==7.1.*')"
             ) from exc
         self.error: type[Exception] = self.fdb.FDBError
         self.functions = self._addresses()
