@@ -16,8 +16,8 @@ from typing import Literal, TypeAlias
 
 import apsw
 
-from mvvfs._shim import ffi, lib
 from mvvfs.errors import BUSY, BUSY_SNAPSHOT, TransactionError
+from mvvfs.shim import ffi, lib
 
 Mode: TypeAlias = Literal["DEFERRED", "IMMEDIATE"]
 

@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Any
 
 from mvvfs import closing, errors, holding, joint, names, when
-from mvvfs._shim import ffi, lib
 from mvvfs.database import Database, Databases, c_alloc, c_changes
 from mvvfs.options import Options, from_uri
 from mvvfs.pragmas import PRAGMAS, TURN_SECONDS
 from mvvfs.session import Session
+from mvvfs.shim import ffi, lib
 from mvvfs.stores import Access, open_store
 from pagestore.api import (
     ConflictError,

@@ -17,10 +17,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from mvvfs import holding
-from mvvfs._shim import ffi, lib
 from mvvfs.errors import ForkError
 from mvvfs.near import NearCache, open_file
 from mvvfs.options import Options
+from mvvfs.shim import ffi, lib
 from mvvfs.told import ToldPages
 from pagestore.api import (
     ZERO_VERSION,

@@ -20,7 +20,7 @@ import threading
 import time
 from typing import Any, Protocol
 
-from mvvfs._shim import ffi, lib
+from mvvfs.shim import ffi, lib
 from pagestore.api import (
     VERSION_SIZE,
     NamespaceId,

@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable
 
 from mvvfs import holding, joint, when
-from mvvfs._shim import ffi, lib
 from mvvfs.database import c_alloc
 from mvvfs.errors import OptionError, TransactionError
 from mvvfs.session import Session
+from mvvfs.shim import ffi, lib
 from pagestore.api import Version, format_version
 
 TURN_SECONDS = 5.0

@@ -13,9 +13,9 @@ from itertools import count
 from typing import Any
 
 from mvvfs import holding
-from mvvfs._shim import ffi, lib
 from mvvfs.database import Database
 from mvvfs.options import Options
+from mvvfs.shim import ffi, lib
 from pagestore.api import (
     MAX_MESSAGE_BYTES,
     Lease,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 from zlib import crc32
 
-from mvvfs._shim import ffi, lib
+from mvvfs.shim import ffi, lib
 from pagestore.api import Begin, CorruptPageError, PageNumber, StoredPage, Version
 from pagestore.encoding import corrupt, decode
 

@@ -40,7 +40,6 @@ from typing import cast, overload
 import zstandard
 
 from pagestore import keys
-from pagestore._native import ffi, lib
 from pagestore.api import (
     MAX_MESSAGE_BYTES,
     TOKEN_SIZE,
@@ -56,6 +55,7 @@ from pagestore.api import (
     runs_in,
 )
 from pagestore.engines.base import KeyRange, Snapshot
+from pagestore.native import ffi, lib
 
 _HEAD = struct.Struct(f">BQ{TOKEN_SIZE}s")
 _HAS_MESSAGE, _HAS_ALLOCATION, _HAS_INDEX_PAGES = 0x80, 0x40, 0x10

@@ -5,8 +5,8 @@ Called by `commit`; calls native/cover.c.
 
 from __future__ import annotations
 
-from pagestore._native import ffi, lib
 from pagestore.api import PageRuns
+from pagestore.native import ffi, lib
 
 
 def cover(prefix: bytes, numbers: bytes, most: int) -> bytes:

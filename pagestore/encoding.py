@@ -37,7 +37,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import zstandard
 
-from pagestore._native import ffi, lib
 from pagestore.api import (
     CorruptPageError,
     InvalidRequestError,
@@ -46,6 +45,7 @@ from pagestore.api import (
     Version,
     format_version,
 )
+from pagestore.native import ffi, lib
 
 _RAW, _ZSTD, _DELTA, _FREED = range(4)
 _MOVING = 5

@@ -16,8 +16,8 @@ from __future__ import annotations
 import threading
 import time
 
-from pagestore._native import lib
 from pagestore.api import ListedChanges, NamespaceId, Store, Version, Watch, Watched
+from pagestore.native import lib
 
 ARM_SECONDS = 5.0
 """How long it may take to have a commit to a distant engine told."""

@@ -20,8 +20,8 @@ import threading
 import time
 from bisect import bisect_right
 
-from mvvfs._shim import ffi, lib
 from mvvfs.remote.calls import Calls, Lost, Stream, pauses
+from mvvfs.shim import ffi, lib
 from pagestore import wire
 from pagestore.api import (
     VERSION_SIZE,

@@ -22,8 +22,8 @@ import threading
 from functools import partial
 from typing import Any, NoReturn
 
-from pagestore._native import ffi, lib
 from pagestore.api import LimitError, StoreError, StoreUnavailableError
+from pagestore.native import ffi, lib
 from pagestore.waits import here
 
 API_VERSION = 710

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from pagestore._native import ffi, lib
 from pagestore.api import VERSION_SIZE, Version
 from pagestore.engines.base import Operations
 from pagestore.engines.foundationdb_client import Client
+from pagestore.native import ffi, lib
 
 Row = tuple[bytes, bytes]
 

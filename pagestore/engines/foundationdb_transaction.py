@@ -14,10 +14,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 
-from pagestore._native import lib
 from pagestore.api import NamespaceId, StoreUnavailableError, Version, format_version
 from pagestore.engines.base import KeyRange, Snapshot, Transaction, pack_range
 from pagestore.engines.foundationdb_handles import Future, Handle
+from pagestore.native import lib
 
 HIGHEST_BATCH = b"\xff\xff"
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import threading
 
-from pagestore._native import lib
 from pagestore.api import HeadWord, NamespaceId
 from pagestore.engines.mapped import mapped
+from pagestore.native import lib
 
 _CHUNK = 65536  # a multiple of every page size
 _WORD = 8

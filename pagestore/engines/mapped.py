@@ -9,8 +9,8 @@ import mmap
 import os
 from typing import NamedTuple
 
-from pagestore._native import ffi
 from pagestore.engines.file_errors import file_error
+from pagestore.native import ffi
 
 
 class Mapped(NamedTuple):

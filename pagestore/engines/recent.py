@@ -6,9 +6,9 @@ Called by `sqlite` around each commit.  Rules and layout stand in native/recent.
 
 from __future__ import annotations
 
-from pagestore._native import lib
 from pagestore.api import NamespaceId, Version
 from pagestore.engines.mapped import mapped
+from pagestore.native import lib
 
 _UNIT = 65536  # a multiple of every page size
 _SIZE = (lib.mv_recent_size() + _UNIT - 1) // _UNIT * _UNIT

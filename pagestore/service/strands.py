@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from pagestore._native import ffi, lib
+from pagestore.native import ffi, lib
 from pagestore.waits import Keeper, here
 
 T = TypeVar("T")

@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Iterable
 from typing import Literal
 
-from pagestore._native import lib
 from pagestore.api import (
     Allocation,
     Change,
@@ -22,6 +21,7 @@ from pagestore.api import (
     PageRun,
     Watched,
 )
+from pagestore.native import lib
 from pagestore.v1 import pagestore_pb2 as pb
 from pagestore.wire.fields import MAX_PAGE, WireError, listed_of, numbers_message, some_numbers, version_of
 
