@@ -31,6 +31,10 @@ SOURCES = {
 }
 
 
+def has_threads(name: str) -> bool:
+    return "pthread_create" in (NATIVE / "tests" / f"test_{name}.c").read_text()
+
+
 def has_sanitizer(name: str, folder: Path) -> bool:
     source = folder / "probe.c"
     source.write_text("int main(void) { return 0; }\n")
@@ -43,8 +47,11 @@ def has_sanitizer(name: str, folder: Path) -> bool:
     return subprocess.run([str(probe)], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    ("name", "sanitizer"),
+    [(name, "address,undefined") for name in SOURCES]
+    + [(name, "thread") for name in SOURCES if has_threads(name)],
+)
 def test_unit(name: str, sanitizer: str, tmp_path: Path) -> None:
     if not shutil.which(COMPILER):
         pytest.skip(f"no C compiler ({COMPILER})")
