@@ -27,7 +27,7 @@ _TELL_EVERY = 1000
 
 def verify(tx: Snapshot, progress: Callable[[int, int], None]) -> None:
     """Decode every version of every page, every changelog record and every allocation image.  Above the
-    horizon compare how many page versions there are; below it, retention may have removed some.
+    horizon compare which page versions there are; below it, retention may have removed some.
 
     `progress` is told page numbers done and page numbers in all (roughly: numbers may be unused).
     Raises FormatError, CorruptPageError."""
@@ -39,20 +39,27 @@ def verify(tx: Snapshot, progress: Callable[[int, int], None]) -> None:
     for id_ in ids:
         namespace = find_any(tx, id_)
         images.verify(tx, id_, MAX_VERSION)
-        missing = 0
+        missing = difference = 0
         for key, record in tx.scan(KeyRange(*keys.log(id_, ZERO_VERSION, MAX_VERSION))):
             change = changelog.change_of(tx, id_, key, record)
             if change.version > namespace.horizon:
                 missing += len(change.pages)
+                for number in change.pages:
+                    difference ^= hash((number, change.version))
         for told, page in enumerate(_pages(tx, id_, namespace), start=1):
             if not encoding.is_freed(page.blobs[0]):
                 encoding.decode(page, namespace.page_size)
             if page.version > namespace.horizon:
                 missing -= 1
+                difference ^= hash((page.number, page.version))
             if told % _TELL_EVERY == 0:
                 progress(before + page.number, total)
-        if missing and not drops.only_for_branches(tx, id_):
-            raise CorruptPageError(f"namespace {id_}: the changelog tells of {missing} more page versions")
+        if (missing or difference) and not drops.only_for_branches(tx, id_):
+            raise CorruptPageError(
+                f"namespace {id_}: the changelog tells of {missing} more page versions"
+                if missing
+                else f"namespace {id_}: the changelog tells of other page versions"
+            )
         before += highest[id_]
     progress(total, total)
 

@@ -133,11 +133,18 @@ def _lose_a_version(db: apsw.Connection) -> None:
     db.execute("DELETE FROM kv WHERE k = (SELECT min(k) FROM kv WHERE k > x'70' AND k < x'71')")
 
 
+def _move_a_version(db: apsw.Connection) -> None:
+    """The newest version of a page becomes one of days to come, which nobody would see."""
+    (key,) = db.execute("SELECT max(k) FROM kv WHERE k > x'70' AND k < x'71'").fetchone()
+    assert key[5:10] == b"\x33" + bytes(3) + b"\x01", "its version does not begin there"
+    db.execute("UPDATE kv SET k = ? WHERE k = ?", (key[:6] + b"\x20" + key[7:], key))
+
+
 def _damage_log(db: apsw.Connection) -> None:
     db.execute("UPDATE kv SET v = x'03' WHERE k = (SELECT min(k) FROM kv WHERE k > x'6c')")
 
 
-@pytest.mark.parametrize("damage", [_damage_blob, _lose_a_version, _damage_log])
+@pytest.mark.parametrize("damage", [_damage_blob, _lose_a_version, _move_a_version, _damage_log])
 def test_a_damaged_page_spoils_backup_and_restore(
     folder: Path, tmp_path: Path, damage: Callable[[apsw.Connection], None]
 ) -> None:
